@@ -1,0 +1,47 @@
+# Commands for developers and newcomers; `make help` lists them. Each installs what it needs, and is quick the second time.
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+PY := .venv/bin/python
+export PYTHON ?= python3
+
+.PHONY: help demo test lint bench generate venv deps clean
+.DELETE_ON_ERROR:
+
+help:  ## show this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: deps .venv/run.stamp  ## three hosts, a network across them, containers, pings and a published port
+	@$(SUDO) $(PY) -m netagent.lab.demo
+
+test: deps .venv/dev.stamp  ## all tests: unit, kernel, cluster
+	@$(SUDO) scripts/test
+
+lint: .venv/dev.stamp  ## formatting, lint, types, generated code and pages
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) scripts/generate.py --check
+	@$(PY) scripts/docs.py --check
+
+bench: deps .venv/dev.stamp  ## attach latency and throughput, beside the references
+	@$(SUDO) $(PY) -m tests.bench
+
+generate: .venv/dev.stamp  ## the gRPC code from proto/
+	@$(PY) scripts/generate.py
+
+venv: .venv/dev.stamp  ## .venv with everything a developer needs
+
+deps:  ## the Debian packages that are missing
+	@scripts/deps
+
+.venv/run.stamp: pyproject.toml constraints.txt | deps
+	@scripts/venv .
+	@touch $@
+
+.venv/dev.stamp: pyproject.toml constraints.txt | deps
+	@scripts/venv .[dev]
+	@touch .venv/run.stamp $@
+
+clean:  ## remove what these commands have made in this directory
+	@$(SUDO) rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	@$(SUDO) find . -name __pycache__ -type d -prune -exec rm -rf {} +
