@@ -1,0 +1,64 @@
+"""Containers: what has a name, a sandbox and endpoints, whoever started it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netagent.model.ids import ContainerId
+
+
+class ContainerKind(StrEnum):
+    """Who owns the processes: netagent (``run``), somebody else (``attach``), or a runtime that calls CNI."""
+
+    RUN = "run"
+    ATTACHED = "attached"
+    CNI = "cni"
+
+
+class ContainerState(StrEnum):
+    """Where a container is in its life. ``CREATING`` found at start is removed, ``REMOVING`` is removed on."""
+
+    CREATING = "creating"
+    CREATED = "created"
+    RUNNING = "running"
+    EXITED = "exited"
+    REMOVING = "removing"
+
+
+class NetworkMode(StrEnum):
+    """How a container is connected, as ``--network`` says it."""
+
+    NETWORKS = "networks"
+    HOST = "host"
+    NONE = "none"
+    CONTAINER = "container"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """One container of this host.
+
+    ``sandbox`` is the path of its network namespace, empty for the host's own; ``owns_sandbox`` if netagent made it.
+    ``runtime_id`` is what its runtime calls it (CNI_CONTAINERID), empty for the others.
+    ``shares`` is the container whose sandbox it is, in the mode ``container:NAME``. ``spec`` is the OCI runner's own
+    record (JSON), empty for containers that netagent did not start. Times are RFC 3339 in UTC. ``exposed`` are the
+    ports that it serves, published or not, as ``80/tcp``.
+    """
+
+    id: ContainerId
+    name: str
+    kind: ContainerKind
+    mode: NetworkMode = NetworkMode.NETWORKS
+    shares: ContainerId | None = None
+    sandbox: str = ""
+    owns_sandbox: bool = False
+    runtime_id: str = ""
+    state: ContainerState = ContainerState.CREATING
+    command: tuple[str, ...] = ()
+    hostname: str = ""
+    auto_remove: bool = False
+    created: str = ""
+    started: str = ""
+    finished: str = ""
+    exit_code: int | None = None
+    spec: str = ""
+    exposed: tuple[str, ...] = ()

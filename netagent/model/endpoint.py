@@ -1,0 +1,61 @@
+"""Endpoints: one attachment of a container to a network."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from netagent.model.address import Address, Mac
+from netagent.model.ids import ContainerId, EndpointId, NetworkId
+from netagent.model.port import PortMapping
+
+
+class EndpointState(StrEnum):
+    """How far the journal says an endpoint has come.
+
+    ``ATTACHING`` found at start is rolled back (nobody got an answer), ``DETACHING`` is rolled forward. ``DORMANT``
+    belongs to a stopped container: its fixed addresses are held, nothing of it is in the kernel.
+    """
+
+    ATTACHING = "attaching"
+    ATTACHED = "attached"
+    DETACHING = "detaching"
+    DORMANT = "dormant"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointAddress:
+    """One address of an endpoint. ``fixed`` if the user asked for it, so that it survives stop and start."""
+
+    address: Address
+    fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """One attachment, complete enough to be made again from nothing.
+
+    ``sandbox`` is the path of the network namespace; ``sandbox_inode`` tells a namespace from a later one at the same
+    path (0 while unknown).
+    """
+
+    id: EndpointId
+    network_id: NetworkId
+    container_id: ContainerId
+    container_name: str
+    interface: str
+    sandbox: str
+    sandbox_inode: int = 0
+    addresses: tuple[EndpointAddress, ...] = ()
+    mac: Mac
+    ports: tuple[PortMapping, ...] = ()
+    aliases: tuple[str, ...] = ()
+    default_route: bool = True
+    state: EndpointState = EndpointState.ATTACHING
+
+    def address_of(self, version: int) -> Address | None:
+        """Return the first address of IP ``version`` 4 or 6, or None."""
+        return next((a.address for a in self.addresses if a.address.version == version), None)
+
+    @property
+    def in_kernel(self) -> bool:
+        """Whether the kernel should hold this endpoint."""
+        return self.state in (EndpointState.ATTACHING, EndpointState.ATTACHED)

@@ -1,0 +1,101 @@
+"""Networks: named layer-3 domains, and the subnets they consist of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from netagent.model.address import Address, Prefix, is_inside
+from netagent.model.ids import NetworkId
+
+DEFAULT_NETWORK = "bridge"
+PREDEFINED = frozenset({"bridge", "host", "none"})
+"""Names that exist on every host and are neither created nor removed by users."""
+
+
+class Scope(StrEnum):
+    """Who shares a network."""
+
+    LOCAL = "local"
+    GLOBAL = "global"
+
+
+class NetworkState(StrEnum):
+    """A network that is being deleted takes no new endpoints; its owners give their blocks back."""
+
+    ACTIVE = "active"
+    DELETING = "deleting"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subnet:
+    """One address range of a network.
+
+    ``block_length`` is the prefix length of the blocks that hosts lease from it; equal to the subnet's own for a
+    network that lives on one host. Automatic addresses come from ``ip_range``, the whole subnet if None;
+    ``auxiliary`` are names and addresses of what is there already, never given to an endpoint.
+    """
+
+    prefix: Prefix
+    gateway: Address
+    block_length: int
+    ip_range: Prefix | None = None
+    auxiliary: tuple[tuple[str, Address], ...] = ()
+
+    @property
+    def pool(self) -> Prefix:
+        """Where automatic addresses come from."""
+        return self.prefix if self.ip_range is None else self.ip_range
+
+    def is_taken(self, address: Address) -> bool:
+        """Tell whether ``address`` belongs to something that is no endpoint: the gateway or an auxiliary address."""
+        return address == self.gateway or any(address == other for _, other in self.auxiliary)
+
+    @property
+    def reserved_block(self) -> Prefix | None:
+        """The block that is never leased, because it holds the gateway and the fixed addresses; None if uncut."""
+        if self.block_length == self.prefix.prefixlen:
+            return None
+        return type(self.prefix)((int(self.gateway), self.block_length), strict=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network as every host sees it. ``vni`` is its number in tunnels, None where the driver has none.
+
+    ``icc`` false: its containers reach each other only through published ports. ``masquerade`` false: what leaves it
+    keeps its source address.
+    """
+
+    id: NetworkId
+    name: str
+    driver: str
+    scope: Scope
+    subnets: tuple[Subnet, ...] = ()
+    vni: int | None = None
+    internal: bool = False
+    mtu: int | None = None
+    icc: bool = True
+    masquerade: bool = True
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    created: str = ""
+    state: NetworkState = NetworkState.ACTIVE
+
+    @property
+    def is_predefined(self) -> bool:
+        """Whether the network is one of those that always exist."""
+        return self.name in PREDEFINED and self.scope is Scope.LOCAL
+
+    @property
+    def has_endpoints(self) -> bool:
+        """Whether containers get an interface in it; ``host`` and ``none`` give none."""
+        return bool(self.subnets)
+
+    def subnet_of(self, address: Address) -> Subnet | None:
+        """Return the subnet that ``address`` lies in, or None."""
+        return next((s for s in self.subnets if s.prefix.version == address.version and address in s.prefix), None)
+
+    def subnet_around(self, prefix: Prefix) -> Subnet | None:
+        """Return the subnet that ``prefix`` lies in whole, or None."""
+        return next((s for s in self.subnets if is_inside(prefix, s.prefix)), None)

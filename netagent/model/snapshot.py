@@ -1,0 +1,47 @@
+"""The snapshot: everything this host knows at one moment, the only input of every decision."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from netagent.model.address import Address
+from netagent.model.block import Block, FixedAddress
+from netagent.model.endpoint import Endpoint
+from netagent.model.host import Host
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.network import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """This host, the cluster as the store last told it, and this host's endpoints as the journal has them."""
+
+    host: Host
+    networks: Mapping[NetworkId, Network] = field(default_factory=lambda: MappingProxyType({}))
+    hosts: Mapping[HostId, Host] = field(default_factory=lambda: MappingProxyType({}))
+    live: frozenset[HostId] = frozenset()
+    blocks: tuple[Block, ...] = ()
+    fixed: tuple[FixedAddress, ...] = ()
+    endpoints: Mapping[EndpointId, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
+    complete: bool = True
+    """False until the store has been heard in full or its last snapshot was read; nothing is pruned before."""
+
+    def with_endpoints(self, endpoints: Mapping[EndpointId, Endpoint]) -> "Snapshot":
+        """Return the same snapshot with these endpoints of this host."""
+        return replace(self, endpoints=MappingProxyType(dict(endpoints)))
+
+    def blocks_in(self, network_id: NetworkId) -> tuple[Block, ...]:
+        """Return all hosts' blocks of a network."""
+        return tuple(b for b in self.blocks if b.network_id == network_id)
+
+    def own_blocks_in(self, network_id: NetworkId) -> tuple[Block, ...]:
+        """Return this host's blocks of a network."""
+        return tuple(b for b in self.blocks if b.network_id == network_id and b.owner == self.host.id)
+
+    def endpoints_in(self, network_id: NetworkId) -> tuple[Endpoint, ...]:
+        """Return this host's endpoints in a network, dormant ones too."""
+        return tuple(e for e in self.endpoints.values() if e.network_id == network_id)
+
+    def used_addresses(self, network_id: NetworkId) -> frozenset[Address]:
+        """Return the addresses that this host's endpoints hold in a network."""
+        return frozenset(a.address for e in self.endpoints_in(network_id) for a in e.addresses)
