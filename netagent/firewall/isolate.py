@@ -1,0 +1,59 @@
+"""Isolation: which interfaces may forward to which.
+
+``paths`` holds the pairs of one network: its bridge to itself and to its tunnel, both ways. Whatever else would enter
+a network is dropped unless it answers something or goes to a published port. An interface is in ``inside`` before it
+is up and until it is gone, so there is no moment in which it is open. Between containers of ``separate`` networks
+(``icc=false``) only published ports and answers pass.
+"""
+
+from netagent.plan.desired import Chain, ElementSet
+
+SETS = (
+    ElementSet(name="inside", key="ifname"),
+    ElementSet(name="tunnels", key="ifname"),
+    ElementSet(name="internal", key="ifname"),
+    ElementSet(name="separate", key="ifname"),
+    ElementSet(name="paths", key="ifname . ifname"),
+)
+
+CHAINS = (
+    Chain(
+        name="apart",
+        rules=("ct status dnat return", "ct state established,related return", "drop"),
+    ),
+    Chain(
+        name="forward",
+        hook="type filter hook forward priority filter; policy accept;",
+        rules=(
+            # Of a tunnel come only addresses that lie behind it: what a stranger may have injected has none.
+            "iifname @tunnels fib saddr . iif oif missing counter drop",
+            # A container's own tunnel packets would reach the peers with this host's address on them.
+            "iifname @inside oifname != @inside udp dport 4789 @th,96,24 @vnis counter drop",
+            # Without ICC the bridge passes no frame between containers either; here are those sent to its own MAC.
+            "iifname @separate oifname @separate jump apart",
+            "iifname . oifname @paths accept",
+            "iifname @internal drop",
+            "oifname @internal drop",
+            "ct state established,related accept",
+            "oifname @inside ct status dnat accept",
+            "oifname @inside drop",
+            # A peer's container has no business beyond this host's own containers: it leaves through its own host.
+            "iifname @tunnels drop",
+        ),
+    ),
+)
+
+
+def elements(bridge: str, tunnel: str | None, *, internal: bool, icc: bool = True) -> dict[str, frozenset[str]]:
+    """Return the elements of one network with this bridge and tunnel device; without ``icc`` it is separate."""
+    inside = frozenset({bridge} | ({tunnel} if tunnel else set()))
+    paths = {f"{bridge} . {bridge}"}
+    if tunnel:
+        paths |= {f"{bridge} . {tunnel}", f"{tunnel} . {bridge}"}
+    return {
+        "inside": inside,
+        "tunnels": frozenset({tunnel} if tunnel else set()),
+        "internal": frozenset({bridge} if internal else set()),
+        "separate": frozenset(() if icc else {bridge}),
+        "paths": frozenset(paths),
+    }

@@ -1,0 +1,103 @@
+"""Published ports: one map element per port and address family, looked up once per connection.
+
+A port on every address is keyed by protocol and port, one on a single address by that address too. Only packets for
+an address of this host are looked up, so traffic that merely passes through is never caught (CVE-2025-67499 was such
+a case elsewhere).
+
+127.0.0.1 works through ``route_localnet`` on the bridges; ``guard`` stands before it and lets nothing from any wire
+reach 127.0.0.0/8. The kernel cannot translate to or from ::1, so that is left alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
+
+from netagent.model.endpoint import Endpoint
+from netagent.model.port import PortMapping
+from netagent.plan.desired import Chain, ElementSet, HostPort, Target
+
+SETS = (
+    ElementSet(name="publish4", key="inet_proto . inet_service", data="ipv4_addr . inet_service"),
+    ElementSet(name="publish4_at", key="ipv4_addr . inet_proto . inet_service", data="ipv4_addr . inet_service"),
+    ElementSet(name="publish6", key="inet_proto . inet_service", data="ipv6_addr . inet_service"),
+    ElementSet(name="publish6_at", key="ipv6_addr . inet_proto . inet_service", data="ipv6_addr . inet_service"),
+    ElementSet(name="hairpin4", key="ipv4_addr . ipv4_addr"),
+    ElementSet(name="hairpin6", key="ipv6_addr . ipv6_addr"),
+)
+
+CHAINS = (
+    Chain(
+        name="guard",
+        hook="type filter hook prerouting priority raw; policy accept;",
+        rules=('iifname != "lo" ip daddr 127.0.0.0/8 drop',),
+    ),
+    Chain(
+        name="publish",
+        rules=(
+            "ip6 daddr ::1 return",
+            "dnat ip to ip daddr . meta l4proto . th dport map @publish4_at",
+            "dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish6_at",
+            "dnat ip to meta l4proto . th dport map @publish4",
+            "dnat ip6 to meta l4proto . th dport map @publish6",
+        ),
+    ),
+    Chain(
+        name="prerouting",
+        hook="type nat hook prerouting priority dstnat; policy accept;",
+        rules=("fib daddr type local jump publish",),
+    ),
+    Chain(
+        name="output",
+        # nft 1.0.6 knows the name dstnat only in prerouting; -100 is its value (NF_IP_PRI_NAT_DST).
+        hook="type nat hook output priority -100; policy accept;",
+        rules=("fib daddr type local jump publish",),
+    ),
+)
+
+
+def _elements_of(endpoint: Endpoint, mapping: PortMapping) -> Iterator[tuple[str, str]]:
+    where = mapping.host_address
+    for version in (4, 6) if where is None else (where.version,):
+        target = endpoint.address_of(version)
+        if target is None:
+            continue
+        key = f"{mapping.protocol} . {mapping.host_port}"
+        data = f"{target} . {mapping.container_port}"
+        if where is None or where.is_unspecified:
+            yield f"publish{version}", f"{key} : {data}"
+        else:
+            yield f"publish{version}_at", f"{where} . {key} : {data}"
+
+
+def elements(endpoint: Endpoint) -> dict[str, frozenset[str]]:
+    """Return the elements of one endpoint: set name -> elements, one per published port and family.
+
+    ``hairpin`` holds the endpoint's own address twice: as the source and destination of a request to itself.
+    """
+    found: dict[str, set[str]] = {}
+    for given in endpoint.addresses if endpoint.ports else ():
+        found[f"hairpin{given.address.version}"] = {f"{given.address} . {given.address}"}
+    for mapping in endpoint.ports:
+        for set_name, element in _elements_of(endpoint, mapping):
+            found.setdefault(set_name, set()).add(element)
+    return {set_name: frozenset(group) for set_name, group in found.items()}
+
+
+def published_ports(elements: Mapping[str, frozenset[str]]) -> dict[HostPort, Target]:
+    """Return what the publishing maps among ``elements`` say: host port -> where its connections go."""
+    ports: dict[HostPort, Target] = {}
+    for version in (4, 6):
+        for set_name in (f"publish{version}", f"publish{version}_at"):
+            for element in elements.get(set_name, ()):
+                key, _, data = element.partition(" : ")
+                *where, protocol, service = key.split(" . ")
+                first, _, last = service.partition("-")
+                target, _, target_port = data.partition(" . ")
+                port = HostPort(
+                    version=version,
+                    protocol=protocol,
+                    first=int(first),
+                    last=int(last or first),
+                    address=ip_address(where[0]) if where else None,
+                )
+                ports[port] = Target(address=ip_address(target), port=int(target_port))
+    return ports

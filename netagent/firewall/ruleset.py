@@ -1,0 +1,25 @@
+"""Both tables put together from the promises, one file each."""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from netagent.firewall import isolate, masquerade, publish, spoof, tunnel
+from netagent.plan.desired import Ruleset
+
+SETS = isolate.SETS + masquerade.SETS + publish.SETS + tunnel.SETS + spoof.SETS
+CHAINS = publish.CHAINS + masquerade.CHAINS + isolate.CHAINS + tunnel.CHAINS + spoof.CHAINS
+
+
+def merge(groups: Iterable[Mapping[str, frozenset[str]]]) -> Mapping[str, frozenset[str]]:
+    """Return the union of several groups of elements, set by set, without empty ones."""
+    merged: dict[str, set[str]] = {}
+    for group in groups:
+        for name, elements in group.items():
+            if elements:
+                merged.setdefault(name, set()).update(elements)
+    return MappingProxyType({name: frozenset(elements) for name, elements in merged.items()})
+
+
+def render_ruleset(groups: Iterable[Mapping[str, frozenset[str]]]) -> Ruleset:
+    """Return the tables with these elements in their sets."""
+    return Ruleset(sets=SETS, chains=CHAINS, elements=merge(groups))

@@ -1,0 +1,224 @@
+"""The kernel's state as values: the same classes say what it should hold and what was observed.
+
+Everything is keyed, so that a difference is a comparison of dictionaries and sets. ``where`` names the network
+namespace an object lives in: the path of a container's sandbox, or ``HOST`` for the agent's own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
+
+from netagent.model.address import Address, Mac, Prefix
+
+HOST = ""
+"""The agent's own network namespace."""
+
+LINK_PREFIX = "na"
+"""Every interface of ours in the host's namespace is named so."""
+
+ALIAS_PREFIX = "netagent:"
+"""Every interface of ours carries ``netagent:<id>`` as its alias; without it a link is somebody else's."""
+
+ROUTE_PROTOCOL = 0x6E
+"""The number that marks our routes (rtm_protocol, free in /etc/iproute2/rt_protos)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridge:
+    """A software bridge without spanning tree; its MAC is set, so it does not change as ports come and go."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vxlan:
+    """A VXLAN device (RFC 7348) that learns nothing: every peer is a permanent FDB entry."""
+
+    vni: int
+    local: Address
+    port: int = 4789
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Veth:
+    """A veth pair whose other end is ``interface`` with ``peer_mac`` in the namespace ``sandbox``.
+
+    ``sandbox_inode`` is the namespace's inode number, 0 if any will do; another inode at the path is a stranger.
+    ``hairpin``: the bridge may send a frame back through the port it came from. ``isolated``: it passes no frame
+    between this port and other isolated ones.
+    """
+
+    sandbox: str
+    interface: str
+    peer_mac: Mac
+    sandbox_inode: int = 0
+    hairpin: bool = False
+    isolated: bool = False
+
+
+Kind: TypeAlias = Bridge | Vxlan | Veth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """An interface of ours in the host's namespace. ``master`` is the bridge it is a port of.
+
+    Desired links are always up; ``up`` is false only in an observation.
+    """
+
+    name: str
+    kind: Kind
+    mtu: int
+    alias: str
+    mac: Mac | None = None
+    master: str | None = None
+    up: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InterfaceAddress:
+    """An address with its prefix length on an interface. ``connected`` false: no route to the prefix is made."""
+
+    device: str
+    address: Address
+    length: int
+    where: str = HOST
+    connected: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.address}/{self.length} dev {self.device}{_in(self.where)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A unicast route with our protocol number; ``onlink`` for a gateway that no connected prefix covers."""
+
+    destination: Prefix
+    device: str
+    gateway: Address | None = None
+    source: Address | None = None
+    onlink: bool = False
+    where: str = HOST
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        src = f" src {self.source}" if self.source else ""
+        return f"{self.destination}{via} dev {self.device}{src}{' onlink' if self.onlink else ''}{_in(self.where)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Neighbour:
+    """A permanent neighbour (ARP or ND) entry on a tunnel device."""
+
+    device: str
+    address: Address
+    mac: Mac
+
+    def __str__(self) -> str:
+        return f"{self.address} lladdr {self.mac} dev {self.device}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FdbEntry:
+    """A permanent VXLAN forwarding entry: frames to ``mac`` go to the underlay address ``destination``."""
+
+    device: str
+    mac: Mac
+    destination: Address
+
+    def __str__(self) -> str:
+        return f"{self.mac} dst {self.destination} dev {self.device}"
+
+
+SysctlName: TypeAlias = tuple[str, ...]
+"""The parts below /proc/sys, e.g. ``("net", "ipv4", "conf", "na0", "proxy_arp")``: interface names may hold dots."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """One nftables chain. ``hook`` is its "type … hook … priority …; policy …;" text, None for a regular chain.
+
+    ``name`` as in ``Ruleset``.
+    """
+
+    name: str
+    rules: tuple[str, ...]
+    hook: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElementSet:
+    """One named nftables set, or a map where ``data`` is given; ``key`` and ``data`` are nft type expressions.
+
+    A ``key`` that begins with ``typeof`` names expressions instead, for what has no type. ``name`` as in ``Ruleset``.
+    """
+
+    name: str
+    key: str
+    data: str | None = None
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ruleset:
+    """The content of the tables ``inet netagent`` and ``bridge netagent``.
+
+    Sets and chains of the first are known by their names alone, those of the second as ``bridge/<name>``. ``sets``
+    and ``chains`` are the same for every host and change only with the program; what differs is ``elements``: the
+    name of a set -> its elements in nft's own text form (``"tcp . 4000 : 10.0.0.2 . 80"``).
+
+    One spelling, so that elements compare as text: parts joined by " . ", a map's data after " : ", addresses as
+    ``ipaddress`` writes them, prefixes with their length except single addresses (``10.1.0.0/16``, ``10.1.0.7``),
+    ranges as ``90-100``, protocols by name, ports as numbers, interface names without quotes, verdicts as
+    ``accept``, ``drop``, ``jump chain`` or ``goto chain``, numbers of more than 64 bits as ``0x…``.
+    """
+
+    sets: tuple[ElementSet, ...] = ()
+    chains: tuple[Chain, ...] = ()
+    elements: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPort:
+    """Ports ``first`` to ``last`` of one protocol on this host, on every address of a family or on one."""
+
+    version: int
+    protocol: str
+    first: int
+    last: int
+    address: Address | None = None
+
+    def __str__(self) -> str:
+        where = "*" if self.address is None else str(self.address)
+        ports = str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+        return f"ipv{self.version} {f'[{where}]' if ':' in where else where}:{ports}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where connections to a host port go: an address and the port there, of a range the first."""
+
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that one pass compares. For the scope of one endpoint it holds only that endpoint's part."""
+
+    links: Mapping[str, Link] = field(default_factory=lambda: MappingProxyType({}))
+    addresses: frozenset[InterfaceAddress] = frozenset()
+    routes: frozenset[Route] = frozenset()
+    neighbours: frozenset[Neighbour] = frozenset()
+    fdb: frozenset[FdbEntry] = frozenset()
+    sysctls: Mapping[SysctlName, str] = field(default_factory=lambda: MappingProxyType({}))
+    ruleset: Ruleset | None = None
+    """In an observation: what the kernel's table holds, None if there is no such table."""
+    broken: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """In an observation: links of ours that cannot be used as they are -> why (their sandbox end is gone)."""
+
+
+def _in(where: str) -> str:
+    return f" in {where}" if where else ""

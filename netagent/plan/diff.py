@@ -1,0 +1,203 @@
+"""The difference between what should be and what is, as operations.
+
+One function for both scopes: for one endpoint both states hold only that endpoint's part; for everything they hold
+all that is ours. ``prune`` false leaves surplus alone: nothing is removed before the whole truth has been heard.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import TypeVar
+
+from netagent.firewall.publish import published_ports
+from netagent.firewall.spoof import source_addresses
+from netagent.model.address import Address
+from netagent.plan.desired import HOST, Link, Ruleset, State, Veth
+from netagent.plan.operation import (
+    AddAddress,
+    AddElements,
+    AddFdb,
+    AddLink,
+    AddNeighbour,
+    AddRoute,
+    DeleteAddress,
+    DeleteElements,
+    DeleteFdb,
+    DeleteLink,
+    DeleteNeighbour,
+    DeleteRoute,
+    FlushAddress,
+    FlushPort,
+    Operation,
+    Plan,
+    ReplaceRuleset,
+    SetLink,
+    SetSysctl,
+)
+
+_T = TypeVar("_T")
+
+
+def diff(desired: State, observed: State, *, prune: bool = True) -> Plan:
+    """Return the plan that turns ``observed`` into ``desired``; empty if they agree."""
+    rebuilt = frozenset(
+        name
+        for name, link in desired.links.items()
+        if name in observed.links and (name in observed.broken or not _same_device(link, observed.links[name]))
+    )
+    operations: list[Operation] = []
+    operations.extend(_ruleset(desired.ruleset, observed.ruleset, prune))
+    operations.extend(_flows(desired.ruleset, observed.ruleset, prune))
+    operations.extend(_links(desired, observed, rebuilt, prune))
+    operations.extend(_addresses(desired, observed, rebuilt, prune))
+    operations.extend(_tables(desired, observed, rebuilt, prune))
+    operations.extend(
+        SetSysctl(name, value)
+        for name, value in desired.sysctls.items()
+        if observed.sysctls.get(name) != value or _sysctl_device(name) in rebuilt
+    )
+    return Plan.ordered(operations)
+
+
+def _same_device(desired: Link, observed: Link) -> bool:
+    """Tell whether the device can become ``desired`` by settings alone. A veth's far end was checked when observed."""
+    if type(desired.kind) is not type(observed.kind):
+        return False
+    return isinstance(desired.kind, Veth) or desired.kind == observed.kind
+
+
+def _settings(link: Link) -> tuple[object, ...]:
+    port = (link.kind.hairpin, link.kind.isolated) if isinstance(link.kind, Veth) else ()
+    return (link.mtu, link.alias, link.master, link.up, port)
+
+
+def _links(desired: State, observed: State, rebuilt: frozenset[str], prune: bool) -> Iterator[Operation]:
+    for name, link in desired.links.items():
+        present = observed.links.get(name)
+        if present is None:
+            yield AddLink(link)
+        elif name in rebuilt:
+            yield DeleteLink(present, stale=True)
+            yield AddLink(link)
+        elif _settings(present) != _settings(link) or (link.mac is not None and link.mac != present.mac):
+            yield SetLink(link)
+    if prune:
+        yield from (DeleteLink(link) for name, link in observed.links.items() if name not in desired.links)
+
+
+def _addresses(desired: State, observed: State, rebuilt: frozenset[str], prune: bool) -> Iterator[Operation]:
+    kept = {a for a in observed.addresses if a.device not in rebuilt}
+    yield from (AddAddress(address) for address in _sorted(desired.addresses - kept))
+    if prune:
+        gone = _gone(desired, observed)
+        # Addresses inside a sandbox are never deleted one by one: they go with the interface.
+        surplus = _sorted(a for a in kept - desired.addresses if a.where == HOST and a.device not in gone)
+        yield from (DeleteAddress(address) for address in surplus)
+
+
+def _tables(desired: State, observed: State, rebuilt: frozenset[str], prune: bool) -> Iterator[Operation]:
+    """Neighbours, forwarding entries and routes. Those of a device that goes or is made anew vanish with it."""
+    gone = _gone(desired, observed)
+    neighbours = {n for n in observed.neighbours if n.device not in rebuilt}
+    fdb = {e for e in observed.fdb if e.device not in rebuilt}
+    routes = {r for r in observed.routes if r.device not in rebuilt}
+    yield from (AddNeighbour(n) for n in _sorted(desired.neighbours - neighbours))
+    yield from (AddFdb(e) for e in _sorted(desired.fdb - fdb))
+    # Routes without a gateway first: those with one need a way to it.
+    yield from (AddRoute(r) for r in sorted(_sorted(desired.routes - routes), key=lambda r: r.gateway is not None))
+    if not prune:
+        return
+    # An entry that was replaced under the same key must not be deleted after its successor was put.
+    neighbour_keys = {(n.device, n.address) for n in desired.neighbours}
+    route_keys = {(r.where, r.destination) for r in desired.routes}
+    yield from (
+        DeleteNeighbour(n)
+        for n in _sorted(neighbours - desired.neighbours)
+        if n.device not in gone and (n.device, n.address) not in neighbour_keys
+    )
+    yield from (DeleteFdb(e) for e in _sorted(fdb - desired.fdb) if e.device not in gone)
+    yield from (
+        DeleteRoute(r)
+        for r in _sorted(routes - desired.routes)
+        if r.where == HOST and r.device not in gone and (r.where, r.destination) not in route_keys
+    )
+
+
+def _gone(desired: State, observed: State) -> frozenset[str]:
+    return frozenset(name for name in observed.links if name not in desired.links)
+
+
+def _sysctl_device(name: tuple[str, ...]) -> str:
+    """Return the interface that a per-interface setting belongs to (net/ipv4/conf/<interface>/…), or ''."""
+    return name[3] if len(name) > 4 else ""
+
+
+def _ruleset(desired: Ruleset | None, observed: Ruleset | None, prune: bool) -> Iterator[Operation]:
+    if desired is None:
+        return
+    if observed is None or (desired.sets, desired.chains) != (observed.sets, observed.chains):
+        yield ReplaceRuleset(desired if prune or observed is None else _with_elements_of(observed, desired))
+        return
+    for name in sorted({*desired.elements, *observed.elements}):
+        wanted = desired.elements.get(name, frozenset())
+        present = observed.elements.get(name, frozenset())
+        added, surplus = wanted - present, present - wanted
+        replaced = {_element_key(element) for element in added}
+        early = tuple(sorted(e for e in surplus if _element_key(e) in replaced))
+        late = tuple(sorted(surplus.difference(early)))
+        if early:
+            yield DeleteElements(name, early, early=True)
+        if added:
+            yield AddElements(name, tuple(sorted(added)))
+        if late and prune:
+            yield DeleteElements(name, late)
+
+
+def _with_elements_of(observed: Ruleset, desired: Ruleset) -> Ruleset:
+    """Return ``desired`` with the elements that the old table has in sets of the same name, by key."""
+    merged = dict(desired.elements)
+    for element_set in desired.sets:
+        wanted = desired.elements.get(element_set.name, frozenset())
+        taken = {_element_key(element) for element in wanted}
+        kept = {e for e in observed.elements.get(element_set.name, frozenset()) if _element_key(e) not in taken}
+        if kept:
+            merged[element_set.name] = wanted | kept
+    return replace(desired, elements=merged)
+
+
+def _flows(desired: Ruleset | None, observed: Ruleset | None, prune: bool) -> Iterator[Operation]:
+    """Yield what must be forgotten of the connections to host ports that come, go or lead elsewhere."""
+    if desired is None:
+        return
+    wanted = published_ports(desired.elements)
+    present = published_ports(observed.elements) if observed else {}
+    yield from (FlushPort(port, wanted[port]) for port in _sorted(wanted) if present.get(port) != wanted[port])
+    if prune:
+        # Where the container goes as well, what it answered covers what was translated to it.
+        gone = _sources(observed) - _sources(desired)
+        yield from (
+            FlushPort(port) for port in _sorted(present.keys() - wanted.keys()) if present[port].address not in gone
+        )
+        yield from (FlushAddress(address) for address in _sorted(gone & {t.address for t in present.values()}))
+
+
+def _sources(ruleset: Ruleset | None) -> frozenset[Address]:
+    """Return the addresses of the containers that a ruleset lets send."""
+    return source_addresses(ruleset.elements) if ruleset else frozenset()
+
+
+def confirm_flows(desired: State) -> Plan:
+    """Return the plan that forgets every connection to a host port which does not lead where the port does now.
+
+    For the start: flushing comes after everything else, and what a crash kept from happening leaves no difference.
+    """
+    ports = published_ports(desired.ruleset.elements if desired.ruleset else {})
+    return Plan.ordered(FlushPort(port, ports[port]) for port in _sorted(ports))
+
+
+def _element_key(element: str) -> str:
+    return element.partition(" : ")[0]
+
+
+def _sorted(items: Iterable[_T]) -> list[_T]:
+    """Return ``items`` in an order that does not change between runs, for plans that can be compared as text."""
+    return sorted(items, key=str)

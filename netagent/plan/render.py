@@ -1,0 +1,267 @@
+"""From the snapshot to the state the kernel should be in.
+
+A network is in this host's kernel once the host holds a block of it; until then it costs nothing here. The pieces are
+the same for every driver: a bridge with the network's gateway address, proxy ARP towards everything that is not on
+this host, and one veth per endpoint. What leads to other hosts comes from the driver.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeVar
+
+from netagent.drivers import driver_named
+from netagent.drivers.driver import Local, Peer
+from netagent.firewall import isolate, masquerade, publish, spoof, tunnel
+from netagent.firewall.ruleset import merge, render_ruleset
+from netagent.model.address import Mac, derive_mac, host_prefix, parse_address, parse_prefix
+from netagent.model.block import BlockState
+from netagent.model.endpoint import Endpoint
+from netagent.model.ids import EndpointId, HostId, NetworkId, short
+from netagent.model.network import Network, NetworkState, Subnet
+from netagent.model.snapshot import Snapshot
+from netagent.plan.desired import (
+    ALIAS_PREFIX,
+    Bridge,
+    InterfaceAddress,
+    Link,
+    Route,
+    Ruleset,
+    State,
+    SysctlName,
+    Veth,
+)
+from netagent.plan.mtu import overlay_mtu
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_BRIDGE_LINK_LOCAL = parse_address("fe80::1")
+"""The host asks for IPv6 neighbours with a link-local address, and its bridge's own is not usable for a second or two
+after the bridge came up (duplicate address detection); until then containers' first packets would be lost."""
+_EVERYWHERE = {4: parse_prefix("0.0.0.0/0"), 6: parse_prefix("::/0")}
+
+
+def bridge_name(network: Network) -> str:
+    """Return the name of a network's bridge."""
+    return f"nab{short(network.id)}"
+
+
+def veth_name(endpoint_id: EndpointId) -> str:
+    """Return the name of the host's end of an endpoint's veth pair."""
+    return f"{spoof.PORT_PREFIX}{short(endpoint_id)}"
+
+
+def bridge_mac(network_id: NetworkId, host_id: HostId) -> Mac:
+    """Return the MAC of a network's bridge on one host: its containers' gateway."""
+    return derive_mac("bridge", network_id, host_id)
+
+
+def veth_mac(endpoint_id: EndpointId) -> Mac:
+    """Return the MAC of the host's end of an endpoint's veth pair."""
+    return derive_mac("veth", endpoint_id)
+
+
+def network_mtu(network: Network, snapshot: Snapshot) -> int:
+    """Return the MTU of a network's interfaces: as asked for, else what the narrowest host's underlay leaves."""
+    if network.mtu is not None:
+        return network.mtu
+    driver = driver_named(network.driver)
+    hosts = {snapshot.host.id: snapshot.host}
+    owners = {block.owner for block in snapshot.blocks_in(network.id)}
+    # A host that nobody can reach has no say.
+    hosts.update((h.id, h) for h in map(snapshot.hosts.get, owners) if h is not None and h.underlay)
+    return min(overlay_mtu(host.mtu, driver.overhead(host)) for host in hosts.values())
+
+
+def render_everything(snapshot: Snapshot) -> State:
+    """Return all that this host's kernel should hold."""
+    parts = [render_network(snapshot, network) for network in networks_here(snapshot)]
+    used = {endpoint.network_id for endpoint in snapshot.endpoints.values()} & snapshot.networks.keys()
+    mtus = {identity: network_mtu(snapshot.networks[identity], snapshot) for identity in used}
+    parts.extend(
+        render_endpoint(snapshot, endpoint, mtu=mtus[endpoint.network_id])
+        for endpoint in snapshot.endpoints.values()
+        if endpoint.in_kernel and endpoint.network_id in mtus
+    )
+    return with_tables(union(parts))
+
+
+def with_tables(state: State) -> State:
+    """Return ``state`` with the whole firewall tables around its elements."""
+    return replace(state, ruleset=render_ruleset((state.ruleset.elements,) if state.ruleset else ()))
+
+
+def networks_here(snapshot: Snapshot) -> tuple[Network, ...]:
+    """Return the networks that have a place in this host's kernel."""
+    return tuple(network for network in snapshot.networks.values() if _is_here(snapshot, network))
+
+
+def _is_here(snapshot: Snapshot, network: Network) -> bool:
+    """Tell whether a network has a place in this host's kernel; one being deleted only while it is in use."""
+    if network.state is NetworkState.DELETING and not any(e.in_kernel for e in snapshot.endpoints_in(network.id)):
+        return False
+    is_used = any(endpoint.in_kernel for endpoint in snapshot.endpoints_in(network.id))
+    return is_used or bool(snapshot.own_blocks_in(network.id))
+
+
+def render_network(snapshot: Snapshot, network: Network) -> State:
+    """Return a network's part of the host: bridge, tunnel, routes to its peers, and its firewall elements."""
+    driver = driver_named(network.driver)
+    mtu = network_mtu(network, snapshot)
+    bridge = bridge_name(network)
+    own = tuple(b.own_address for b in snapshot.own_blocks_in(network.id) if b.own_address is not None)
+    state = driver.render(network, Local(host=snapshot.host, own=own, mtu=mtu), peers_of(snapshot, network))
+    elements = merge(
+        (
+            isolate.elements(bridge, driver.device(network), internal=network.internal, icc=network.icc),
+            masquerade.elements(network),
+            tunnel.elements(state),
+        )
+    )
+    link = Link(
+        name=bridge,
+        kind=Bridge(),
+        mtu=mtu,
+        alias=f"{ALIAS_PREFIX}{network.id}",
+        mac=bridge_mac(network.id, snapshot.host.id),
+    )
+    addresses = {
+        InterfaceAddress(device=bridge, address=subnet.gateway, length=subnet.prefix.prefixlen)
+        for subnet in network.subnets
+    }
+    if any(subnet.prefix.version == 6 for subnet in network.subnets):
+        addresses.add(InterfaceAddress(device=bridge, address=_BRIDGE_LINK_LOCAL, length=64))
+    held = frozenset(
+        Route(destination=host_prefix(claim.address), device=bridge)
+        for claim in snapshot.fixed
+        if claim.network_id == network.id and claim.owner == snapshot.host.id
+    )
+    own_part = State(
+        links=MappingProxyType({bridge: link}),
+        addresses=frozenset(addresses),
+        routes=held if driver.device(network) else frozenset(),
+        sysctls=MappingProxyType(dict(_sysctls(bridge, network))),
+        ruleset=Ruleset(elements=elements),
+    )
+    return union([state, own_part])
+
+
+def _sysctls(bridge: str, network: Network) -> Iterable[tuple[SysctlName, str]]:
+    has_ipv6 = any(subnet.prefix.version == 6 for subnet in network.subnets)
+    # First: switching the whole host resets settings of its interfaces (inet_forward_change, net/ipv4/devinet.c).
+    yield ("net", "ipv4", "ip_forward"), "1"
+    if has_ipv6:
+        yield ("net", "ipv6", "conf", "all", "forwarding"), "1"
+    conf = ("net", "ipv4", "conf", bridge)
+    yield (*conf, "proxy_arp"), "1"
+    # Its default delays every first packet by up to 0.8 s (parp_redo and proxy_queue, net/ipv4/arp.c).
+    yield ("net", "ipv4", "neigh", bridge, "proxy_delay"), "0"
+    # For ports published on 127.0.0.1; the table's chain "guard" is in place before.
+    yield (*conf, "route_localnet"), "1"
+    # A container's redirects would be believed otherwise.
+    yield (*conf, "accept_redirects"), "0"
+    yield ("net", "ipv6", "conf", bridge, "accept_ra"), "0"
+    # An IPv4-only network has no business with link-local traffic either.
+    yield ("net", "ipv6", "conf", bridge, "disable_ipv6"), "0" if has_ipv6 else "1"
+
+
+def peers_of(snapshot: Snapshot, network: Network) -> tuple[Peer, ...]:
+    """Return the other hosts that hold blocks of a network, with what lies behind each."""
+    owners = dict.fromkeys(b.owner for b in snapshot.blocks_in(network.id) if b.owner != snapshot.host.id)
+    return tuple(
+        Peer(
+            host=snapshot.hosts[owner],
+            blocks=tuple(
+                b
+                for b in snapshot.blocks_in(network.id)
+                if b.owner == owner and b.state in (BlockState.CONFIRMED, BlockState.DRAINING)
+            ),
+            fixed=tuple(f for f in snapshot.fixed if f.network_id == network.id and f.owner == owner),
+        )
+        for owner in owners
+        if owner in snapshot.hosts
+    )
+
+
+def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None = None) -> State:
+    """Return one endpoint's part: its veth pair, what is inside the sandbox, and its published ports.
+
+    ``mtu`` is that of its network, if the caller has worked it out already.
+    """
+    network = snapshot.networks[endpoint.network_id]
+    name = veth_name(endpoint.id)
+    link = Link(
+        name=name,
+        kind=Veth(
+            sandbox=endpoint.sandbox,
+            interface=endpoint.interface,
+            peer_mac=endpoint.mac,
+            sandbox_inode=endpoint.sandbox_inode,
+            # Where bridged frames pass the NAT hooks (br_netfilter), a request of a container to its own published
+            # port is translated before the bridge forwards it, and must go back where it came from.
+            hairpin=bool(endpoint.ports),
+            isolated=not network.icc,
+        ),
+        mtu=network_mtu(network, snapshot) if mtu is None else mtu,
+        alias=f"{ALIAS_PREFIX}{endpoint.id}",
+        mac=veth_mac(endpoint.id),
+        master=bridge_name(network),
+    )
+    addresses: set[InterfaceAddress] = set()
+    routes: set[Route] = set()
+    for given in endpoint.addresses:
+        subnet = network.subnet_of(given.address)
+        if subnet is None:
+            continue
+        addresses.add(
+            InterfaceAddress(
+                device=endpoint.interface,
+                address=given.address,
+                length=subnet.prefix.prefixlen,
+                where=endpoint.sandbox,
+            )
+        )
+        routes.update(_routes_inside(endpoint, network, subnet))
+    return State(
+        links=MappingProxyType({name: link}),
+        addresses=frozenset(addresses),
+        routes=frozenset(routes),
+        ruleset=Ruleset(elements=merge((publish.elements(endpoint), spoof.elements(name, endpoint)))),
+    )
+
+
+def _routes_inside(endpoint: Endpoint, network: Network, subnet: Subnet) -> Iterable[Route]:
+    """Yield the routes of a container through a subnet's gateway.
+
+    IPv4 finds the other hosts' containers by the bridge's proxy ARP. For IPv6 there is none: two routes, each for
+    half of the subnet and so more specific than the connected one, send all but its own address through the host.
+    """
+    via = Route(
+        destination=_EVERYWHERE[subnet.prefix.version],
+        device=endpoint.interface,
+        gateway=subnet.gateway,
+        where=endpoint.sandbox,
+    )
+    if subnet.prefix.version == 6 and subnet.prefix.prefixlen < subnet.prefix.max_prefixlen:
+        for half in subnet.prefix.subnets(prefixlen_diff=1):
+            yield replace(via, destination=half, onlink=True)
+    if endpoint.default_route and not network.internal:
+        yield via
+
+
+def union(parts: Iterable[State]) -> State:
+    """Return one state that holds everything of ``parts``."""
+    states = tuple(parts)
+    return State(
+        links=_merged(state.links for state in states),
+        addresses=frozenset().union(*(state.addresses for state in states)),
+        routes=frozenset().union(*(state.routes for state in states)),
+        neighbours=frozenset().union(*(state.neighbours for state in states)),
+        fdb=frozenset().union(*(state.fdb for state in states)),
+        sysctls=_merged(state.sysctls for state in states),
+        ruleset=Ruleset(elements=merge(state.ruleset.elements for state in states if state.ruleset)),
+    )
+
+
+def _merged(mappings: Iterable[Mapping[_K, _V]]) -> Mapping[_K, _V]:
+    return MappingProxyType({key: value for mapping in mappings for key, value in mapping.items()})

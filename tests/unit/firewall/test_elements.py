@@ -1,0 +1,140 @@
+"""The firewall's promises, as the elements that keep them. What the rules do to packets is tested in tests/kernel."""
+
+from dataclasses import replace
+
+import pytest
+
+from netagent.firewall import isolate, masquerade, publish
+from netagent.firewall.ruleset import CHAINS, SETS, merge, render_ruleset
+from tests.support.world import a_local_network, an_endpoint, an_overlay
+
+
+@pytest.mark.parametrize(
+    ("port", "expected"),
+    [
+        (
+            "4000:80",
+            {
+                "publish4": {"tcp . 4000 : 10.0.0.2 . 80"},
+                "publish6": {"tcp . 4000 : fd00::2 . 80"},
+            },
+        ),
+        ("53:53/udp", {"publish4": {"udp . 53 : 10.0.0.2 . 53"}, "publish6": {"udp . 53 : fd00::2 . 53"}}),
+        ("127.0.0.1:4000:80", {"publish4_at": {"127.0.0.1 . tcp . 4000 : 10.0.0.2 . 80"}}),
+        ("[fd00::9]:4000:80", {"publish6_at": {"fd00::9 . tcp . 4000 : fd00::2 . 80"}}),
+    ],
+)
+def test_a_published_port_is_one_element_a_family(port: str, expected: dict[str, set[str]]) -> None:
+    elements = publish.elements(an_endpoint("10.0.0.2", "fd00::2", publish=(port,)))
+    assert elements.pop("hairpin4") == {"10.0.0.2 . 10.0.0.2"}
+    assert elements.pop("hairpin6") == {"fd00::2 . fd00::2"}
+    assert elements == expected
+
+
+def test_a_family_that_the_container_does_not_have_is_not_published() -> None:
+    assert publish.elements(an_endpoint("10.0.0.2", publish=("[fd00::9]:4000:80",))) == {
+        "hairpin4": {"10.0.0.2 . 10.0.0.2"}
+    }
+
+
+def test_without_ports_there_is_nothing_to_publish() -> None:
+    assert publish.elements(an_endpoint("10.0.0.2", "fd00::2")) == {}
+
+
+def test_every_published_element_has_its_set() -> None:
+    endpoint = an_endpoint("10.0.0.2", "fd00::2", publish=("1:1", "127.0.0.1:2:2", "[fd00::9]:3:3/udp", "4:4/sctp"))
+    assert set(publish.elements(endpoint)) == {declared.name for declared in publish.SETS}
+
+
+def test_a_network_has_paths_to_itself_and_to_its_tunnel_and_nowhere_else() -> None:
+    assert isolate.elements("nab1", "nav1", internal=False) == {
+        "inside": {"nab1", "nav1"},
+        "tunnels": {"nav1"},
+        "internal": set(),
+        "separate": set(),
+        "paths": {"nab1 . nab1", "nab1 . nav1", "nav1 . nab1"},
+    }
+    assert isolate.elements("nab1", None, internal=True) == {
+        "inside": {"nab1"},
+        "tunnels": set(),
+        "internal": {"nab1"},
+        "separate": set(),
+        "paths": {"nab1 . nab1"},
+    }
+
+
+def test_what_leaves_a_network_is_masqueraded_unless_it_is_internal() -> None:
+    network = a_local_network("10.0.0.0/24", "fd00::/64")
+    assert masquerade.elements(network) == {"masquerade4": {"10.0.0.0/24"}, "masquerade6": {"fd00::/64"}}
+    assert masquerade.elements(replace(network, internal=True)) == {}
+    assert masquerade.elements(an_overlay()) == {"masquerade4": {"192.168.0.0/16"}, "masquerade6": set()}
+
+
+def test_elements_of_many_are_joined_set_by_set_without_empty_ones() -> None:
+    merged = merge([{"a": frozenset("1"), "b": frozenset()}, {"a": frozenset("2"), "c": frozenset("3")}])
+    assert dict(merged) == {"a": {"1", "2"}, "c": {"3"}}
+
+
+def test_sets_and_chains_are_the_same_whatever_is_in_them() -> None:
+    empty, full = render_ruleset([]), render_ruleset([{"inside": frozenset({"nab1"})}])
+    assert (empty.sets, empty.chains) == (full.sets, full.chains) == (SETS, CHAINS)
+    assert dict(full.elements) == {"inside": {"nab1"}}
+
+
+def table_of(name: str) -> str:
+    """Return the part of a chain's name that says which table it is in, which its sets share."""
+    return name[: name.find("/") + 1]
+
+
+def test_every_set_that_a_rule_names_is_declared_once() -> None:
+    declared = [each.name for each in SETS]
+    named = {
+        table_of(chain.name) + word.removeprefix("@")
+        for chain in CHAINS
+        for rule in chain.rules
+        for word in rule.split()
+        # "@th,96,24" is a raw expression: an offset and a length in the packet.
+        if word[0] == "@" and "," not in word
+    }
+    assert len(set(declared)) == len(declared)
+    assert named <= set(declared)
+    assert named == set(declared)
+
+
+def test_every_chain_that_a_rule_jumps_to_exists() -> None:
+    names = {chain.name for chain in CHAINS}
+    jumps = {rule.split(" jump ")[1] for chain in CHAINS for rule in chain.rules if " jump " in rule}
+    assert jumps
+    assert jumps <= names
+
+
+def test_no_chain_of_ours_drops_what_it_does_not_know() -> None:
+    assert all("policy accept" in chain.hook for chain in CHAINS if chain.hook)
+
+
+def test_loopback_is_guarded_before_anything_is_translated() -> None:
+    guard = next(chain for chain in CHAINS if chain.name == "guard")
+    assert guard.hook is not None
+    assert "hook prerouting priority raw" in guard.hook
+    assert guard.rules == ('iifname != "lo" ip daddr 127.0.0.0/8 drop',)
+
+
+def test_traffic_that_only_passes_through_is_never_looked_up() -> None:
+    entries = [chain for chain in CHAINS if any("jump publish" in rule for rule in chain.rules)]
+    assert {chain.name for chain in entries} == {"prerouting", "output"}
+    assert all(chain.rules == ("fib daddr type local jump publish",) for chain in entries)
+
+
+def test_what_enters_a_network_uninvited_is_dropped_last() -> None:
+    forward = next(chain for chain in CHAINS if chain.name == "forward")
+    order = [
+        forward.rules.index(rule)
+        for rule in (
+            "iifname . oifname @paths accept",
+            "ct state established,related accept",
+            "oifname @inside ct status dnat accept",
+            "oifname @inside drop",
+        )
+    ]
+    assert order == sorted(order)
+    assert forward.rules.index("oifname @internal drop") < order[1]

@@ -1,0 +1,149 @@
+"""What the kernel of one host should hold, shown as the plan that builds it from nothing."""
+
+from dataclasses import replace
+
+import pytest
+
+from netagent.drivers.vxlan import vtep_mac
+from netagent.model.endpoint import EndpointState
+from netagent.model.network import NetworkState
+from netagent.plan.desired import Ruleset, State
+from netagent.plan.diff import diff
+from netagent.plan.render import render_endpoint, render_everything
+from tests.support.world import (
+    H2,
+    LOCALNET,
+    STATICNET,
+    a_block,
+    a_claim,
+    a_host,
+    a_local_network,
+    an_endpoint,
+    an_overlay,
+    two_hosts,
+)
+
+BRIDGE = "nab" + "a" * 12
+TUNNEL = "nav" + "a" * 12
+
+
+def plan_lines(state: State) -> list[str]:
+    return str(diff(state, State())).splitlines()
+
+
+def test_an_overlay_network_on_one_of_two_hosts() -> None:
+    lines = plan_lines(render_everything(two_hosts(an_overlay())))
+    peer = vtep_mac(H2, 4097)
+    assert lines == [
+        "nft replace tables netagent (13 chains, 9 elements)",
+        f"link add {TUNNEL} type vxlan mtu 1450",
+        f"link add {BRIDGE} type bridge mtu 1450",
+        "sysctl net.ipv4.ip_forward = 1",
+        f"sysctl net.ipv4.conf.{BRIDGE}.proxy_arp = 1",
+        f"sysctl net.ipv4.neigh.{BRIDGE}.proxy_delay = 0",
+        f"sysctl net.ipv4.conf.{BRIDGE}.route_localnet = 1",
+        f"sysctl net.ipv4.conf.{BRIDGE}.accept_redirects = 0",
+        f"sysctl net.ipv6.conf.{BRIDGE}.accept_ra = 0",
+        f"sysctl net.ipv6.conf.{BRIDGE}.disable_ipv6 = 1",
+        f"address add 192.168.0.1/16 dev {BRIDGE}",
+        f"address add 192.168.1.0/32 dev {TUNNEL}",
+        f"neighbour replace 192.168.2.0 lladdr {peer} dev {TUNNEL}",
+        f"fdb replace {peer} dst 198.18.0.2 dev {TUNNEL}",
+        f"route replace 192.168.2.0/24 via 192.168.2.0 dev {TUNNEL} src 192.168.1.0 onlink",
+    ]
+
+
+def test_a_fixed_address_of_a_peer_is_a_host_route_to_it_and_an_own_one_leads_to_the_bridge() -> None:
+    snapshot = two_hosts(an_overlay(), fixed=(a_claim("192.168.0.2", H2), a_claim("192.168.0.3", a_host(1).id)))
+    routes = {str(route) for route in render_everything(snapshot).routes}
+    assert f"192.168.0.2/32 via 192.168.2.0 dev {TUNNEL} src 192.168.1.0 onlink" in routes
+    assert f"192.168.0.3/32 dev {BRIDGE}" in routes
+
+
+def test_an_endpoint_is_one_veth_pair_with_its_address_route_and_port() -> None:
+    endpoint = an_endpoint("192.168.1.7", publish=("4000:80", "127.0.0.1:53:53/udp"))
+    state = render_endpoint(two_hosts(an_overlay(), endpoint), endpoint)
+    assert str(diff(state, State(ruleset=Ruleset()))).splitlines() == [
+        f"nft add element bridge/macs {{ naeeeeeeeeeeeee . {endpoint.mac} }}",
+        "nft add element bridge/sources4 { naeeeeeeeeeeeee . 192.168.1.7 }",
+        "nft add element hairpin4 { 192.168.1.7 . 192.168.1.7 }",
+        "nft add element publish4 { tcp . 4000 : 192.168.1.7 . 80 }",
+        "nft add element publish4_at { 127.0.0.1 . udp . 53 : 192.168.1.7 . 53 }",
+        "link add naeeeeeeeeeeeee type veth mtu 1450",
+        "address add 192.168.1.7/16 dev eth0 in /run/netns/web",
+        "route replace 0.0.0.0/0 via 192.168.0.1 dev eth0 in /run/netns/web",
+        "conntrack flush ipv4 *:4000/tcp not to 192.168.1.7:80",
+        "conntrack flush ipv4 127.0.0.1:53/udp not to 192.168.1.7:53",
+    ]
+
+
+def test_taking_an_endpoint_down_deletes_its_link_and_then_its_elements() -> None:
+    endpoint = an_endpoint("192.168.1.7", publish=("4000:80",))
+    state = render_endpoint(two_hosts(an_overlay(), endpoint), endpoint)
+    assert str(diff(State(ruleset=Ruleset()), state)).splitlines() == [
+        "link delete naeeeeeeeeeeeee",
+        f"nft delete element bridge/macs {{ naeeeeeeeeeeeee . {endpoint.mac} }}",
+        "nft delete element bridge/sources4 { naeeeeeeeeeeeee . 192.168.1.7 }",
+        "nft delete element hairpin4 { 192.168.1.7 . 192.168.1.7 }",
+        "nft delete element publish4 { tcp . 4000 : 192.168.1.7 . 80 }",
+        "conntrack flush to 192.168.1.7",
+    ]
+
+
+def test_an_ipv6_endpoint_reaches_everything_beyond_itself_through_the_gateway() -> None:
+    network = a_local_network("fd00:1::/64")
+    endpoint = an_endpoint("fd00:1::7", network=LOCALNET)
+    snapshot = replace(two_hosts(network, endpoint), blocks=(a_block("fd00:1::/64", a_host(1).id, network=LOCALNET),))
+    routes = sorted(str(route) for route in render_endpoint(snapshot, endpoint).routes)
+    assert routes == [
+        "::/0 via fd00:1::1 dev eth0 in /run/netns/web",
+        "fd00:1:0:0:8000::/65 via fd00:1::1 dev eth0 onlink in /run/netns/web",
+        "fd00:1::/65 via fd00:1::1 dev eth0 onlink in /run/netns/web",
+    ]
+
+
+def test_an_internal_network_has_no_default_route_and_is_not_masqueraded() -> None:
+    endpoint = an_endpoint("192.168.1.7")
+    state = render_everything(two_hosts(an_overlay(internal=True), endpoint))
+    assert state.ruleset is not None
+    assert not any(route.destination.prefixlen == 0 for route in state.routes)
+    assert state.ruleset.elements["internal"] == {BRIDGE}
+    assert "masquerade4" not in state.ruleset.elements
+
+
+def test_the_narrowest_host_sets_the_mtu_of_all() -> None:
+    snapshot = two_hosts(an_overlay())
+    narrow = replace(snapshot, hosts={**snapshot.hosts, H2: a_host(2, mtu=1400)})
+    assert render_everything(narrow).links[BRIDGE].mtu == 1350
+    assert render_everything(narrow).links[TUNNEL].mtu == 1350
+
+
+def test_a_given_mtu_wins() -> None:
+    assert render_everything(two_hosts(an_overlay(mtu=1280))).links[TUNNEL].mtu == 1280
+
+
+def test_a_network_without_a_block_here_costs_nothing_here() -> None:
+    snapshot = two_hosts(an_overlay())
+    state = render_everything(replace(snapshot, blocks=(a_block("192.168.2.0/24", H2),)))
+    assert not state.links
+    assert not state.routes
+    assert "ip_forward" not in str(state.sysctls)
+
+
+def test_a_network_being_deleted_leaves_the_kernel_once_nothing_uses_it() -> None:
+    network = replace(an_overlay(), state=NetworkState.DELETING)
+    assert not render_everything(two_hosts(network)).links
+    assert BRIDGE in render_everything(two_hosts(network, an_endpoint("192.168.1.7"))).links
+
+
+@pytest.mark.parametrize("state", [EndpointState.DETACHING, EndpointState.DORMANT])
+def test_an_endpoint_that_leaves_or_sleeps_is_not_in_the_kernel(state: EndpointState) -> None:
+    everything = render_everything(two_hosts(an_overlay(), an_endpoint("192.168.1.7", state=state)))
+    assert set(everything.links) == {BRIDGE, TUNNEL}
+
+
+def test_a_block_of_a_host_nobody_knows_is_not_routed() -> None:
+    snapshot = two_hosts(an_overlay())
+    without = replace(snapshot, hosts={a_host(1).id: a_host(1)})
+    assert not render_everything(without).routes
+    assert STATICNET in without.networks
