@@ -1,0 +1,139 @@
+"""Notices what others do to what is ours: a link set down or deleted, an address or route removed, the table changed.
+
+A notification is only a reason to look. Our own changes are told apart by the netlink port (rtnetlink) or the thread
+(nftables) that made them, so that an attach does not set off a look at everything.
+"""
+
+import asyncio
+import logging
+import struct
+import threading
+from collections.abc import Callable
+
+from netagent.kernel.decode import decode_address, decode_link, decode_neighbour, decode_route
+from netagent.kernel.netlink import Message, NetlinkSocket, decode_attributes
+from netagent.kernel.nftables import TABLE
+from netagent.kernel.rtnl import Rtnl
+from netagent.kernel.uapi import (
+    NETLINK_NETFILTER,
+    NETLINK_ROUTE,
+    NFNLGRP_NFTABLES,
+    NFT_MSG_NEWGEN,
+    NFTA_GEN_PROC_PID,
+    NFTA_TABLE_NAME,
+    NUD_NOARP,
+    NUD_PERMANENT,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELNEIGH,
+    RTM_DELROUTE,
+    RTM_NEWLINK,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+)
+from netagent.plan.desired import ROUTE_PROTOCOL
+
+_log = logging.getLogger("netagent.kernel")
+
+_GROUPS = (
+    RTNLGRP_LINK,
+    RTNLGRP_NEIGH,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_ROUTE,
+)
+_NFGENMSG_BYTES = 4
+
+
+class Watch:
+    """Two multicast sockets in the namespace of the thread that makes the watch, read by the event loop."""
+
+    def __init__(self, own: Rtnl, changed: Callable[[], None]) -> None:
+        self._own_port = own.port
+        self._own_thread = threading.get_native_id()
+        self._changed = changed
+        self._table_touched = False
+        self._route = NetlinkSocket(NETLINK_ROUTE, groups=_GROUPS)
+        self._netfilter = NetlinkSocket(NETLINK_NETFILTER, groups=(NFNLGRP_NFTABLES,))
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # Read after the sockets are open: what changes meanwhile is then heard as well.
+        self._ours = {link.index: (link.kind, link.mtu) for link in own.links() if link.is_ours and not link.is_dying}
+        self._dying: set[int] = set()
+
+    def start(self) -> None:
+        """Begin to read, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._route.fileno(), self._read, self._route, self._concerns_route)
+        self._loop.add_reader(self._netfilter.fileno(), self._read, self._netfilter, self._concerns_table)
+
+    def close(self) -> None:
+        """Stop reading and close both sockets."""
+        for netlink in (self._route, self._netfilter):
+            if self._loop is not None:
+                self._loop.remove_reader(netlink.fileno())
+            netlink.close()
+
+    def _read(self, netlink: NetlinkSocket, concerns: Callable[[Message], bool]) -> None:
+        try:
+            concerned = [concerns(message) for message in netlink.receive_notifications()]
+        except OSError as error:
+            # ENOBUFS: notifications were lost, so anything may have changed.
+            _log.info("kernel notifications were lost (%s)", error.strerror)
+            concerned = [True]
+        if any(concerned):
+            self._changed()
+
+    def _concerns_route(self, message: Message) -> bool:
+        if message.kind in (RTM_NEWLINK, RTM_DELLINK):
+            return self._concerns_link(message)
+        if message.sender == self._own_port:
+            return False
+        if message.kind == RTM_DELADDR:
+            address = decode_address(message.body)
+            return address is not None and address.index in self._ours
+        if message.kind == RTM_DELROUTE:
+            route = decode_route(message.body)
+            return route is not None and route.protocol == ROUTE_PROTOCOL and route.index not in self._dying
+        if message.kind == RTM_DELNEIGH:
+            # On a tunnel device every entry is ours, but for those that the kernel makes for multicast (NUD_NOARP).
+            entry = decode_neighbour(message.body)
+            is_ours = bool(entry.state & NUD_PERMANENT) or not entry.state & NUD_NOARP
+            return self._ours.get(entry.index, ("", 0))[0] == "vxlan" and is_ours
+        return False
+
+    def _concerns_link(self, message: Message) -> bool:
+        """Tell whether a link of ours was deleted, is down or has another MTU, and remember which indices are ours.
+
+        What becomes of a link that is being deleted is reported as the kernel's doing; its group says that it is ours.
+        """
+        link = decode_link(message.body)
+        known = self._ours.pop(link.index, None)
+        self._dying.discard(link.index)
+        if message.kind == RTM_DELLINK:
+            return known is not None and not link.is_dying
+        if link.is_ours and link.is_dying:
+            self._dying.add(link.index)
+        elif link.is_ours:
+            self._ours[link.index] = (link.kind, link.mtu if link.up else 0)
+            # The kernel does not say who changed an MTU. Ours is set before a link comes up, but for the rare change of
+            # a whole network, where a look more does no harm.
+            is_changed = known is not None and known[1] not in (0, link.mtu)
+            return is_changed or (not (link.up or link.is_half_made) and message.sender != self._own_port)
+        return False
+
+    def _concerns_table(self, message: Message) -> bool:
+        """Tell at the end of a transaction whether it touched our table and was not ours."""
+        attributes = decode_attributes(message.body[_NFGENMSG_BYTES:])
+        if message.kind & 0xFF != NFT_MSG_NEWGEN:
+            # Attribute 1 is the table's name in the messages of every kind of object.
+            name = bytes(attributes.get(NFTA_TABLE_NAME, b"")).rstrip(b"\0")
+            self._table_touched |= name == TABLE.encode()
+            return False
+        touched, self._table_touched = self._table_touched, False
+        thread = attributes.get(NFTA_GEN_PROC_PID)
+        return touched and (thread is None or struct.unpack("!I", thread)[0] != self._own_thread)

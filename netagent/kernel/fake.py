@@ -1,0 +1,312 @@
+"""A small kernel in memory: for tests of the engine and for demonstrations, without root.
+
+It keeps what a kernel keeps and refuses what a kernel refuses: a name that is taken (EEXIST), an interface that is
+missing (ENODEV), a table that is not there (ENOENT), other data under a map's key (EEXIST). What belongs to a link
+goes with it. ``rearm`` makes the n-th operation from then on fail.
+"""
+
+import errno
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from netagent.errors import AlreadyExists, Conflict, EnvironmentProblem, KernelRejected, NetagentError, NotFound
+from netagent.model.host import HostFacts
+from netagent.model.port import PortMapping
+from netagent.plan.desired import (
+    HOST,
+    FdbEntry,
+    InterfaceAddress,
+    Link,
+    Neighbour,
+    Route,
+    Ruleset,
+    State,
+    SysctlName,
+    Veth,
+)
+from netagent.plan.operation import (
+    AddAddress,
+    AddElements,
+    AddFdb,
+    AddLink,
+    AddNeighbour,
+    AddRoute,
+    DeleteAddress,
+    DeleteElements,
+    DeleteFdb,
+    DeleteLink,
+    DeleteNeighbour,
+    DeleteRoute,
+    FlushAddress,
+    FlushPort,
+    Operation,
+    Plan,
+    ReplaceRuleset,
+    SetLink,
+    SetSysctl,
+)
+
+_FIRST_INODE = 4026532000
+_NO_FACTS = HostFacts(interfaces={}, routes=())
+
+
+def _key(element: str) -> str:
+    return element.partition(" : ")[0]
+
+
+class FakeKernel:
+    """Satisfies ``reconcile.ports.Kernel``. The attributes are its tables; tests read and disturb them at will."""
+
+    def __init__(self, facts: HostFacts = _NO_FACTS) -> None:
+        self.links: dict[str, Link] = {}
+        self.foreign: set[str] = set()
+        """Names of interfaces that are not ours."""
+        self.addresses: set[InterfaceAddress] = set()
+        self.routes: dict[tuple[str, str], Route] = {}
+        self.neighbours: dict[tuple[str, str], Neighbour] = {}
+        self.fdb: dict[tuple[str, str], FdbEntry] = {}
+        self.sysctls: dict[SysctlName, str] = {}
+        self.ruleset: Ruleset | None = None
+        self.sandboxes: dict[str, int] = {}
+        """Path -> inode of the namespaces that exist."""
+        self.applied: list[Operation] = []
+        """Every operation carried out, in order."""
+        self.fail_at: dict[int, NetagentError] = {}
+        """Index of an operation, counted from the last ``rearm`` -> the error that it meets instead of being done."""
+        self._facts = facts
+        self._count = 0
+        self._inodes = itertools.count(_FIRST_INODE)
+
+    def rearm(self, fail_at: Mapping[int, NetagentError]) -> None:
+        """Count operations from 0 again and let those at the given indices fail."""
+        self._count = 0
+        self.fail_at = dict(fail_at)
+
+    async def apply(self, plan: Plan, *, carry_on: bool = False) -> None:
+        """Carry out ``plan`` in order; raise the first refusal, at once or, with ``carry_on``, at the end."""
+        refusals: list[NetagentError] = []
+        for operation in plan.operations:
+            index, self._count = self._count, self._count + 1
+            try:
+                if index in self.fail_at:
+                    raise self.fail_at[index]
+                self._carry_out(operation)
+                self.applied.append(operation)
+            except NetagentError as refusal:
+                refusals.append(refusal)
+                if not carry_on:
+                    break
+        if refusals:
+            raise refusals[0]
+
+    async def observe(self, desired: State) -> State:
+        """Return all that is there, of sandboxes' content only what ``desired`` names."""
+        broken = {name: reason for name in self.links if (reason := self._why_broken(name, desired))}
+        return State(
+            links=MappingProxyType({name: self._as_observed(name, desired) for name in self.links}),
+            addresses=frozenset(a for a in self.addresses if a.where == HOST or a in desired.addresses),
+            routes=frozenset(r for r in self.routes.values() if r.where == HOST or r in desired.routes),
+            neighbours=frozenset(self.neighbours.values()),
+            fdb=frozenset(self.fdb.values()),
+            sysctls=MappingProxyType({name: self.sysctls[name] for name in desired.sysctls if name in self.sysctls}),
+            ruleset=self.ruleset,
+            broken=MappingProxyType(broken),
+        )
+
+    async def observe_endpoint(self, desired: State) -> State:
+        """Return what is there of one endpoint."""
+        whole = await self.observe(desired)
+        present: dict[str, frozenset[str]] = {}
+        wanted = desired.ruleset.elements if desired.ruleset else {}
+        for name, elements in wanted.items():
+            keys = {_key(element) for element in elements}
+            present[name] = frozenset(e for e in self._elements().get(name, frozenset()) if _key(e) in keys)
+        filled = MappingProxyType({name: group for name, group in present.items() if group})
+        ruleset = replace(desired.ruleset, elements=filled) if desired.ruleset else None
+        return State(
+            links=MappingProxyType({name: link for name, link in whole.links.items() if name in desired.links}),
+            addresses=whole.addresses & desired.addresses,
+            routes=whole.routes & desired.routes,
+            sysctls=whole.sysctls,
+            ruleset=ruleset,
+            broken=MappingProxyType({name: why for name, why in whole.broken.items() if name in desired.links}),
+        )
+
+    async def facts(self) -> HostFacts:
+        """Return the facts that the fake was made with."""
+        return self._facts
+
+    async def sandbox_inode(self, path: str) -> int:
+        """Return the inode of the sandbox at ``path``, or raise NotFound."""
+        if path not in self.sandboxes:
+            raise NotFound(f"network namespace {path} does not exist")
+        return self.sandboxes[path]
+
+    async def create_sandbox(self, path: str) -> int:
+        """Make a sandbox at ``path``, or raise AlreadyExists."""
+        if path in self.sandboxes:
+            raise AlreadyExists(f"{path} is in use")
+        self.sandboxes[path] = next(self._inodes)
+        return self.sandboxes[path]
+
+    async def delete_sandbox(self, path: str) -> None:
+        """Remove the sandbox, and with it the veth pairs that end in it."""
+        self.sandboxes.pop(path, None)
+        for link in tuple(self.links.values()):
+            if isinstance(link.kind, Veth) and link.kind.sandbox == path:
+                self._drop_link(link.name)
+
+    async def sweep(self) -> None:
+        """Do nothing: this kernel deletes at once."""
+
+    async def drained(self) -> None:
+        """Do nothing: this kernel deletes at once."""
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to close."""
+
+    def _carry_out(self, operation: Operation) -> None:
+        match operation:
+            case AddLink(link):
+                self._add_link(operation, link)
+            case SetLink(link):
+                self._need(operation, link.name)
+                self.links[link.name] = link
+            case DeleteLink(link):
+                self._drop_link(link.name)
+            case AddAddress(address):
+                self._need(operation, address.device, address.where)
+                self.addresses.add(address)
+            case DeleteAddress(address):
+                self.addresses.discard(address)
+            case AddRoute(route):
+                self._need(operation, route.device, route.where)
+                self.routes[route.where, str(route.destination)] = route
+            case DeleteRoute(route):
+                if self.routes.get((route.where, str(route.destination))) == route:
+                    del self.routes[route.where, str(route.destination)]
+            case SetSysctl(name, value):
+                self._set_sysctl(name, value)
+            case _:
+                self._carry_out_table(operation)
+
+    def _carry_out_table(self, operation: Operation) -> None:
+        match operation:
+            case AddNeighbour(entry):
+                self._need(operation, entry.device)
+                self.neighbours[entry.device, str(entry.address)] = entry
+            case DeleteNeighbour(entry):
+                self.neighbours.pop((entry.device, str(entry.address)), None)
+            case AddFdb(fdb):
+                self._need(operation, fdb.device)
+                self.fdb[fdb.device, fdb.mac] = fdb
+            case DeleteFdb(fdb):
+                if self.fdb.get((fdb.device, fdb.mac)) == fdb:
+                    del self.fdb[fdb.device, fdb.mac]
+            case FlushPort() | FlushAddress():
+                pass  # No packets, so no connections.
+            case ReplaceRuleset(ruleset):
+                self.ruleset = ruleset
+            case AddElements(name, elements):
+                self._add_elements(operation, name, elements)
+            case DeleteElements(name, elements):
+                gone = {_key(element) for element in elements}
+                self._set_elements(name, frozenset(e for e in self._elements().get(name, ()) if _key(e) not in gone))
+
+    def _add_link(self, operation: Operation, link: Link) -> None:
+        if link.name in self.links or link.name in self.foreign:
+            raise KernelRejected(str(operation), errno.EEXIST, "File exists")
+        if link.master is not None:
+            self._need(operation, link.master)
+        if isinstance(link.kind, Veth):
+            inode = self.sandboxes.get(link.kind.sandbox)
+            if inode is None or link.kind.sandbox_inode not in (0, inode):
+                raise NotFound(f"network namespace {link.kind.sandbox} does not exist")
+            if self._has_interface(link.kind.sandbox, link.kind.interface):
+                raise Conflict(f"interface {link.kind.interface} already exists in {link.kind.sandbox}")
+        self.links[link.name] = link
+
+    def _drop_link(self, name: str) -> None:
+        """Remove a link with all that belongs to it; its ports lose their master."""
+        link = self.links.pop(name, None)
+        if link is None:
+            return
+        self.links = {n: replace(k, master=None) if k.master == name else k for n, k in self.links.items()}
+        ends = {(HOST, name)}
+        if isinstance(link.kind, Veth):
+            ends.add((link.kind.sandbox, link.kind.interface))
+        self.addresses = {a for a in self.addresses if (a.where, a.device) not in ends}
+        self.routes = {key: r for key, r in self.routes.items() if (r.where, r.device) not in ends}
+        self.neighbours = {key: n for key, n in self.neighbours.items() if n.device != name}
+        self.fdb = {key: e for key, e in self.fdb.items() if e.device != name}
+        self.sysctls = {key: value for key, value in self.sysctls.items() if name not in key}
+
+    def _set_sysctl(self, name: SysctlName, value: str) -> None:
+        # A per-interface setting: net/ipv4/conf/<interface>/<setting>.
+        if len(name) > 4 and name[3] not in self.links and name[3] not in self.foreign | {"all", "default", "lo"}:
+            raise EnvironmentProblem(f"kernel setting {'/'.join(name)} does not exist")
+        self.sysctls[name] = value
+
+    def _need(self, operation: Operation, device: str, where: str = HOST) -> None:
+        on_host = where == HOST and (device in self.links or device in self.foreign)
+        if not on_host and not self._has_interface(where, device):
+            raise KernelRejected(str(operation), errno.ENODEV, f"interface {device} does not exist")
+
+    def _has_interface(self, sandbox: str, interface: str) -> bool:
+        kinds = (link.kind for link in self.links.values())
+        return any(isinstance(k, Veth) and (k.sandbox, k.interface) == (sandbox, interface) for k in kinds)
+
+    def _elements(self) -> Mapping[str, frozenset[str]]:
+        return {} if self.ruleset is None else self.ruleset.elements
+
+    def _set_elements(self, name: str, elements: frozenset[str]) -> None:
+        if self.ruleset is None:
+            return
+        merged = {**self.ruleset.elements, name: elements}
+        filled = MappingProxyType({key: group for key, group in merged.items() if group})
+        self.ruleset = replace(self.ruleset, elements=filled)
+
+    def _add_elements(self, operation: Operation, name: str, elements: tuple[str, ...]) -> None:
+        if self.ruleset is None or name not in {declared.name for declared in self.ruleset.sets}:
+            raise KernelRejected(str(operation), errno.ENOENT, "No such file or directory")
+        present = {_key(element): element for element in self.ruleset.elements.get(name, frozenset())}
+        if any(present.get(_key(element), element) != element for element in elements):
+            raise KernelRejected(str(operation), errno.EEXIST, "File exists")
+        self._set_elements(name, frozenset(present.values()) | frozenset(elements))
+
+    def _why_broken(self, name: str, desired: State) -> str:
+        link = desired.links.get(name)
+        if link is None or not isinstance(link.kind, Veth):
+            return ""
+        inode = self.sandboxes.get(link.kind.sandbox)
+        if inode is None or link.kind.sandbox_inode not in (0, inode):
+            return f"network namespace {link.kind.sandbox} does not exist"
+        return "" if self.links[name].kind == link.kind else "its far end is another one"
+
+    def _as_observed(self, name: str, desired: State) -> Link:
+        """Return a link as the real kernel would: what the desired state leaves open, the observation does too."""
+        link, wanted = self.links[name], desired.links.get(name)
+        return replace(link, mac=None) if wanted is not None and wanted.mac is None else link
+
+
+class FakeReservations:
+    """Satisfies ``reconcile.ports.PortReservations``: ports in ``taken`` are somebody else's."""
+
+    def __init__(self, taken: frozenset[tuple[str, int]] = frozenset()) -> None:
+        self.taken = taken
+        self.held: set[PortMapping] = set()
+
+    def reserve(self, mapping: PortMapping) -> None:
+        """Hold the host port of ``mapping``; Conflict if it is taken."""
+        if mapping in self.held:
+            return
+        is_taken = (mapping.protocol, mapping.host_port) in self.taken
+        if is_taken or any(other.collides(mapping) for other in self.held):
+            raise Conflict(f"failed to bind host port 0.0.0.0:{mapping.host_port}/{mapping.protocol}: in use")
+        self.held.add(mapping)
+
+    def release(self, mapping: PortMapping) -> None:
+        """Let go of it; one that is not held is no error."""
+        self.held.discard(mapping)

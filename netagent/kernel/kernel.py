@@ -1,0 +1,148 @@
+"""The kernel of one network namespace, for asyncio: everything is done by one worker thread, in order.
+
+A cancelled call gives up waiting, not the work: what the worker has begun it finishes, and the next call comes after.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from netagent.errors import KernelRejected
+from netagent.kernel import encode, netns
+from netagent.kernel.apply import Workplace, apply
+from netagent.kernel.apply import failpoints as apply_failpoints
+from netagent.kernel.conntrack import Flusher
+from netagent.kernel.events import Watch
+from netagent.kernel.facts import observe_facts
+from netagent.kernel.nftables import Nftables
+from netagent.kernel.observe import observe, observe_endpoint
+from netagent.kernel.reaper import Reaper, delete_half_made
+from netagent.kernel.rtnl import Rtnl
+from netagent.kernel.sandboxes import open_sandbox
+from netagent.model.host import HostFacts
+from netagent.plan.desired import State
+from netagent.plan.operation import Plan
+
+_T = TypeVar("_T")
+
+
+def failpoints() -> tuple[str, ...]:
+    """Return the names of all crash points of this package."""
+    return (*apply_failpoints(), *netns.failpoints())
+
+
+class Kernel:
+    """Carries out plans in one network namespace and the sandboxes that hang on it, and says what is there.
+
+    ``namespace`` is the path of the namespace to work in; None stands for the one of the process.
+    """
+
+    def __init__(self, *, namespace: str | None = None) -> None:
+        self._namespace = namespace
+        self._reaper = Reaper(self._enter)
+        self._flusher = Flusher(self._enter)
+        self._worker = ThreadPoolExecutor(1, "netagent-kernel", initializer=self._enter)
+        self._place: Workplace | None = None
+
+    async def apply(self, plan: Plan, *, carry_on: bool = False) -> None:
+        """Carry out ``plan`` in order; with ``carry_on`` also what comes after a refusal.
+
+        Raises the first refusal: KernelRejected, Conflict (a name taken in a sandbox), NotFound (a sandbox is
+        gone), InvalidRequest (it is none) or EnvironmentProblem (privilege or kernel feature missing).
+        """
+        await self._run(lambda place: apply(place, plan, carry_on=carry_on))
+
+    async def observe(self, desired: State) -> State:
+        """Return all that is ours by mark, and the present values of the settings that ``desired`` names."""
+        return await self._run(lambda place: observe(place, desired))
+
+    async def observe_endpoint(self, desired: State) -> State:
+        """Return what is there already of one endpoint."""
+        return await self._run(lambda place: observe_endpoint(place, desired))
+
+    async def facts(self) -> HostFacts:
+        """Return the machine's own interfaces and routes, without ours."""
+        return await self._run(lambda place: observe_facts(place.rtnl))
+
+    async def sandbox_inode(self, path: str) -> int:
+        """Return the inode of the namespace at ``path``; NotFound if absent, InvalidRequest if no container's."""
+        return await self._run(lambda place: _sandbox_inode(place, path))
+
+    async def create_sandbox(self, path: str) -> int:
+        """Make a network namespace with loopback up and keep it by a mount at ``path``; return its inode."""
+        return await self._run(lambda _: netns.create_namespace(path, _bring_loopback_up))
+
+    async def delete_sandbox(self, path: str) -> None:
+        """Let go of the network namespace at ``path``; one that is gone is no error."""
+        await self._run(lambda _: netns.delete_namespace(path))
+
+    async def sweep(self) -> None:
+        """Delete what a crash left: links half made, and links retired but not yet deleted. For the start."""
+        await self._run(lambda place: delete_half_made(place.rtnl))
+        self._reaper.wake()
+        await self.drained()
+
+    async def drained(self) -> None:
+        """Wait until the links deleted and the connections forgotten so far are gone from the kernel."""
+        await asyncio.wrap_future(self._reaper.drained())
+        await asyncio.wrap_future(self._flusher.drained())
+
+    @contextlib.asynccontextmanager
+    async def watched(self, changed: Callable[[], None]) -> AsyncIterator[None]:
+        """Call ``changed`` on the event loop whenever something of ours may have been changed by somebody else."""
+        watch = await self._run(lambda place: Watch(place.rtnl, changed))
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.close()
+
+    async def close(self) -> None:
+        """Finish what was begun, close all sockets and end all threads."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._worker, self._close_place)
+        await loop.run_in_executor(None, self._worker.shutdown)
+        await loop.run_in_executor(None, self._reaper.close)
+        await loop.run_in_executor(None, self._flusher.close)
+
+    async def _run(self, function: Callable[[Workplace], _T]) -> _T:
+        """Return ``function`` of the workplace, called on the worker thread."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, lambda: function(self._workplace()))
+        except OSError as error:
+            raise KernelRejected("read its tables", error.errno or 0, str(error)) from error
+
+    def _enter(self) -> None:
+        """Bring a new thread into the namespace to work in."""
+        if self._namespace is not None:
+            namespace = netns.open_namespace(self._namespace)
+            netns.enter(namespace)
+            namespace.close()
+
+    def _workplace(self) -> Workplace:
+        if self._place is None:
+            self._place = Workplace(netns.open_own_namespace(), Rtnl(), Nftables(), self._reaper, self._flusher)
+        return self._place
+
+    def _close_place(self) -> None:
+        if self._place is not None:
+            self._place.rtnl.close()
+            self._place.nft.close()
+            self._place.home.close()
+            self._place = None
+
+
+def _sandbox_inode(place: Workplace, path: str) -> int:
+    namespace = open_sandbox(path, place.home)
+    namespace.close()
+    return namespace.inode
+
+
+def _bring_loopback_up() -> None:
+    rtnl = Rtnl()
+    try:
+        rtnl.transact([encode.set_up(encode.LOOPBACK_INDEX)])
+    finally:
+        rtnl.close()

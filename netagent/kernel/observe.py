@@ -1,0 +1,250 @@
+"""Reads from the kernel what is ours by mark, in the words of the plan, so that a difference is a comparison.
+
+Where the desired state leaves something open (the MAC of a veth's host end), the observation does too. A veth's far
+end is looked at in its sandbox: a wrong namespace or a missing interface makes the link ``broken``, one that is down
+or has another MTU makes the link differ, and SetLink mends both ends.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from netagent.errors import InvalidRequest, NotFound
+from netagent.kernel.apply import Workplace
+from netagent.kernel.decode import LinkRecord
+from netagent.kernel.nftables import element_key, list_elements, observe_ruleset
+from netagent.kernel.rtnl import Rtnl
+from netagent.kernel.sandboxes import Sandboxes
+from netagent.kernel.sysctl import read_sysctl
+from netagent.kernel.uapi import NUD_PERMANENT
+from netagent.model.address import Mac
+from netagent.plan.desired import (
+    HOST,
+    ROUTE_PROTOCOL,
+    Bridge,
+    FdbEntry,
+    InterfaceAddress,
+    Kind,
+    Link,
+    Neighbour,
+    Route,
+    Ruleset,
+    State,
+    SysctlName,
+    Veth,
+)
+
+_UNKNOWN_VETH = Veth(sandbox="", interface="", peer_mac=Mac("00:00:00:00:00:00"))
+_KINDS = frozenset({"bridge", "vxlan", "veth"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    """The addresses and our routes of one namespace, by interface index."""
+
+    addresses: Mapping[int, frozenset[InterfaceAddress]]
+    routes: Mapping[int, frozenset[Route]]
+
+
+def observe(place: Workplace, desired: State) -> State:
+    """Return all that is ours, and the present values of the settings that ``desired`` names."""
+    records = place.rtnl.links()
+    names = {record.index: record.name for record in records}
+    ours = [record for record in records if record.is_ours and not record.is_dying]
+    own_indices = {record.index for record in ours}
+    tables = _read_tables(place.rtnl, names, HOST, desired)
+    tunnels = [record for record in ours if record.kind == "vxlan"]
+    state = State(
+        addresses=frozenset().union(*(group for index, group in tables.addresses.items() if index in own_indices)),
+        routes=frozenset().union(*tables.routes.values()),
+        neighbours=frozenset(entry for record in tunnels for entry in _neighbours(place.rtnl, record)),
+        fdb=frozenset(entry for record in tunnels for entry in _fdb(place.rtnl, record)),
+        sysctls=_sysctls(desired),
+        ruleset=observe_ruleset(place.nft, desired.ruleset),
+    )
+    return _with_links(place, state, ours, names, desired)
+
+
+def observe_endpoint(place: Workplace, desired: State) -> State:
+    """Return what is there of one endpoint: its link, its sandbox's side, its host routes and its elements.
+
+    The table's structure is reported as desired, because one endpoint's part knows only its elements.
+    """
+    place.rtnl.forget()
+    found = (place.rtnl.link(name) for name in desired.links)
+    ours = [record for record in found if record is not None and record.is_ours]
+    names = {record.index: record.name for record in ours}
+    for record in ours:
+        master = place.rtnl.link_at(record.master) if record.master else None
+        if master is not None:
+            names[master.index] = master.name
+    state = State(
+        routes=_host_routes(place.rtnl, desired), sysctls=_sysctls(desired), ruleset=_elements(place, desired)
+    )
+    return _with_links(place, state, ours, names, desired)
+
+
+def _with_links(
+    place: Workplace, state: State, ours: Iterable[LinkRecord], names: Mapping[int, str], desired: State
+) -> State:
+    links: dict[str, Link] = {}
+    broken: dict[str, str] = {}
+    addresses, routes = set(state.addresses), set(state.routes)
+    with Sandboxes(place.home) as sandboxes:
+        look = _SandboxLook(sandboxes, desired)
+        for record in ours:
+            wanted = desired.links.get(record.name)
+            link = _observed_link(record, wanted, names)
+            if record.kind not in _KINDS:
+                broken[record.name] = f"it is of the kind {record.kind!r}"
+            elif wanted is not None and isinstance(wanted.kind, Veth) and record.kind == "veth":
+                link, reason = look.far_end(record, link, wanted.kind)
+                if reason:
+                    broken[record.name] = reason
+                else:
+                    addresses |= look.addresses(wanted.kind)
+                    routes |= look.routes(wanted.kind)
+            links[record.name] = link
+    return replace(
+        state,
+        links=MappingProxyType(links),
+        broken=MappingProxyType(broken),
+        addresses=frozenset(addresses),
+        routes=frozenset(routes),
+    )
+
+
+def _observed_link(record: LinkRecord, wanted: Link | None, names: Mapping[int, str]) -> Link:
+    is_open = record.kind == "veth" if wanted is None else wanted.mac is None
+    return Link(
+        name=record.name,
+        kind=_kind(record, wanted),
+        mtu=record.mtu,
+        alias=record.alias,
+        mac=None if is_open else record.mac,
+        master=names.get(record.master),
+        up=record.up,
+    )
+
+
+def _kind(record: LinkRecord, wanted: Link | None) -> Kind:
+    if record.kind == "bridge":
+        return Bridge()
+    if record.vxlan is not None:
+        return record.vxlan
+    if wanted is None or not isinstance(wanted.kind, Veth):
+        return _UNKNOWN_VETH
+    return replace(wanted.kind, hairpin=record.hairpin, isolated=record.isolated)
+
+
+class _SandboxLook:
+    """Looks into the sandboxes of desired veth pairs, reading each namespace once."""
+
+    def __init__(self, sandboxes: Sandboxes, desired: State) -> None:
+        self._sandboxes = sandboxes
+        self._desired = desired
+        self._seen: dict[str, tuple[dict[str, LinkRecord], _Tables]] = {}
+
+    def far_end(self, record: LinkRecord, link: Link, kind: Veth) -> tuple[Link, str]:
+        """Return ``link`` with what its far end adds to it, and why the pair cannot be used, or ''."""
+        try:
+            peer = self._read(kind)[0].get(kind.interface)
+        except (NotFound, InvalidRequest) as error:
+            return link, error.message
+        if peer is None or peer.kind != "veth" or (peer.peer, peer.index) != (record.index, record.peer):
+            return link, f"interface {kind.interface} is missing in {kind.sandbox}"
+        if peer.mac != kind.peer_mac:
+            return link, f"interface {kind.interface} in {kind.sandbox} has the MAC {peer.mac}, not {kind.peer_mac}"
+        wanted_mtu = self._desired.links[link.name].mtu
+        return replace(link, up=link.up and peer.up, mtu=peer.mtu if link.mtu == wanted_mtu else link.mtu), ""
+
+    def addresses(self, kind: Veth) -> frozenset[InterfaceAddress]:
+        """Return the desired addresses that the far end has."""
+        records, tables = self._read(kind)
+        return tables.addresses.get(records[kind.interface].index, frozenset()) & self._desired.addresses
+
+    def routes(self, kind: Veth) -> frozenset[Route]:
+        """Return the desired routes that lead through the far end."""
+        records, tables = self._read(kind)
+        return tables.routes.get(records[kind.interface].index, frozenset()) & self._desired.routes
+
+    def _read(self, kind: Veth) -> tuple[dict[str, LinkRecord], _Tables]:
+        rtnl = self._sandboxes.open(kind.sandbox, kind.sandbox_inode).rtnl
+        if kind.sandbox not in self._seen:
+            records = {record.name: record for record in rtnl.links()}
+            names = {record.index: name for name, record in records.items()}
+            self._seen[kind.sandbox] = records, _read_tables(rtnl, names, kind.sandbox, self._desired)
+        return self._seen[kind.sandbox]
+
+
+def _read_tables(rtnl: Rtnl, names: Mapping[int, str], where: str, desired: State) -> _Tables:
+    addresses: dict[int, set[InterfaceAddress]] = {}
+    for found in rtnl.addresses():
+        if found.index not in names:
+            continue
+        address = InterfaceAddress(
+            device=names[found.index],
+            address=found.address,
+            length=found.length,
+            where=where,
+            connected=found.connected,
+        )
+        # Every interface gives itself a link-local IPv6 address; of these only the desired ones are ours.
+        if address in desired.addresses or not (found.address.is_link_local and found.address.version == 6):
+            addresses.setdefault(found.index, set()).add(address)
+    routes: dict[int, set[Route]] = {}
+    for record in rtnl.routes(protocol=ROUTE_PROTOCOL):
+        if record.index not in names:
+            continue
+        routes.setdefault(record.index, set()).add(
+            Route(
+                destination=record.destination,
+                device=names[record.index],
+                gateway=record.gateway,
+                source=record.source,
+                onlink=record.onlink,
+                where=where,
+            )
+        )
+    return _Tables(
+        addresses={index: frozenset(group) for index, group in addresses.items()},
+        routes={index: frozenset(group) for index, group in routes.items()},
+    )
+
+
+def _host_routes(rtnl: Rtnl, desired: State) -> frozenset[Route]:
+    wanted = frozenset(route for route in desired.routes if route.where == HOST)
+    if not wanted:
+        return wanted
+    indices = {rtnl.index(route.device): route.device for route in wanted}
+    names = {index: name for index, name in indices.items() if index is not None}
+    return frozenset().union(*_read_tables(rtnl, names, HOST, desired).routes.values()) & wanted
+
+
+def _neighbours(rtnl: Rtnl, tunnel: LinkRecord) -> Iterable[Neighbour]:
+    for record in rtnl.neighbours(tunnel.index):
+        if record.state & NUD_PERMANENT and record.address is not None and record.mac is not None:
+            yield Neighbour(device=tunnel.name, address=record.address, mac=record.mac)
+
+
+def _fdb(rtnl: Rtnl, tunnel: LinkRecord) -> Iterable[FdbEntry]:
+    for record in rtnl.neighbours(tunnel.index, bridge=True):
+        if record.state & NUD_PERMANENT and record.address is not None and record.mac is not None:
+            yield FdbEntry(device=tunnel.name, mac=record.mac, destination=record.address)
+
+
+def _sysctls(desired: State) -> Mapping[SysctlName, str]:
+    values = {name: read_sysctl(name) for name in desired.sysctls}
+    return MappingProxyType({name: value for name, value in values.items() if value is not None})
+
+
+def _elements(place: Workplace, desired: State) -> Ruleset | None:
+    if desired.ruleset is None:
+        return None
+    present: dict[str, frozenset[str]] = {}
+    for name, wanted in desired.ruleset.elements.items():
+        keys = {element_key(element) for element in wanted}
+        found = frozenset(e for e in list_elements(place.nft, name) if element_key(e) in keys)
+        if found:
+            present[name] = found
+    return replace(desired.ruleset, elements=MappingProxyType(present))

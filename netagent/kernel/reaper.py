@@ -1,0 +1,89 @@
+"""Deletes retired links in the background, all that wait together in one request.
+
+Deleting a veth pair blocks its caller for 16 to 20 ms while the kernel waits for RCU; a group of them costs the same
+as one. So links are retired into a group (``links.delete_links``), and this thread deletes the group.
+"""
+
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from netagent import failpoint
+from netagent.errors import NetagentError
+from netagent.kernel import encode
+from netagent.kernel.netlink import Refusal
+from netagent.kernel.rtnl import Rtnl
+
+_log = logging.getLogger("netagent.kernel")
+
+FAILPOINTS = ("kernel.reap.before", "kernel.reap.after")
+
+
+class Reaper:
+    """One thread that deletes retired links whenever it is woken."""
+
+    def __init__(self, prepare_thread: Callable[[], None]) -> None:
+        self._executor = ThreadPoolExecutor(1, "netagent-reaper", initializer=prepare_thread)
+        self._rtnl: Rtnl | None = None
+        self._lock = threading.Lock()
+        self._is_queued = False
+
+    def wake(self) -> None:
+        """Have the group deleted soon; returns at once."""
+        with self._lock:
+            if self._is_queued:
+                return
+            self._is_queued = True
+        self._executor.submit(self._reap_and_log)
+
+    def drained(self) -> "Future[None]":
+        """Return a future that is done when all that was asked for until now has happened."""
+        return self._executor.submit(lambda: None)
+
+    def close(self) -> None:
+        """Finish what is queued and end the thread."""
+        self._executor.submit(self._close_socket)
+        self._executor.shutdown(wait=True)
+
+    def _close_socket(self) -> None:
+        if self._rtnl is not None:
+            self._rtnl.close()
+
+    def _reap_and_log(self) -> None:
+        with self._lock:
+            self._is_queued = False
+        try:
+            if self._rtnl is None:
+                self._rtnl = Rtnl()
+            reap(self._rtnl)
+        except (NetagentError, OSError) as error:
+            _log.warning("deleting retired links failed, they stay until the next start: %s", error)
+
+
+def reap(rtnl: Rtnl) -> None:
+    """Delete every link of ours in the group GROUP_DYING; if strangers are in it, ours one by one."""
+    members = [record for record in rtnl.links() if record.is_dying]
+    ours = [record for record in members if record.is_ours]
+    if not ours:
+        return
+    failpoint.reach(FAILPOINTS[0])
+    if len(ours) == len(members):
+        requests = [encode.delete_group(encode.GROUP_DYING)]
+    else:
+        requests = [encode.delete_link(record.index) for record in ours]
+    _log_refusals(rtnl.transact(requests))
+    failpoint.reach(FAILPOINTS[1])
+
+
+def delete_half_made(rtnl: Rtnl) -> None:
+    """Delete links that a crash left between their creation and their marking."""
+    half_made = [record for record in rtnl.links() if record.is_half_made]
+    _log_refusals(rtnl.transact([encode.delete_link(record.index) for record in half_made]))
+
+
+def _log_refusals(refusals: list[Refusal | None]) -> None:
+    for refusal in refusals:
+        if refusal is not None and refusal.errno != errno.ENODEV:
+            _log.warning("deleting retired links: %s", refusal.text)

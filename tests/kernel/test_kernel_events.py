@@ -1,0 +1,95 @@
+"""What others do to ours is noticed; what we do ourselves, and what does not concern us, is not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+
+import pytest
+
+from netagent.kernel.kernel import Kernel
+from netagent.plan.desired import ElementSet, FdbEntry, Neighbour, Ruleset, State
+from netagent.plan.diff import diff
+from netagent.plan.render import union
+from tests.support.netns import Namespace, address, bridge, endpoint, route, state, vxlan
+
+pytestmark = pytest.mark.kernel
+
+MAC = bridge("nab2").mac
+assert MAC is not None
+SETS = (ElementSet(name="inside", key="ifname"),)
+WHOLE = union(
+    [
+        state(
+            bridge(),
+            vxlan(),
+            addresses=[address("10.9.0.1/16", "nab1")],
+            routes=[route("10.8.2.0/24", "nav1", "10.8.2.0", onlink=True)],
+            neighbours=[Neighbour(device="nav1", address=ip_address("10.8.2.0"), mac=MAC)],
+            fdb=[FdbEntry(device="nav1", mac=MAC, destination=ip_address("198.18.0.2"))],
+        )
+    ]
+)
+
+
+@asynccontextmanager
+async def _watching(kernel: Kernel) -> AsyncIterator[asyncio.Event]:
+    noticed = asyncio.Event()
+    async with kernel.watched(noticed.set):
+        yield noticed
+
+
+CHANGES = {
+    "link-down": ("ip", "link", "set", "nab1", "down"),
+    "mtu-changed": ("ip", "link", "set", "nab1", "mtu", "1300"),
+    "link-deleted": ("ip", "link", "delete", "nav1"),
+    "address-deleted": ("ip", "address", "delete", "10.9.0.1/16", "dev", "nab1"),
+    "route-deleted": ("ip", "route", "delete", "10.8.2.0/24"),
+    "forwarding-entry-deleted": ("bridge", "fdb", "delete", MAC, "dst", "198.18.0.2", "dev", "nav1"),
+    "neighbour-deleted": ("ip", "neighbour", "delete", "10.8.2.0", "dev", "nav1"),
+    "table-flushed": ("nft", "flush", "ruleset"),
+    "table-changed": ("nft", "add", "chain", "inet", "netagent", "extra"),
+}
+
+
+@pytest.mark.parametrize("command", CHANGES.values(), ids=CHANGES.keys())
+async def test_a_change_by_another_program_is_noticed(
+    kernel: Kernel, host: Namespace, command: tuple[str, ...]
+) -> None:
+    await kernel.apply(diff(WHOLE, State()))
+    async with _watching(kernel) as noticed:
+        host.run(*command)
+        await asyncio.wait_for(noticed.wait(), 2)
+
+
+async def test_our_own_changes_and_foreign_ones_are_not_noticed(
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace]
+) -> None:
+    await kernel.apply(diff(WHOLE, State()))
+    noticed: list[str] = []
+    step = ""
+    async with kernel.watched(lambda: noticed.append(step)):
+        attached = endpoint(sandbox(), 2)
+        for step, plan in {  # noqa: B007  (the callback reads it)
+            "attach": diff(attached, State()),
+            "detach": diff(State(), attached),
+            "network-removed": diff(State(ruleset=Ruleset(sets=SETS)), WHOLE),
+            "network-made": diff(WHOLE, State()),
+        }.items():
+            await kernel.apply(plan)
+            await kernel.drained()
+            await _read_all()
+        step = "foreign"
+        host.ip("link", "add", "other", "type", "bridge")
+        host.ip("route", "add", "198.51.100.0/24", "dev", "nab1", "proto", "static")
+        host.ip("route", "delete", "198.51.100.0/24")
+        host.ip("link", "delete", "other")
+        host.run("nft", "add", "table", "inet", "other")
+        await _read_all()
+        assert noticed == []
+
+
+async def _read_all() -> None:
+    """Let the event loop read what is queued: one datagram a socket each turn, and far fewer than 500 are."""
+    for _ in range(500):
+        await asyncio.sleep(0)
