@@ -1,0 +1,180 @@
+"""What the engine and the services need of the kernel and of the store, declared by their user.
+
+The real classes (``kernel.kernel.Kernel``, ``store.sqlite.SqliteStore``, ``store.etcd.EtcdStore``) and the fakes
+satisfy these protocols by their shape; ``daemon/wiring.py`` is the one place that names both sides.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from netagent.model.host import HostFacts
+from netagent.model.port import PortMapping
+from netagent.plan.desired import State
+from netagent.plan.operation import Plan
+
+
+class Kernel(Protocol):
+    """The Linux kernel of one network namespace and of the sandboxes that hang on it."""
+
+    async def apply(self, plan: Plan, *, carry_on: bool = False) -> None:
+        """Carry out ``plan`` in order, in batches; raise the first refusal.
+
+        At once, or with ``carry_on`` after everything else of the plan that can be done was done.
+        """
+
+    async def observe(self, desired: State) -> State:
+        """Return all that is ours by mark, and of the settings named in ``desired`` their present values.
+
+        ``desired`` also says which sandboxes to look into: those of its veth links. A veth whose end in the sandbox
+        is missing is named in ``broken``.
+        """
+
+    async def observe_endpoint(self, desired: State) -> State:
+        """Return what is there already of one endpoint: its link, its sandbox side and its elements."""
+
+    async def facts(self) -> HostFacts:
+        """Return the machine's own interfaces and routes, without ours."""
+
+    async def sandbox_inode(self, path: str) -> int:
+        """Return the inode of the network namespace at ``path``; NotFound or InvalidRequest if it is none."""
+
+    async def create_sandbox(self, path: str) -> int:
+        """Make a network namespace with loopback up and keep it by a mount at ``path``; return its inode."""
+
+    async def delete_sandbox(self, path: str) -> None:
+        """Let go of the network namespace at ``path``; one that is gone is no error."""
+
+
+class PortReservations(Protocol):
+    """Host ports held by bound sockets, so that no other process takes a published one."""
+
+    def reserve(self, mapping: PortMapping) -> None:
+        """Hold the host port of ``mapping``; Conflict if a process of the host has it."""
+
+    def release(self, mapping: PortMapping) -> None:
+        """Let go of it; one that is not held is no error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreEntry:
+    """One key of the store with its value and the revision that last changed it."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Absent:
+    """A guard: the key must not exist."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unchanged:
+    """A guard: the key's last change must be ``revision``."""
+
+    key: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AbsentBelow:
+    """A guard: no key may begin with ``prefix``."""
+
+    prefix: str
+
+
+Guard: TypeAlias = Absent | Unchanged | AbsentBelow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Put:
+    """A write: set a key. ``leased`` binds it to this agent's lease, so that it goes when the agent does."""
+
+    key: str
+    value: bytes
+    leased: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """A write: remove a key; one that is absent is no error."""
+
+    key: str
+
+
+Write: TypeAlias = Put | Delete
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """All entries below a prefix, as of one revision of the store."""
+
+    entries: tuple[StoreEntry, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One key changed. ``value`` None: it was removed."""
+
+    key: str
+    value: bytes | None
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What the watch saw up to ``revision``, in order. All changes of one transaction come together."""
+
+    changes: tuple[Change, ...]
+    revision: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relisted:
+    """The watch could not go on without a gap (or has just begun): here is everything anew."""
+
+    listing: Listing
+
+
+WatchEvent: TypeAlias = Changes | Relisted
+
+
+class Store(Protocol):
+    """A small transactional key-value store with a watch: etcd, or SQLite on a single host.
+
+    Every call ends within a few seconds: with its answer or with Unavailable.
+    """
+
+    async def get(self, key: str) -> StoreEntry | None:
+        """Return one entry, or None."""
+
+    async def list(self, prefix: str) -> Listing:
+        """Return all entries whose key begins with ``prefix``, sorted by key."""
+
+    async def transact(self, guards: Sequence[Guard], writes: Sequence[Write]) -> int | None:
+        """Carry out all ``writes`` if all ``guards`` hold, else none; return the new revision, or None if not.
+
+        A reply that got lost is resolved before this returns or raises: Unavailable means nothing was written, or
+        that it could not be learnt (``maybe_applied`` in the error's facts).
+        """
+
+    def watch(self, prefix: str) -> AsyncIterator[WatchEvent]:
+        """Yield first a Relisted, then every change below ``prefix`` without gap or repetition; never ends by itself.
+
+        While the store is away it waits and tries again; after doubt it yields another Relisted.
+        """
+
+    def on_lease_replaced(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` each time the leased keys are gone and can be put again."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the last contact succeeded."""
+
+    async def close(self) -> None:
+        """End all calls and tasks."""

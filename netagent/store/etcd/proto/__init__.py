@@ -1,0 +1,1 @@
+"""Generated from proto/netagent/etcd by scripts/generate.py; not edited by hand."""

@@ -1,0 +1,173 @@
+"""A watch without gap or repetition, whatever happens to the connection or the server.
+
+It lists everything at revision R, then watches from R + 1; after a break it goes on from the last revision it was
+*given*, never from one that a server merely mentioned. Where going on is impossible or doubtful (history compacted,
+watch cancelled, another cluster, the store's revision went back) it lists anew.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
+
+from netagent.errors import NetagentError, Unavailable
+from netagent.reconcile.ports import Changes, Listing, Relisted, WatchEvent
+from netagent.store.etcd.client import EtcdClient
+from netagent.store.etcd.codec import decode_entry, decode_event, encode_prefix
+from netagent.store.etcd.proto import etcd_pb2 as pb
+from netagent.store.etcd.rpc import RANGE
+from netagent.store.etcd.stream import WatchStream, open_watch_stream
+
+_log = logging.getLogger(__name__)
+
+QUIET_S = 30.0
+"""After so long a silence the server is asked for a sign of life: a frozen one does not end a watch (etcd #8980)."""
+ANSWER_S = 10.0
+RELIST_S = 300.0
+"""Many servers lose or repeat events in rare races (etcd #17529, #18089, #19179, #20221); listing anew heals that."""
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+
+
+class _Doubt(Exception):
+    """Going on from the last revision is impossible or unsafe."""
+
+
+async def list_prefix(client: EtcdClient, prefix: str) -> Listing:
+    """Return all entries whose key begins with ``prefix``, as a quorum of the members has them."""
+    start, end = encode_prefix(prefix)
+    response = await client.call(RANGE, pb.RangeRequest(key=start, range_end=end))
+    return Listing(entries=tuple(decode_entry(kv) for kv in response.kvs), revision=response.header.revision)
+
+
+class EtcdWatch:
+    """One watch of ``prefix``; setting ``closed`` ends it."""
+
+    def __init__(self, client: EtcdClient, prefix: str, closed: asyncio.Event) -> None:
+        self._client = client
+        self._prefix = prefix
+        self._closed = closed
+        self._now = asyncio.get_running_loop().time
+        self._cluster_id = ""
+        self._revision = 0
+        self._relist_at = 0.0
+        self._pause = 0.0
+        self._complaint = ""
+
+    async def events(self) -> AsyncGenerator[WatchEvent, None]:
+        """Yield a Relisted, then all changes; wait while etcd is away."""
+        must_list = True
+        while not self._closed.is_set():
+            began_at = self._now()
+            try:
+                if must_list:
+                    yield await self._list()
+                    must_list = False
+                else:
+                    await self._require_continuity()
+                async with aclosing(self._follow()) as batches:
+                    async for changes in batches:
+                        yield changes
+            except _Doubt as doubt:
+                _log.info("listing %s anew: %s", self._prefix, doubt)
+                must_list = True
+            except NetagentError as error:
+                self._complain(error)
+            if self._now() - began_at > LONGEST_PAUSE_S:
+                self._pause = 0.0
+            await self._rest()
+
+    def _complain(self, error: NetagentError) -> None:
+        # That etcd is away the client says once; that it will not have us must not go unseen.
+        is_news = not isinstance(error, Unavailable) and str(error) != self._complaint
+        self._complaint = str(error)
+        _log.log(logging.WARNING if is_news else logging.DEBUG, "watch of %s interrupted: %s", self._prefix, error)
+
+    async def _rest(self) -> None:
+        """Wait before the next try: hardly at first, then longer and longer, and not all agents at once."""
+        self._pause = min(LONGEST_PAUSE_S, _between(FIRST_PAUSE_S, max(FIRST_PAUSE_S, 3 * self._pause)))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._pause):
+                await self._closed.wait()
+
+    async def _list(self) -> Relisted:
+        listing = await list_prefix(self._client, self._prefix)
+        self._cluster_id = self._client.cluster_id
+        self._revision = listing.revision
+        self._relist_at = self._now() + _between(0.8, 1.2) * RELIST_S
+        return Relisted(listing=listing)
+
+    async def _require_continuity(self) -> None:
+        """See that the store is the one we know, by a read that a lagging or cut off member cannot answer."""
+        key, _ = encode_prefix(self._prefix)
+        response = await self._client.call(RANGE, pb.RangeRequest(key=key))
+        self._require_cluster(response.header)
+        if response.header.revision < self._revision:
+            raise _Doubt(f"the store went back from revision {self._revision} to {response.header.revision}")
+
+    async def _follow(self) -> AsyncGenerator[Changes, None]:
+        async with open_watch_stream(self._client, self._closed) as stream:
+            await stream.write(self._create_request())
+            events: list[pb.Event] = []
+            while True:
+                response = await self._next(stream)
+                self._require_sound(response)
+                events.extend(response.events)
+                if response.fragment:
+                    continue
+                if changes := self._advance(response, events):
+                    yield changes
+                events.clear()
+                if self._now() > self._relist_at:
+                    raise _Doubt("it is time to compare")
+
+    def _create_request(self) -> pb.WatchRequest:
+        start, end = encode_prefix(self._prefix)
+        return pb.WatchRequest(
+            create_request=pb.WatchCreateRequest(
+                key=start, range_end=end, start_revision=self._revision + 1, progress_notify=True, fragment=True
+            )
+        )
+
+    async def _next(self, stream: WatchStream) -> pb.WatchResponse:
+        response = await stream.read(within=QUIET_S)
+        if response is None:
+            await stream.write(pb.WatchRequest(progress_request=pb.WatchProgressRequest()))
+            response = await stream.read(within=ANSWER_S)
+        if response is None:
+            raise Unavailable(f"etcd at {self._client.endpoint} gives no sign of life")
+        return response
+
+    def _require_sound(self, response: pb.WatchResponse) -> None:
+        # Whatever "created" says: a refusal comes as created and canceled in one.
+        if response.compact_revision:
+            raise _Doubt(f"history before revision {response.compact_revision} is gone, and {self._revision} was ours")
+        if response.canceled:
+            self._client.forget_token()
+            raise _Doubt(f"etcd cancelled the watch: {response.cancel_reason}")
+        self._require_cluster(response.header)
+        if response.created and response.header.revision < self._revision:
+            # It lags behind the others, or was restored from a backup: the read before the next try tells which.
+            raise Unavailable(f"etcd at {self._client.endpoint} has not reached revision {self._revision}")
+
+    def _require_cluster(self, header: pb.ResponseHeader) -> None:
+        if (cluster_id := f"{header.cluster_id:x}") != self._cluster_id:
+            raise _Doubt(f"this is cluster {cluster_id}, not {self._cluster_id}")
+
+    def _advance(self, response: pb.WatchResponse, events: list[pb.Event]) -> Changes | None:
+        """Take a complete response; return what is new in it."""
+        if not events:
+            # The revision of "created" is the store's, with events before it still to come. So may be that of an
+            # answer to a progress request (id -1) before 3.4.25 and 3.5.8 (etcd #15220). The server's own progress
+            # notices are in order.
+            if not response.created and response.watch_id >= 0:
+                self._revision = max(self._revision, response.header.revision)
+            return None
+        changes = tuple(decode_event(event) for event in events if event.kv.mod_revision > self._revision)
+        self._revision = max(self._revision, events[-1].kv.mod_revision)
+        return Changes(changes=changes, revision=self._revision) if changes else None
+
+
+def _between(low: float, high: float) -> float:
+    return random.uniform(low, high)  # noqa: S311  # spreads load, guards nothing

@@ -1,0 +1,210 @@
+"""The journal: what this host has promised, on disk before it is done.
+
+SQLite in WAL mode with synchronous=FULL: a commit is on the disk when it returns, 0.2 ms here. An endpoint is written
+as ``attaching`` before the first effect and as ``attached`` after the last; ``detaching`` before anything is taken
+down, and its row goes last. With a network's first endpoint its records are kept here too (``adopted``): if the store
+forgets them, this host does not. What a crash leaves in between is decided at the next start (``recover`` in
+``services/``).
+
+One process opens it: the lock file beside it is held for as long as the journal is open.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from netagent import failpoint
+from netagent.errors import EnvironmentProblem, NetagentError
+from netagent.model.address import Address, parse_address
+from netagent.model.container import Container
+from netagent.model.endpoint import Endpoint
+from netagent.model.ids import ContainerId, EndpointId, NetworkId
+from netagent.store.records import decode_endpoint, encode_endpoint
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = f"""
+CREATE TABLE endpoints (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;
+CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, record BLOB NOT NULL) STRICT;
+CREATE TABLE adopted (key TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+CREATE TABLE cursors (network TEXT NOT NULL, version INTEGER NOT NULL, last TEXT NOT NULL,
+                      PRIMARY KEY (network, version)) STRICT;
+PRAGMA user_version = {SCHEMA_VERSION};
+"""
+
+
+class Journal:
+    """This host's endpoints and containers. All reads come from memory; every write is one durable transaction."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = _lock(directory / "journal.lock")
+        try:
+            self._database = _open(directory / "journal.db")
+        except BaseException:
+            os.close(self._lock)
+            raise
+        self.endpoints: dict[EndpointId, Endpoint] = {}
+        self.containers: dict[ContainerId, Container] = {}
+        self.adopted: dict[str, bytes] = {}
+        self._cursors: dict[tuple[NetworkId, int], Address] = {}
+        try:
+            self._load()
+        except (sqlite3.DatabaseError, msgspec.MsgspecError, NetagentError) as error:
+            self.close()
+            raise EnvironmentProblem(
+                f"the journal {directory / 'journal.db'} cannot be read: {error}", hint="restore it, or move it away"
+            ) from error
+
+    def _load(self) -> None:
+        for identity, record in self._database.execute("SELECT id, record FROM endpoints ORDER BY rowid"):
+            self.endpoints[EndpointId(identity)] = decode_endpoint(bytes(record), limit=None)
+        for identity, record in self._database.execute("SELECT id, record FROM containers ORDER BY rowid"):
+            self.containers[ContainerId(identity)] = msgspec.json.decode(record, type=Container)
+        for network, version, last in self._database.execute("SELECT network, version, last FROM cursors"):
+            self._cursors[NetworkId(network), version] = parse_address(last)
+        self.adopted.update(self._database.execute("SELECT key, value FROM adopted"))
+
+    def last_address(self, network_id: NetworkId, version: int) -> Address | None:
+        """Return the dynamic address of IP ``version`` given last in a network, or None."""
+        return self._cursors.get((network_id, version))
+
+    def put_endpoints(
+        self,
+        endpoints: Iterable[Endpoint],
+        *,
+        container: Container | None = None,
+        adopt: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Write endpoints and the dynamic addresses given, in one transaction.
+
+        With them go, if given, their ``container`` and the records of the store to ``adopt``.
+        """
+        rows = tuple(endpoints)
+        with self._transaction("put_endpoints"):
+            if container is not None:
+                self._put_container(container)
+            for endpoint in rows:
+                self._database.execute(
+                    "INSERT INTO endpoints VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+                    (endpoint.id, encode_endpoint(endpoint)),
+                )
+                self._put_cursors(endpoint)
+            self._database.executemany("INSERT OR REPLACE INTO adopted VALUES (?, ?)", (adopt or {}).items())
+        self.adopted.update(adopt or {})
+        for endpoint in rows:
+            self.endpoints[endpoint.id] = endpoint
+        if container is not None:
+            self.containers[container.id] = container
+
+    def _put_cursors(self, endpoint: Endpoint) -> None:
+        for given in endpoint.addresses:
+            key = (endpoint.network_id, given.address.version)
+            if not given.fixed and endpoint.id not in self.endpoints:
+                self._database.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (*key, str(given.address)))
+                self._cursors[key] = given.address
+
+    def remove_endpoints(self, endpoint_ids: Iterable[EndpointId]) -> None:
+        """Remove endpoints; absent ones are no error."""
+        identities = tuple(endpoint_ids)
+        with self._transaction("remove_endpoints"):
+            self._database.executemany("DELETE FROM endpoints WHERE id = ?", [(i,) for i in identities])
+        for identity in identities:
+            self.endpoints.pop(identity, None)
+
+    def put_container(self, container: Container) -> None:
+        """Write one container."""
+        with self._transaction("put_container"):
+            self._put_container(container)
+        self.containers[container.id] = container
+
+    def _put_container(self, container: Container) -> None:
+        self._database.execute(
+            "INSERT INTO containers VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name,"
+            " record = excluded.record",
+            (container.id, container.name, msgspec.json.encode(container)),
+        )
+
+    def remove_container(self, container_id: ContainerId) -> None:
+        """Remove a container and whatever endpoints it still has; an absent one is no error."""
+        orphans = [e.id for e in self.endpoints.values() if e.container_id == container_id]
+        with self._transaction("remove_container"):
+            self._database.executemany("DELETE FROM endpoints WHERE id = ?", [(i,) for i in orphans])
+            self._database.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+        self.containers.pop(container_id, None)
+        for identity in orphans:
+            self.endpoints.pop(identity, None)
+
+    def forget_network(self, network_id: NetworkId) -> None:
+        """Forget where address hand-out stood in a network that is gone."""
+        with self._transaction("forget_network"):
+            self._database.execute("DELETE FROM cursors WHERE network = ?", (network_id,))
+        self._cursors = {key: last for key, last in self._cursors.items() if key[0] != network_id}
+
+    def disown(self, keys: Iterable[str]) -> None:
+        """Forget adopted records that nothing here needs any more."""
+        surplus = tuple(keys)
+        with self._transaction("disown"):
+            self._database.executemany("DELETE FROM adopted WHERE key = ?", [(key,) for key in surplus])
+        for key in surplus:
+            self.adopted.pop(key, None)
+
+    @contextmanager
+    def _transaction(self, name: str) -> Iterator[None]:
+        failpoint.reach(f"journal.{name}.before")
+        try:
+            with self._database:
+                self._database.execute("BEGIN IMMEDIATE")
+                yield
+        except sqlite3.OperationalError as error:
+            raise EnvironmentProblem(
+                f"the journal cannot be written: {error}", hint="free space in the state directory"
+            ) from error
+        failpoint.reach(f"journal.{name}.after")
+
+    def close(self) -> None:
+        """Close the files and let the next agent in."""
+        self._database.close()
+        os.close(self._lock)
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise EnvironmentProblem(
+            f"another agent is running with the state directory {path.parent}", hint="stop it, or use --state-dir"
+        ) from None
+    return descriptor
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None)
+    path.chmod(0o600)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise EnvironmentProblem(
+                f"the journal {path} has layout {version}, this agent knows {SCHEMA_VERSION}",
+                hint="use the netagent version that wrote it",
+            )
+    except sqlite3.DatabaseError as error:
+        database.close()
+        raise EnvironmentProblem(
+            f"the journal {path} cannot be read: {error}", hint="restore it, or move it away"
+        ) from error
+    except BaseException:
+        database.close()
+        raise
+    return database

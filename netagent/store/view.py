@@ -1,0 +1,249 @@
+"""What the stores say, as model values: decoded once per change, checked, and joined into a snapshot.
+
+Records are other people's input. One that cannot be used is set aside under its key with the reason and everything
+else goes on; a block or address outside its network's subnets is refused the same way, so that no record makes this
+host route or claim something that no network declares.
+
+Absence is not deletion: a network that has endpoints here, and this host's claims in it, stay when their records are
+gone, or cannot be used any more, without having said ``deleting`` first. A wiped or restored store tears nothing down.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from netagent.errors import NetagentError
+from netagent.ipam.allocate import block_around
+from netagent.model.address import is_inside
+from netagent.model.block import Block, FixedAddress
+from netagent.model.endpoint import Endpoint
+from netagent.model.host import Host
+from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.network import Network, NetworkState, Scope
+from netagent.model.snapshot import Snapshot
+from netagent.reconcile.ports import StoreEntry
+from netagent.store import keys
+from netagent.store.records import (
+    InvalidRecord,
+    decode_block,
+    decode_endpoint,
+    decode_fixed,
+    decode_host,
+    decode_network,
+)
+
+log = logging.getLogger("netagent.store")
+
+
+class ClusterView:
+    """The decoded content of one store, as host ``own_host`` uses it.
+
+    ``endpoints`` are this host's own, as the journal has them. ``refused`` maps the keys that cannot be used to the
+    reason; ``orphaned`` are those whose last good value was kept although the store does not have it any more.
+    """
+
+    def __init__(self, own_host: HostId, endpoints: Mapping[EndpointId, Endpoint]) -> None:
+        self._own_host = own_host
+        self._own_endpoints = keys.own_endpoints_prefix(own_host)
+        self._endpoints = endpoints
+        self._groups: dict[str, dict[str, Any]] = {}
+        self.refused: dict[str, str] = {}
+        self.orphaned: set[str] = set()
+
+    def update(self, changed: Iterable[str], entries: Mapping[str, StoreEntry]) -> None:
+        """Take over the ``changed`` keys from ``entries``, the store's content after the change."""
+        # Networks first, then what lies in them, then hosts: what must be kept of a wiped store follows in this order.
+        for key in sorted(changed, key=_importance):
+            group = self._groups.setdefault(_prefix_of(key), {})
+            previous = group.pop(key, None)
+            self.refused.pop(key, None)
+            self.orphaned.discard(key)
+            entry = entries.get(key)
+            value, reason = None, "it is gone from the store"
+            if entry is not None:
+                try:
+                    value = self._decode(key, entry.value)
+                except NetagentError as error:
+                    self.refused[key] = reason = error.message
+            if value is not None:
+                group[key] = value
+            elif self._is_needed(previous):
+                log.error("record %s stays as it was, because it is in use here: %s", key, reason)
+                group[key] = previous
+                self.orphaned.add(key)
+            elif key in self.refused:
+                log.warning("record %s is left out: %s", key, reason)
+
+    def adopt(self, records: Mapping[str, bytes], scope: Scope) -> None:
+        """Take over what the journal kept of networks of ``scope`` where the store has nothing usable.
+
+        What is needed of it is orphaned. Records of other networks are another store's.
+        """
+        for key in sorted(records, key=_importance):
+            group = self._groups.setdefault(_prefix_of(key), {})
+            if key in group:
+                continue
+            try:
+                value = self._decode(key, records[key])
+            except NetagentError as error:
+                log.warning("record %s of the journal is left out: %s", key, error)
+                continue
+            if self._is_needed(value) and (not isinstance(value, Network) or value.scope is scope):
+                log.error("record %s is gone from the store, but in use here: it is kept", key)
+                group[key] = value
+                self.orphaned.add(key)
+
+    def _is_needed(self, value: Any) -> bool:
+        """Tell whether a value that lost its record must be kept for the sake of endpoints of this host."""
+        match value:
+            case Network(state=NetworkState.ACTIVE):
+                return self._in_use(value.id)
+            case FixedAddress() if value.owner == self._own_host:
+                holder = self._endpoints.get(value.endpoint_id)
+                return holder is not None and any(given.address == value.address for given in holder.addresses)
+            case Block() | FixedAddress():
+                network = self.networks.get(value.network_id)
+                if network is None or network.state is not NetworkState.ACTIVE or not self._in_use(network.id):
+                    return False
+                return value.owner == self._own_host or keys.network_key(network.name) in self.orphaned
+            case Host():
+                blocks = self._all(keys.BLOCKS)
+                return any(blocks[key].owner == value.id for key in self.orphaned if key in blocks)
+            case _:
+                return False
+
+    def _in_use(self, network_id: NetworkId) -> bool:
+        return any(endpoint.network_id == network_id for endpoint in self._endpoints.values())
+
+    def drop_orphans(self) -> bool:
+        """Let go of what was kept and is not needed any more; tell whether there was anything."""
+        before = len(self.orphaned)
+        for key in sorted(self.orphaned, key=_importance):
+            group = self._groups[_prefix_of(key)]
+            if not self._is_needed(group[key]):
+                self.orphaned.discard(key)
+                del group[key]
+        return len(self.orphaned) < before
+
+    def _decode(self, key: str, value: bytes) -> Any:
+        """Return the value of a key that this host has a use for, else None."""
+        if key.startswith(keys.NETWORKS):
+            network = decode_network(value)
+            return _expect(network, key, keys.network_key(network.name))
+        if key.startswith(keys.HOSTS):
+            host = decode_host(value)
+            return _expect(host, key, keys.host_key(host.id))
+        if key.startswith(keys.LIVE):
+            return HostId(key.removeprefix(keys.LIVE))
+        if key.startswith(keys.BLOCKS):
+            block = decode_block(value)
+            return _expect(block, key, keys.block_key(block.network_id, block.prefix))
+        if key.startswith(keys.ADDRESSES):
+            return decode_fixed(value)
+        if key.startswith(keys.ENDPOINTS) and not key.startswith(self._own_endpoints):
+            return decode_endpoint(value)
+        return None
+
+    def _all(self, prefix: str) -> dict[str, Any]:
+        return self._groups.get(prefix, {})
+
+    @property
+    def networks(self) -> dict[NetworkId, Network]:
+        """All networks by id."""
+        return {n.id: n for n in self._all(keys.NETWORKS).values()}
+
+    def has_network(self, key: str, network_id: NetworkId) -> bool:
+        """Tell whether the network under ``key`` is the one with this id."""
+        found = self._all(keys.NETWORKS).get(key)
+        return found is not None and found.id == network_id
+
+    @property
+    def hosts(self) -> dict[HostId, Host]:
+        """All hosts by id, dead ones too."""
+        return {h.id: h for h in self._all(keys.HOSTS).values()}
+
+    @property
+    def live(self) -> frozenset[HostId]:
+        """The hosts whose agents keep their lease."""
+        return frozenset(self._all(keys.LIVE).values())
+
+    @property
+    def remote_endpoints(self) -> dict[HostId, list[Endpoint]]:
+        """The other hosts' endpoints, as they published them."""
+        found: dict[HostId, list[Endpoint]] = {}
+        for key, endpoint in self._all(keys.ENDPOINTS).items():
+            host_id = HostId(key.removeprefix(keys.ENDPOINTS).partition("/")[0])
+            found.setdefault(host_id, []).append(endpoint)
+        return found
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All block claims that lie where their network says blocks lie."""
+        networks = self.networks
+        found = self._all(keys.BLOCKS).values()
+        return tuple(b for b in found if (n := networks.get(b.network_id)) and _is_block_of(n, b))
+
+    @property
+    def fixed(self) -> tuple[FixedAddress, ...]:
+        """All fixed-address claims that lie in their network's subnets and under their block's key."""
+        networks = self.networks
+        return tuple(
+            claim
+            for key, claim in self._all(keys.ADDRESSES).items()
+            if (n := networks.get(claim.network_id)) and _is_claim_of(n, claim, key)
+        )
+
+
+def _prefix_of(key: str) -> str:
+    """Return the part of a key that says what kind of record it holds."""
+    return key[: key.find("/", len(keys.ROOT)) + 1]
+
+
+def _importance(key: str) -> int:
+    order = (keys.NETWORKS, keys.BLOCKS, keys.ADDRESSES)
+    return order.index(_prefix_of(key)) if _prefix_of(key) in order else len(order)
+
+
+def _expect(value: Any, key: str, expected: str) -> Any:
+    if key != expected:
+        raise InvalidRecord(f"record belongs under {expected}")
+    return value
+
+
+def _is_block_of(network: Network, block: Block) -> bool:
+    subnet = network.subnet_around(block.prefix)
+    return (
+        subnet is not None and subnet.block_length == block.prefix.prefixlen and subnet.reserved_block != block.prefix
+    )
+
+
+def _is_claim_of(network: Network, claim: FixedAddress, key: str) -> bool:
+    subnet = network.subnet_of(claim.address)
+    if subnet is None or not is_inside(block_around(subnet, claim.address), subnet.prefix):
+        return False
+    return key == keys.address_key(claim.network_id, block_around(subnet, claim.address), claim.address)
+
+
+def join_snapshot(views: Iterable[ClusterView], host: Host, *, complete: bool) -> Snapshot:
+    """Return the snapshot of what all ``views`` say, as ``host`` sees it, still without its endpoints."""
+    networks: dict[NetworkId, Network] = {}
+    hosts: dict[HostId, Host] = {}
+    live: set[HostId] = set()
+    blocks: list[Block] = []
+    fixed: list[FixedAddress] = []
+    for view in views:
+        networks.update(view.networks)
+        hosts.update(view.hosts)
+        live |= view.live
+        blocks.extend(view.blocks)
+        fixed.extend(view.fixed)
+    return Snapshot(
+        host=host,
+        networks=MappingProxyType(networks),
+        hosts=MappingProxyType(hosts),
+        live=frozenset(live),
+        blocks=tuple(blocks),
+        fixed=tuple(fixed),
+        complete=complete,
+    )

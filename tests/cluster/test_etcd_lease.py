@@ -1,0 +1,148 @@
+"""The lease at a real etcd: what hangs on it lives as long as the agent, and comes back after it was lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from netagent.reconcile.ports import Put, StoreEntry
+from netagent.store.etcd.access import parse_access
+from netagent.store.etcd.store import EtcdStore
+from tests.support.etcd import EtcdServer, etcd_server
+from tests.support.eventually import eventually
+from tests.support.tcp_proxy import tcp_proxy
+
+pytestmark = pytest.mark.cluster
+
+LIVE = "/netagent/v1/live/h1"
+TTL_S = 2.0
+
+
+@pytest.fixture
+def etcd(tmp_path: Path) -> Iterator[EtcdServer]:
+    with etcd_server(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+async def other(etcd: EtcdServer) -> AsyncIterator[EtcdStore]:
+    store = EtcdStore(parse_access(etcd.url))
+    yield store
+    await store.close()
+
+
+class Agent:
+    """Keeps its live key in the store as the agent does."""
+
+    def __init__(self, url: str) -> None:
+        self.store = EtcdStore(parse_access(url), lease_ttl_s=TTL_S)
+        self.replaced = 0
+        self.store.on_lease_replaced(self._replaced)
+        self._tasks: set[asyncio.Task[int | None]] = set()
+
+    async def announce(self) -> int | None:
+        return await self.store.transact([], [Put(key=LIVE, value=b"here", leased=True)])
+
+    def _replaced(self) -> None:
+        self.replaced += 1
+        self._tasks.add(asyncio.ensure_future(self.announce()))
+
+
+@pytest.fixture
+async def agent(etcd: EtcdServer) -> AsyncIterator[Agent]:
+    agent = Agent(etcd.url)
+    yield agent
+    await agent.store.close()
+
+
+def revoke_all(etcd: EtcdServer) -> None:
+    for lease in etcd.ctl("lease", "list").splitlines()[1:]:
+        etcd.ctl("lease", "revoke", lease)
+
+
+async def test_leased_key_outlives_its_time_to_live_while_the_agent_lives(agent: Agent, other: EtcdStore) -> None:
+    revision = await agent.announce()
+    await asyncio.sleep(2 * TTL_S)
+    entry = await other.get(LIVE)
+    assert entry is not None
+    assert entry.revision == revision
+    assert agent.store.is_lease_held
+    assert agent.replaced == 0
+
+
+async def test_unleased_keys_stay_when_the_store_is_closed_and_leased_ones_go(agent: Agent, other: EtcdStore) -> None:
+    await agent.announce()
+    await agent.store.transact([], [Put(key="/netagent/v1/hosts/h1", value=b"")])
+    await agent.store.close()
+    assert await other.get(LIVE) is None
+    assert await other.get("/netagent/v1/hosts/h1") is not None
+    assert not (await other.list("/netagent/transactions/")).entries
+
+
+async def test_leased_key_goes_when_the_agent_does(etcd: EtcdServer, other: EtcdStore) -> None:
+    async with tcp_proxy(etcd.client_port) as proxy:
+        agent = Agent(f"etcd://127.0.0.1:{proxy.port}")
+        await agent.announce()
+        proxy.black_hole = True
+
+        async def is_gone() -> bool:
+            return await other.get(LIVE) is None
+
+        await eventually(is_gone, within=3 * TTL_S + 5)
+        assert not agent.store.is_lease_held
+        await agent.store.close()
+
+
+async def test_revoked_lease_is_replaced_and_the_agent_told(etcd: EtcdServer, agent: Agent, other: EtcdStore) -> None:
+    await agent.announce()
+    revoke_all(etcd)
+    assert await other.get(LIVE) is None
+    entry = await eventually(lambda: other.get(LIVE))
+    assert isinstance(entry, StoreEntry)
+    assert agent.replaced == 1
+    await asyncio.sleep(2 * TTL_S)
+    assert await other.get(LIVE) == entry
+
+
+async def test_transaction_meets_a_revoked_lease_and_gets_a_new_one(etcd: EtcdServer, agent: Agent) -> None:
+    await agent.announce()
+    revoke_all(etcd)
+    assert await agent.store.transact([], [Put(key="/netagent/v1/a", value=b"")]) is not None
+    assert agent.replaced == 1
+    assert await eventually(lambda: agent.store.get(LIVE))
+
+
+async def test_leased_key_is_there_again_after_etcd_was_frozen_beyond_the_lease(
+    etcd: EtcdServer, agent: Agent, other: EtcdStore
+) -> None:
+    await agent.announce()
+    etcd.pause()
+    await asyncio.sleep(2 * TTL_S)
+    assert not agent.store.is_lease_held
+    etcd.resume()
+
+    async def is_back() -> bool:
+        return agent.store.is_lease_held
+
+    await eventually(is_back, within=15)
+    assert await eventually(lambda: other.get(LIVE))
+    await asyncio.sleep(2 * TTL_S)
+    assert await other.get(LIVE) is not None
+
+
+async def test_lease_survives_a_restart_of_etcd(etcd: EtcdServer, agent: Agent, other: EtcdStore) -> None:
+    revision = await agent.announce()
+    etcd.kill()
+    etcd.start()
+    await asyncio.sleep(2 * TTL_S)
+    entry = await eventually(lambda: other.get(LIVE))
+    assert entry is not None
+    assert entry.revision == revision
+
+
+async def test_closing_is_quick_while_etcd_is_away(etcd: EtcdServer, agent: Agent) -> None:
+    await agent.announce()
+    etcd.pause()
+    async with asyncio.timeout(3):
+        await agent.store.close()
