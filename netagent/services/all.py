@@ -1,0 +1,26 @@
+"""All services of an agent, as the front doors get them."""
+
+from dataclasses import dataclass
+
+from netagent.services.attachments import AttachmentService
+from netagent.services.connections import ConnectionService
+from netagent.services.containers import ContainerService
+from netagent.services.events import EventBus
+from netagent.services.hosts import HostService
+from netagent.services.info import InfoService
+from netagent.services.networks import NetworkService
+from netagent.services.publishing import PublishingService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What ``api`` works with."""
+
+    networks: NetworkService
+    containers: ContainerService
+    attachments: AttachmentService
+    connections: ConnectionService
+    publishing: PublishingService
+    hosts: HostService
+    events: EventBus
+    info: InfoService

@@ -1,0 +1,134 @@
+"""Attachments: namespaces that somebody else made and owns, connected by ``netagent attach`` or by CNI."""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+
+from netagent.errors import Conflict, InvalidRequest, NotFound
+from netagent.model.container import Container, ContainerKind, ContainerState
+from netagent.model.endpoint import Endpoint, EndpointState
+from netagent.model.ids import ContainerId, parse_interface_name, parse_name
+from netagent.model.network import DEFAULT_NETWORK
+from netagent.plan.render import render_endpoint, veth_name
+from netagent.services.context import Context
+from netagent.services.endpoints import EndpointService, parse_served, parse_wanted, refuse_taken_name
+from netagent.services.locks import Locks
+from netagent.services.names import find_by_name
+from netagent.services.networks import NetworkService
+from netagent.services.requests import Attachment, ContainerView
+
+
+class AttachmentService:
+    """Connects and disconnects existing network namespaces."""
+
+    def __init__(self, context: Context, networks: NetworkService, endpoints: EndpointService) -> None:
+        self._context = context
+        self._networks = networks
+        self._endpoints = endpoints
+        self._locks = Locks()
+
+    async def attach(self, request: Attachment) -> ContainerView:
+        """Connect a namespace to networks under a name; all or nothing."""
+        name = parse_name(request.name, what="container")
+        sandbox = f"/proc/{request.netns}/ns/net" if request.netns.isdecimal() else request.netns
+        if not sandbox.startswith("/"):
+            raise InvalidRequest(f"invalid network namespace {request.netns!r}", hint="give an absolute path or a pid")
+        texts = request.connection.networks or (DEFAULT_NETWORK,)
+        networks = [self._networks.find_for_endpoint(text) for text in texts]
+        if len({network.id for network in networks}) < len(networks):
+            raise InvalidRequest("the same network is given twice", hint="name each --network once")
+        first = parse_interface_name(request.interface or "eth0")
+        interfaces = [first] + [f"eth{index}" for index in range(1, len(networks))]
+        wanted = parse_wanted(request.connection, networks, interfaces)
+        async with self._locks.held(request.container_id or name):
+            container = self._container_for(request, name, sandbox)
+            await self._endpoints.attach(container, wanted)
+        return self._view(container)
+
+    def exclusive(self, container: Container) -> AbstractAsyncContextManager[None]:
+        """Return a block in which nothing else is done with ``container``."""
+        return self._locks.held(container.runtime_id or container.name)
+
+    def _container_for(self, request: Attachment, name: str, sandbox: str) -> Container:
+        """Return the container that an attachment belongs to, known or new."""
+        containers = self._context.journal.containers
+        if request.container_id:
+            known = next(
+                (c for c in containers.values() if c.kind is request.kind and c.runtime_id == request.container_id),
+                None,
+            )
+            if known is not None:
+                return replace(known, sandbox=sandbox)
+        refuse_taken_name(name, containers.values())
+        return Container(
+            id=ContainerId(self._context.new_id()),
+            name=name,
+            kind=request.kind,
+            sandbox=sandbox,
+            runtime_id=request.container_id,
+            state=ContainerState.RUNNING,
+            exposed=parse_served(request.connection),
+            created=self._context.now(),
+        )
+
+    def _view(self, container: Container) -> ContainerView:
+        networks = self._context.snapshot().networks
+        rows = self._rows_of(container)
+        return ContainerView(container=container, endpoints=tuple((e, networks.get(e.network_id)) for e in rows))
+
+    def _rows_of(self, container: Container) -> list[Endpoint]:
+        return [e for e in self._context.journal.endpoints.values() if e.container_id == container.id]
+
+    async def detach(self, name: str) -> None:
+        """Disconnect what ``attach`` connected under ``name``, with all its interfaces."""
+        container = find_by_name(
+            name,
+            self._context.journal.containers.values(),
+            what="container",
+            missing=f"No such container: {name}",
+            hint="netagent ps -a shows those there are",
+        )
+        if container.kind is ContainerKind.RUN:
+            raise Conflict(f"container {container.name} was started by netagent", hint=f"netagent rm {container.name}")
+        async with self._locks.held(container.runtime_id or container.name):
+            await self._remove(container, self._rows_of(container))
+
+    async def detach_interface(self, container_id: str, interface: str, network_id: str | None) -> None:
+        """Disconnect one interface of a runtime's container (CNI DEL); whatever is gone already is no error."""
+        async with self._locks.held(container_id):
+            known = (c for c in self._context.journal.containers.values() if c.kind is ContainerKind.CNI)
+            container = next((c for c in known if c.runtime_id == container_id), None)
+            if container is None:
+                return
+            rows = [e for e in self._rows_of(container) if e.interface == interface]
+            await self._remove(container, [e for e in rows if network_id in (None, e.network_id)])
+
+    async def _remove(self, container: Container, endpoints: list[Endpoint]) -> None:
+        is_last = len(endpoints) == len(self._rows_of(container))
+        await self._endpoints.detach(endpoints, container=container if is_last else None)
+
+    async def recover(self) -> None:
+        """Settle what an earlier agent left: half-made attachments go, half-removed ones go on, and so do lost ones.
+
+        A namespace that is gone took its end with it, as after a reboot; whoever owned it will not say so any more.
+        """
+        for container in tuple(self._context.journal.containers.values()):
+            if container.kind is ContainerKind.RUN:
+                continue
+            rows = self._rows_of(container)
+            lost = [e for e in rows if e.state is not EndpointState.ATTACHED or not await self._has_sandbox(e)]
+            if lost or (not rows and await self._inode_of(container.sandbox) is None):
+                await self._remove(container, lost)
+
+    async def _has_sandbox(self, endpoint: Endpoint) -> bool:
+        """Tell whether an endpoint's namespace is alive: by its path, or by the pair that would be gone with it."""
+        if endpoint.network_id in self._context.snapshot().networks:
+            state = await self._context.kernel.observe_endpoint(render_endpoint(self._context.snapshot(), endpoint))
+            if veth_name(endpoint.id) in state.links:
+                return True
+        return await self._inode_of(endpoint.sandbox) == endpoint.sandbox_inode
+
+    async def _inode_of(self, sandbox: str) -> int | None:
+        try:
+            return await self._context.kernel.sandbox_inode(sandbox)
+        except (NotFound, InvalidRequest):
+            return None

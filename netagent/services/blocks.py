@@ -1,0 +1,150 @@
+"""Blocks and fixed addresses: claimed in the store by transactions that exclude each other.
+
+A block is claimed only if nobody has it and no fixed address lies inside; a fixed address only if nobody has it and
+no host holds its block; both only while the network is what this host believes it to be. A claim stays until its
+owner gives it back.
+"""
+
+import logging
+import secrets
+
+from netagent.errors import Conflict, EnvironmentProblem, Exhausted, Unavailable
+from netagent.ipam.allocate import block_around, choose_address, choose_block, own_address
+from netagent.ipam.pools import refuse_overlap
+from netagent.model.address import Address, is_inside
+from netagent.model.block import Block, FixedAddress
+from netagent.model.ids import EndpointId
+from netagent.model.network import Network, NetworkState, Scope, Subnet
+from netagent.reconcile.ports import Absent, AbsentBelow, Put
+from netagent.services.context import Context
+from netagent.services.locks import Locks
+from netagent.store import keys
+from netagent.store.records import encode_block, encode_fixed
+
+log = logging.getLogger("netagent.blocks")
+
+ATTEMPTS = 50
+"""How often a claim is tried anew after another host was quicker; each try has seen the other's claim."""
+
+
+class BlockService:
+    """Claims for this host."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._locks = Locks()
+
+    async def ensure(self, network: Network) -> None:
+        """Make sure this host holds a block with a free address of every subnet; a host that does asks nobody."""
+        if all(self._has_room(network, subnet) for subnet in network.subnets):
+            return
+        # Of many that come at once, one claims; the others find its block.
+        async with self._locks.held(network.id):
+            for subnet in network.subnets:
+                if not self._has_room(network, subnet):
+                    await self._claim(network, subnet)
+
+    def _has_room(self, network: Network, subnet: Subnet) -> bool:
+        snapshot = self._context.snapshot()
+        held = [b for b in snapshot.own_blocks_in(network.id) if is_inside(b.prefix, subnet.prefix)]
+        if subnet.reserved_block is None and held:
+            return True
+        try:
+            choose_address(network, held, snapshot.used_addresses(network.id), None)
+        except Exhausted:
+            return False
+        return True
+
+    async def _claim(self, network: Network, subnet: Subnet) -> None:
+        if network.scope is Scope.GLOBAL and not self._context.host.underlay:
+            raise EnvironmentProblem(
+                f"network {network.name} needs an address of this host that other hosts can reach",
+                hint="give the agent one with --host-ip",
+            )
+        await self._refuse_overlap_here(network)
+        access = self._context.stores.of(network)
+        for attempt in range(ATTEMPTS):
+            self._refuse_deleting(network)
+            snapshot = self._context.snapshot()
+            prefix = choose_block(
+                subnet,
+                [block.prefix for block in snapshot.blocks_in(network.id)],
+                [claim.address for claim in snapshot.fixed if claim.network_id == network.id],
+                # Whoever lost the race for the first free block leaves it to chance which one to try next.
+                skip=secrets.randbelow(4 * attempt + 1),
+            )
+            block = Block(
+                network_id=network.id,
+                prefix=prefix,
+                owner=snapshot.host.id,
+                epoch=1,
+                own_address=own_address(subnet, prefix),
+            )
+            key = keys.block_key(network.id, prefix)
+            guards = (
+                Absent(key=key),
+                AbsentBelow(prefix=keys.addresses_prefix(network.id, prefix)),
+                access.unchanged(keys.network_key(network.name)),
+            )
+            if await access.commit(guards, (Put(key=key, value=encode_block(block)),)):
+                log.info("host %s holds block %s of network %s", snapshot.host.name, prefix, network.name)
+                self._context.events.publish(
+                    "network", "claim", network.id, name=network.name, block=str(prefix), host=snapshot.host.name
+                )
+                return
+        raise Unavailable(f"no block of network {network.name} could be claimed", hint="try again in a moment")
+
+    async def _refuse_overlap_here(self, network: Network) -> None:
+        """Raise Conflict if this host uses the network's subnets otherwise; nobody asked it when it was created."""
+        snapshot = self._context.snapshot()
+        if snapshot.own_blocks_in(network.id):
+            return
+        # A network across hosts gives way to this host's own; those were checked against each other when created.
+        gives_way = network.scope is Scope.GLOBAL
+        others = (
+            other
+            for other in snapshot.networks.values()
+            if other.id != network.id
+            and (snapshot.own_blocks_in(other.id) or (gives_way and other.scope is Scope.LOCAL))
+        )
+        refuse_overlap(network.subnets, others, await self._context.kernel.facts())
+
+    async def claim_address(self, network: Network, address: Address, endpoint_id: EndpointId) -> None:
+        """Claim a fixed address outside all blocks for an endpoint of this host; Conflict if another was quicker."""
+        self._refuse_deleting(network)
+        subnet = network.subnet_of(address)
+        assert subnet is not None
+        block = block_around(subnet, address)
+        claim = FixedAddress(
+            network_id=network.id,
+            address=address,
+            owner=self._context.host.id,
+            epoch=1,
+            endpoint_id=endpoint_id,
+        )
+        access = self._context.stores.of(network)
+        key = keys.address_key(network.id, block, address)
+        guards = (
+            # A claim left over from a container of ours that is gone, and not given back yet, changes hands.
+            access.unchanged(key) if self._is_left_over(network, address) else Absent(key=key),
+            Absent(key=keys.block_key(network.id, block)),
+            access.unchanged(keys.network_key(network.name)),
+        )
+        if not await access.commit(guards, (Put(key=key, value=encode_fixed(claim)),)):
+            self._refuse_deleting(network)
+            raise Conflict(
+                f"Address already in use: {address} in network {network.name}",
+                hint="another host has just claimed it, or the block around it; choose another --ip",
+                address=address,
+            )
+
+    def _is_left_over(self, network: Network, address: Address) -> bool:
+        snapshot = self._context.snapshot()
+        claims = (c for c in snapshot.fixed if (c.network_id, c.address) == (network.id, address))
+        return any(c.owner == snapshot.host.id and c.endpoint_id not in snapshot.endpoints for c in claims)
+
+    def _refuse_deleting(self, network: Network) -> None:
+        """Raise Conflict if the network as it is now, not as it was when the request came, is being deleted."""
+        latest = self._context.snapshot().networks.get(network.id)
+        if latest is not None and latest.state is NetworkState.DELETING:
+            raise Conflict(f"network {network.name} is being deleted", hint="wait until it is gone")

@@ -1,0 +1,69 @@
+"""What all services work with, put together once by ``daemon/wiring.py``."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from netagent.ipam.pools import Pool
+from netagent.model.host import Host
+from netagent.model.snapshot import Snapshot
+from netagent.reconcile.engine import Engine
+from netagent.reconcile.ports import Kernel
+from netagent.services.events import EventBus
+from netagent.services.stores import Stores
+from netagent.store.journal import Journal
+from netagent.store.view import join_snapshot
+
+
+class Knowledge:
+    """Everything this host knows, joined into a snapshot on demand.
+
+    The cluster's part is joined once per change of the store; an attach only exchanges the endpoints.
+    """
+
+    def __init__(self, host: Host, stores: Stores, journal: Journal) -> None:
+        self.host = host
+        self._stores = stores
+        self._journal = journal
+        self._joined: Snapshot | None = None
+
+    def invalidate(self) -> None:
+        """Forget the joined part, because a store or the host's own record has changed."""
+        self._joined = None
+
+    def snapshot(self) -> Snapshot:
+        """Return the present snapshot."""
+        if self._joined is None:
+            self._joined = join_snapshot(
+                (access.view for access in self._stores.all),
+                self.host,
+                complete=all(access.mirror.is_complete for access in self._stores.all),
+            )
+        return self._joined.with_endpoints(self._journal.endpoints)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """The parts that services share. ``publish_records`` asks for this host's records to be brought into the store.
+
+    ``pools`` are where automatic subnets of networks on this host come from, netagent's own if empty.
+    """
+
+    knowledge: Knowledge
+    stores: Stores
+    journal: Journal
+    kernel: Kernel
+    engine: Engine
+    events: EventBus
+    now: Callable[[], str]
+    new_id: Callable[[], str]
+    publish_records: Callable[[], None]
+    pools: tuple[Pool, ...] = ()
+
+    @property
+    def host(self) -> Host:
+        """This host."""
+        return self.knowledge.host
+
+    def snapshot(self) -> Snapshot:
+        """Return the present snapshot."""
+        return self.knowledge.snapshot()

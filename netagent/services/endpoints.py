@@ -1,0 +1,372 @@
+"""Endpoints: connecting a sandbox to networks, and taking it off again.
+
+``attach`` from top to bottom: everything is checked and decided before anything changes; the intention goes to the
+journal in one transaction; then come the claims, the kernel, and the journal's completion. Whatever fails on the way
+takes the same road back: the endpoint's part of the kernel is reconciled to nothing and its row is removed. Claims in
+the store that no row asks for any more are given back by ``services/publisher.py``, now or after a restart.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from netagent.errors import AlreadyExists, Conflict, Exhausted, InvalidRequest, NetagentError, NotFound
+from netagent.ipam.allocate import choose_address, needs_claim
+from netagent.model.address import Address, Mac, derive_mac, parse_address, parse_mac
+from netagent.model.container import Container, ContainerKind
+from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
+from netagent.model.ids import EndpointId, parse_name, short
+from netagent.model.network import DEFAULT_NETWORK, Network, NetworkState
+from netagent.model.port import PortMapping, parse_exposed, parse_published
+from netagent.model.snapshot import Snapshot
+from netagent.services.blocks import BlockService
+from netagent.services.context import Context
+from netagent.services.ports import PortService
+from netagent.services.requests import Connection
+from netagent.store import keys
+
+log = logging.getLogger("netagent.endpoints")
+
+BRIDGE_PORT_LIMIT = 1023
+"""Ports of one Linux bridge: BR_MAX_PORTS - 1, net/bridge/br_private.h."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One endpoint as it was asked for, parsed and checked: what is left to decide are addresses and free ports."""
+
+    network: Network
+    interface: str
+    addresses: tuple[Address, ...] = ()
+    mac: Mac | None = None
+    aliases: tuple[str, ...] = ()
+    ports: tuple[PortMapping, ...] = ()
+    default_route: bool = True
+
+
+def parse_wanted(
+    connection: Connection, networks: Sequence[Network], interfaces: Sequence[str], *, default_route: bool = True
+) -> tuple[Wanted, ...]:
+    """Return what ``connection`` asks of ``networks``; addresses, MAC, ports and ``default_route`` go to the first."""
+    addresses = tuple(parse_address(text) for text in connection.addresses)
+    first = networks[0]
+    if addresses and first.is_predefined:
+        raise InvalidRequest(
+            "user specified IP address is supported on user defined networks only",
+            hint=f"netagent network create NAME, then --network NAME instead of {first.name}",
+        )
+    if connection.aliases and first.name == DEFAULT_NETWORK and first.is_predefined:
+        raise InvalidRequest(
+            "network-scoped aliases are only supported for user-defined networks",
+            hint="netagent network create NAME, then --network NAME",
+        )
+    if len({address.version for address in addresses}) < len(addresses):
+        raise InvalidRequest("more than one --ip of the same family", hint="give one IPv4 and one IPv6 address at most")
+    aliases = tuple(parse_name(alias, what="alias") for alias in connection.aliases)
+    return tuple(
+        Wanted(
+            network=network,
+            interface=interface,
+            addresses=addresses if network is first else (),
+            mac=parse_mac(connection.mac) if connection.mac and network is first else None,
+            aliases=aliases,
+            ports=parse_ports(connection) if network is first else (),
+            default_route=default_route and network is first,
+        )
+        for network, interface in zip(networks, interfaces, strict=True)
+    )
+
+
+def parse_ports(connection: Connection) -> tuple[PortMapping, ...]:
+    """Return what is to be published: ``-p``, and with ``-P`` whatever else is exposed, on free ports."""
+    published = parse_published(connection.publish)
+    exposed = parse_exposed(connection.expose)
+    if not connection.publish_all:
+        return published
+    covered = {mapping.key for mapping in published}
+    return published + tuple(mapping for mapping in exposed if mapping.key not in covered)
+
+
+def parse_served(connection: Connection) -> tuple[str, ...]:
+    """Return the ports that a container serves, as ``80/tcp``: those exposed and those published."""
+    mappings = (*parse_exposed(connection.expose), *parse_published(connection.publish))
+    return tuple(dict.fromkeys(mapping.key for mapping in mappings))
+
+
+class EndpointService:
+    """Attach and detach, for every front door."""
+
+    def __init__(self, context: Context, blocks: BlockService, ports: PortService) -> None:
+        self._context = context
+        self._blocks = blocks
+        self._ports = ports
+
+    def check(self, wanted: Iterable[Wanted], *, ours: Iterable[Endpoint] = ()) -> None:
+        """Refuse what cannot be had on this host now. ``ours`` are endpoints whose fixed addresses count as free."""
+        asked = tuple(wanted)
+        self._check_networks(asked, ours)
+        for want in asked:
+            self._ports.check(want.ports)
+
+    def _check_networks(self, wanted: Iterable[Wanted], ours: Iterable[Endpoint]) -> None:
+        own = {(e.network_id, a.address) for e in ours for a in e.addresses}
+        snapshot = self._context.snapshot()
+        for want in wanted:
+            current = snapshot.networks.get(want.network.id)
+            if current is None:
+                raise NotFound(f"network {want.network.name} not found", hint="it was removed a moment ago")
+            if current.state is NetworkState.DELETING:
+                raise Conflict(f"network {want.network.name} is being deleted", hint="wait until it is gone")
+            if sum(e.in_kernel for e in snapshot.endpoints_in(want.network.id)) >= BRIDGE_PORT_LIMIT:
+                raise Exhausted(
+                    f"network {want.network.name} has {BRIDGE_PORT_LIMIT} containers here, all that a bridge takes",
+                    hint="use another network",
+                )
+            for address in want.addresses:
+                if (want.network.id, address) not in own:
+                    needs_claim(snapshot, want.network, address)
+
+    async def attach(self, container: Container, wanted: Sequence[Wanted]) -> tuple[Endpoint, ...]:
+        """Connect a container's sandbox to networks; all or nothing, also of the container if it is a new one."""
+        previous = self._rows_of(container)
+        for want in wanted:
+            taken = next((e for e in previous if e.in_kernel and e.interface == want.interface), None)
+            if taken is not None:
+                raise AlreadyExists(
+                    f"interface {want.interface} of container {container.name} is attached already",
+                    hint="detach it first, or use another interface name",
+                )
+        dormant = {e.interface: e for e in previous if e.state is EndpointState.DORMANT}
+        self.check(wanted, ours=dormant.values())
+        inode = await self._context.kernel.sandbox_inode(container.sandbox)
+        for want in wanted:
+            await self._blocks.ensure(want.network)
+        is_new = container.id not in self._context.journal.containers
+        endpoints = self._intend(container, wanted, inode, dormant)
+        try:
+            await self._claim(endpoints)
+            for endpoint in endpoints:
+                await self._context.engine.attach(endpoint)
+        except BaseException:
+            await self._withdraw(endpoints, dormant, new=container if is_new else None)
+            raise
+        attached = tuple(replace(endpoint, state=EndpointState.ATTACHED) for endpoint in endpoints)
+        self._context.journal.put_endpoints(attached)
+        self._tell("connect", attached)
+        return attached
+
+    def _rows_of(self, container: Container) -> tuple[Endpoint, ...]:
+        return tuple(e for e in self._context.journal.endpoints.values() if e.container_id == container.id)
+
+    def _intend(
+        self, container: Container, wanted: Sequence[Wanted], inode: int, dormant: dict[str, Endpoint]
+    ) -> tuple[Endpoint, ...]:
+        """Decide addresses and ports and write them down. Nothing is awaited here, so no two can decide the same."""
+        self._check_networks(wanted, dormant.values())
+        snapshot = self._context.snapshot()
+        endpoints: list[Endpoint] = []
+        try:
+            for want in wanted:
+                identity = dormant[want.interface].id if want.interface in dormant else self._context.new_id()
+                endpoints.append(self._decide(snapshot, container, want, EndpointId(identity), inode))
+            adopt = {key: value for want in wanted for key, value in self._records_of(want.network).items()}
+            self._context.journal.put_endpoints(endpoints, container=self._unless_known(container), adopt=adopt)
+        except BaseException:
+            self._ports.release(port for endpoint in endpoints for port in endpoint.ports)
+            raise
+        return tuple(endpoints)
+
+    def _records_of(self, network: Network) -> dict[str, bytes]:
+        """Return what the journal must keep of the store for an endpoint in ``network``: its record and our blocks."""
+        access = self._context.stores.of(network)
+        wanted = [keys.network_key(network.name)]
+        wanted += [keys.block_key(network.id, b.prefix) for b in self._context.snapshot().own_blocks_in(network.id)]
+        entries = ((key, access.entry(key)) for key in wanted)
+        adopted = self._context.journal.adopted
+        return {key: entry.value for key, entry in entries if entry is not None and adopted.get(key) != entry.value}
+
+    def _unless_known(self, container: Container) -> Container | None:
+        """Return ``container`` if the journal does not have it yet; AlreadyExists if another one has its name."""
+        known = self._context.journal.containers
+        if container.id in known:
+            return None
+        refuse_taken_name(container.name, known.values())
+        return container
+
+    def _decide(
+        self, snapshot: Snapshot, container: Container, want: Wanted, endpoint_id: EndpointId, inode: int
+    ) -> Endpoint:
+        fixed = {address.version: EndpointAddress(address=address, fixed=True) for address in want.addresses}
+        versions = dict.fromkeys(subnet.prefix.version for subnet in want.network.subnets)
+        return Endpoint(
+            id=endpoint_id,
+            network_id=want.network.id,
+            container_id=container.id,
+            container_name=container.name,
+            interface=want.interface,
+            sandbox=container.sandbox,
+            sandbox_inode=inode,
+            addresses=tuple(fixed.get(v) or self._choose(snapshot, want.network, v) for v in versions),
+            mac=want.mac or derive_mac("endpoint", endpoint_id),
+            ports=self._ports.take(want.ports),
+            aliases=want.aliases,
+            default_route=want.default_route,
+        )
+
+    def _choose(self, snapshot: Snapshot, network: Network, version: int) -> EndpointAddress:
+        blocks = [b for b in snapshot.own_blocks_in(network.id) if b.prefix.version == version]
+        last = self._context.journal.last_address(network.id, version)
+        address = choose_address(network, blocks, snapshot.used_addresses(network.id), last)
+        return EndpointAddress(address=address)
+
+    async def _claim(self, endpoints: Iterable[Endpoint]) -> None:
+        """Claim those fixed addresses that lie outside this host's blocks and are not this endpoint's yet."""
+        for endpoint in endpoints:
+            snapshot = self._context.snapshot()
+            network = snapshot.networks[endpoint.network_id]
+            claimed = {c.address for c in snapshot.fixed if c.endpoint_id == endpoint.id}
+            for given in endpoint.addresses:
+                inside = any(given.address in b.prefix for b in snapshot.own_blocks_in(network.id))
+                if given.fixed and not inside and given.address not in claimed:
+                    await self._blocks.claim_address(network, given.address, endpoint.id)
+
+    async def _withdraw(
+        self, endpoints: Sequence[Endpoint], dormant: dict[str, Endpoint], *, new: Container | None
+    ) -> None:
+        """Take back a failed attach: kernel, ports, rows, a ``new`` container; a dormant one sleeps on."""
+        await self._take_down(endpoints)
+        if new is not None:
+            # In one transaction with its endpoints: a container without any was disconnected by its user.
+            self._context.journal.remove_container(new.id)
+            self._context.publish_records()
+            return
+        asleep = [dormant[e.interface] for e in endpoints if e.interface in dormant]
+        if asleep:
+            self._context.journal.put_endpoints(asleep)
+        self._context.journal.remove_endpoints(e.id for e in endpoints if e.interface not in dormant)
+        self._context.publish_records()
+
+    async def add_dormant(self, container: Container, want: Wanted) -> Endpoint:
+        """Give a stopped container one more endpoint, for its next start; a fixed address is held from now on."""
+        self.check((want,))
+        identity = EndpointId(self._context.new_id())
+        endpoint = Endpoint(
+            id=identity,
+            network_id=want.network.id,
+            container_id=container.id,
+            container_name=container.name,
+            interface=want.interface,
+            sandbox=container.sandbox,
+            addresses=tuple(EndpointAddress(address=address, fixed=True) for address in want.addresses),
+            mac=want.mac or derive_mac("endpoint", identity),
+            aliases=want.aliases,
+            default_route=want.default_route,
+            state=EndpointState.DORMANT,
+        )
+        if want.addresses:
+            await self._blocks.ensure(want.network)
+        self._context.journal.put_endpoints((endpoint,))
+        try:
+            await self._claim((endpoint,))
+        except BaseException:
+            self._context.journal.remove_endpoints((endpoint.id,))
+            raise
+        return endpoint
+
+    async def set_ports(self, endpoint: Endpoint, ports: tuple[PortMapping, ...]) -> Endpoint:
+        """Let exactly ``ports`` be published of an endpoint from now on; those that are new must be held already.
+
+        On failure the endpoint is as it was.
+        """
+        changed = replace(endpoint, ports=ports)
+        self._context.journal.put_endpoints((changed,))
+        if endpoint.in_kernel:
+            try:
+                await self._context.engine.change(endpoint, changed)
+            except BaseException:
+                self._context.journal.put_endpoints((endpoint,))
+                raise
+        self._context.publish_records()
+        return changed
+
+    async def set_default_route(self, endpoint: Endpoint) -> None:
+        """Let a container's default route be the one of ``endpoint`` from now on."""
+        promoted = replace(endpoint, default_route=True)
+        self._context.journal.put_endpoints((promoted,))
+        if endpoint.in_kernel:
+            await self._context.engine.change(endpoint, promoted)
+
+    async def _take_down(self, endpoints: Sequence[Endpoint]) -> None:
+        """Take endpoints out of the kernel. What it refuses now, the next pass over everything prunes."""
+        try:
+            await self._context.engine.detach(endpoints)
+        except NetagentError as error:
+            log.error("an endpoint could not be taken down at once: %s", error)
+            self._context.engine.request()
+        self._ports.release(port for endpoint in endpoints for port in endpoint.ports)
+
+    async def detach(
+        self, endpoints: Sequence[Endpoint], *, keep_fixed: bool = False, container: Container | None = None
+    ) -> None:
+        """Take endpoints out of the kernel and forget them, and with them the ``container`` if one is given.
+
+        With ``keep_fixed`` they stay in the journal, dormant.
+        """
+        leaving = tuple(replace(e, state=EndpointState.DETACHING) for e in endpoints if e.in_kernel)
+        if leaving:
+            self._context.journal.put_endpoints(leaving)
+            await self._take_down(leaving)
+        if keep_fixed:
+            asleep = (
+                replace(
+                    endpoint,
+                    state=EndpointState.DORMANT,
+                    addresses=tuple(a for a in endpoint.addresses if a.fixed),
+                    sandbox_inode=0,
+                )
+                for endpoint in endpoints
+            )
+            self._context.journal.put_endpoints(asleep)
+        elif container is not None:
+            self._context.journal.remove_container(container.id)
+        elif endpoints:
+            self._context.journal.remove_endpoints(e.id for e in endpoints)
+        self._tell("disconnect", leaving)
+
+    def _tell(self, action: str, endpoints: Iterable[Endpoint]) -> None:
+        networks = self._context.snapshot().networks
+        for endpoint in endpoints:
+            network = networks.get(endpoint.network_id)
+            self._context.events.publish(
+                "network",
+                action,
+                endpoint.network_id,
+                name=network.name if network else endpoint.network_id[:12],
+                container=endpoint.container_name,
+                addresses=",".join(str(a.address) for a in endpoint.addresses),
+            )
+        self._context.publish_records()
+
+
+def wanted_again(endpoint: Endpoint, network: Network) -> Wanted:
+    """Return what a dormant endpoint needs to come back: its fixed addresses, ports and names."""
+    return Wanted(
+        network=network,
+        interface=endpoint.interface,
+        addresses=tuple(a.address for a in endpoint.addresses if a.fixed),
+        mac=endpoint.mac,
+        aliases=endpoint.aliases,
+        ports=endpoint.ports,
+        default_route=endpoint.default_route,
+    )
+
+
+def refuse_taken_name(name: str, containers: Iterable[Container]) -> None:
+    """Raise AlreadyExists, in Docker's words, if one of ``containers`` is called ``name``."""
+    holder = next((c for c in containers if c.name == name), None)
+    if holder is not None:
+        verb = "rm" if holder.kind is ContainerKind.RUN else "detach"
+        raise AlreadyExists(
+            f'Conflict. The container name "{name}" is already in use by container "{short(holder.id)}"',
+            hint=f"netagent {verb} {name}, or choose another --name",
+        )

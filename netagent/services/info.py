@@ -1,0 +1,44 @@
+"""The agent about itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from netagent import __version__
+from netagent.model.host import Host
+from netagent.services.context import Context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentInfo:
+    """Who this agent is and how it is doing; ``kernel_error`` is empty if the kernel is as it should be."""
+
+    version: str
+    host: Host
+    store: str
+    store_connected: bool
+    kernel_error: str
+    refused: Mapping[str, str]
+    run_dir: str
+
+
+class InfoService:
+    """Answers ``netagent info``. ``store`` is the store's URL without secrets, or "embedded"."""
+
+    def __init__(self, context: Context, *, store: str, run_dir: str) -> None:
+        self._context = context
+        self._store = store
+        self._run_dir = run_dir
+
+    def info(self) -> AgentInfo:
+        """Return the present state."""
+        stores = self._context.stores
+        refused = {key: reason for access in stores.all for key, reason in access.view.refused.items()}
+        return AgentInfo(
+            version=__version__,
+            host=self._context.host,
+            store=self._store,
+            store_connected=stores.cluster.store.is_connected,
+            kernel_error=self._context.engine.status.error or "",
+            refused=refused,
+            run_dir=self._run_dir,
+        )

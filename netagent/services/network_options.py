@@ -1,0 +1,133 @@
+"""What ``network create`` and ``network update`` are given, as values: options by both their names, and subnets.
+
+Every option has netagent's short name and Docker's long one.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from netagent.errors import InvalidRequest, NetagentError
+from netagent.ipam.pools import parse_subnet
+from netagent.model.address import parse_address, parse_prefix
+from netagent.model.network import Scope, Subnet
+from netagent.plan.mtu import parse_mtu
+from netagent.services.requests import NewNetwork
+
+_NAMES = {
+    "mtu": "mtu",
+    "com.docker.network.driver.mtu": "mtu",
+    "icc": "icc",
+    "com.docker.network.bridge.enable_icc": "icc",
+    "masquerade": "masquerade",
+    "com.docker.network.bridge.enable_ip_masquerade": "masquerade",
+}
+
+_BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
+"""As Go's strconv.ParseBool takes them, in any case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOptions:
+    """The options of ``--opt``, parsed. ``mtu`` None: what the underlay leaves."""
+
+    mtu: int | None = None
+    icc: bool = True
+    masquerade: bool = True
+
+
+def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> NetworkOptions:
+    """Return what ``--opt`` says; an option that the driver does not know is refused."""
+    texts: dict[str, str] = {}
+    for key, text in options.items():
+        name = _NAMES.get(key)
+        if name is None:
+            raise InvalidRequest(f"unknown option {key}", hint=f"options are {', '.join(sorted(_NAMES))}")
+        if texts.setdefault(name, text) != text:
+            raise InvalidRequest(f"option {name} is given twice: {texts[name]} and {text}", hint="give one of them")
+    if driver != "bridge" and "icc" in texts:
+        raise InvalidRequest(f"option icc does not work with the driver {driver}", hint="use the driver bridge")
+    return NetworkOptions(
+        mtu=parse_mtu(texts["mtu"], ipv6=ipv6) if "mtu" in texts else None,
+        icc=_parse_boolean("icc", texts.get("icc", "true")),
+        masquerade=_parse_boolean("masquerade", texts.get("masquerade", "true")),
+    )
+
+
+def change_options(options: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
+    """Return ``options`` with ``changes``, whichever of its names an option had; an empty text takes one away."""
+    replaced = {_NAMES.get(key, key) for key in changes}
+    kept = {key: text for key, text in options.items() if _NAMES.get(key, key) not in replaced}
+    for key in changes:
+        if key not in _NAMES:
+            raise InvalidRequest(f"unknown option {key}", hint=f"options are {', '.join(sorted(_NAMES))}")
+    return {**kept, **{key: text for key, text in changes.items() if text}}
+
+
+def _parse_boolean(name: str, text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise InvalidRequest(f"invalid value for option {name}: {text!r}", hint="true or false")
+    return _BOOLEANS[text.lower()]
+
+
+def parse_subnets(request: NewNetwork, scope: Scope) -> tuple[Subnet, ...]:
+    """Return the subnets asked for, each with its gateway, range and auxiliary addresses; Docker's words for errors."""
+    if len(request.gateways) > len(request.subnets) or len(request.ip_ranges) > len(request.subnets):
+        raise InvalidRequest("every ip-range or gateway must have a corresponding subnet", hint="add --subnet")
+    gateways = _match_gateways(request)
+    ranges = _match_ranges(request)
+    auxiliary: dict[str, dict[str, str]] = {}
+    for name, text in request.aux_addresses.items():
+        auxiliary.setdefault(_subnet_with(text, request.subnets, what="aux-address"), {})[name] = text
+    return tuple(
+        parse_subnet(
+            text,
+            scope=scope,
+            gateway=gateways.get(text),
+            block_length=request.host_prefix,
+            ip_range=ranges.get(text),
+            auxiliary=auxiliary.get(text),
+        )
+        for text in request.subnets
+    )
+
+
+def _match_gateways(request: NewNetwork) -> dict[str, str]:
+    """Return which gateway goes to which subnet: by position within their family."""
+    matched: dict[str, str] = {}
+    for gateway in request.gateways:
+        same_family = [s for s in request.subnets if (":" in s) == (":" in gateway)]
+        free = [s for s in same_family if s not in matched]
+        if not same_family:
+            raise InvalidRequest(f"no matching subnet for gateway {gateway}", hint="give a --subnet of its family")
+        if not free:
+            subnet = same_family[-1]
+            raise InvalidRequest(
+                f"cannot configure multiple gateways ({matched[subnet]}, {gateway}) for the same subnet ({subnet})"
+            )
+        matched[free[0]] = gateway
+    return matched
+
+
+def _match_ranges(request: NewNetwork) -> dict[str, str]:
+    matched: dict[str, str] = {}
+    for text in request.ip_ranges:
+        subnet = _subnet_with(text, request.subnets, what="range")
+        if subnet in matched:
+            raise InvalidRequest(
+                f"cannot configure multiple ranges ({matched[subnet]}, {text}) on the same subnet ({subnet})"
+            )
+        matched[subnet] = text
+    return matched
+
+
+def _subnet_with(text: str, subnets: Iterable[str], *, what: str) -> str:
+    """Return the subnet that an address, or the beginning of a range, lies in."""
+    try:
+        address = parse_address(text.partition("/")[0])
+    except NetagentError:
+        raise InvalidRequest(f"invalid {what.replace('range', 'ip-range')} {text!r}") from None
+    for subnet in subnets:
+        prefix = parse_prefix(subnet)
+        if address.version == prefix.version and address in prefix:
+            return subnet
+    raise InvalidRequest(f"no matching subnet for {what} {text}", hint="give the --subnet it lies in")

@@ -1,0 +1,345 @@
+"""Networks: created by one transaction that no overlapping create can pass beside, removed in steps every host takes.
+
+A network goes by its ``deleting`` record: each host that holds blocks takes its part out of the kernel and gives the
+blocks back (``services/publisher.py``), and the record goes last, under the guard that no block is left.
+"""
+
+import asyncio
+import builtins
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from types import MappingProxyType
+
+from netagent.drivers import driver_named
+from netagent.errors import AlreadyExists, Conflict, InvalidRequest, NetagentError, Unavailable
+from netagent.ipam.allocate import block_around
+from netagent.ipam.pools import choose_ipv6_subnet, choose_subnet, refuse_overlap
+from netagent.model.block import Block
+from netagent.model.endpoint import Endpoint
+from netagent.model.host import Host, HostFacts
+from netagent.model.ids import NetworkId, parse_name, short
+from netagent.model.network import PREDEFINED, Network, NetworkState, Scope, Subnet
+from netagent.plan.render import network_mtu
+from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Write
+from netagent.services.context import Context
+from netagent.services.names import find_by_name, natural_key
+from netagent.services.network_options import change_options, parse_options, parse_subnets
+from netagent.services.requests import NetworkChange, NetworkView, NewNetwork
+from netagent.services.stores import StoreAccess
+from netagent.store import keys
+from netagent.store.records import encode_network
+
+log = logging.getLogger("netagent.networks")
+
+FIRST_VNI = 4097
+"""Where automatic VNIs begin: those below are what people give by hand."""
+
+LAST_VNI = (1 << 24) - 1
+ATTEMPTS = 50
+CLAIMS_AT_ONCE = 100
+REMOVE_PATIENCE_S = 20.0
+"""How long a removal waits for the other hosts before it says which ones did not answer."""
+
+
+class NetworkService:
+    """The networks that this host knows."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    # Looking
+
+    def list(self) -> list[Network]:
+        """Return all networks, sorted by name, net2 before net10."""
+        return sorted(self._context.snapshot().networks.values(), key=lambda network: natural_key(network.name))
+
+    def usage(self) -> Counter[NetworkId]:
+        """Return how many containers are connected to each network, on all hosts."""
+        users = Counter(e.network_id for e in self._context.snapshot().endpoints.values() if e.in_kernel)
+        for access in self._context.stores.all:
+            for endpoints in access.view.remote_endpoints.values():
+                users.update(e.network_id for e in endpoints if e.in_kernel)
+        return users
+
+    def find(self, name: str) -> Network:
+        """Return the network that ``name`` means; NotFound in Docker's words."""
+        return find_by_name(
+            name,
+            self._context.snapshot().networks.values(),
+            what="network",
+            missing=f"network {name} not found",
+            hint="netagent network ls shows those there are",
+        )
+
+    def find_for_endpoint(self, name: str) -> Network:
+        """Return the network that ``name`` means, for a container to be connected to."""
+        network = self.find(name)
+        if not network.has_endpoints:
+            raise InvalidRequest(
+                f"network {network.name} gives no interface", hint=f"netagent run --network {network.name}"
+            )
+        return network
+
+    def view(self, name: str) -> NetworkView:
+        """Return a network with its endpoints on all hosts and the blocks they hold."""
+        network = self.find(name)
+        snapshot = self._context.snapshot()
+        endpoints = self._endpoints_of(network)
+        used = Counter(
+            block_around(subnet, given.address)
+            for endpoint, _ in endpoints
+            for given in endpoint.addresses
+            if (subnet := network.subnet_of(given.address)) is not None
+        )
+        return NetworkView(
+            network=network,
+            endpoints=tuple(endpoints),
+            blocks=tuple(
+                (block, self._host(block), used[block.prefix])
+                for block in sorted(snapshot.blocks_in(network.id), key=lambda b: (b.prefix.version, b.prefix))
+            ),
+            effective_mtu=network_mtu(network, snapshot) if network.has_endpoints else 0,
+        )
+
+    def _host(self, block: Block) -> Host | None:
+        own = self._context.host
+        return own if block.owner == own.id else self._context.snapshot().hosts.get(block.owner)
+
+    def _endpoints_of(self, network: Network) -> builtins.list[tuple[Endpoint, Host]]:
+        snapshot = self._context.snapshot()
+        found = [(e, snapshot.host) for e in snapshot.endpoints_in(network.id) if e.in_kernel]
+        for host_id, endpoints in self._context.stores.of(network).view.remote_endpoints.items():
+            host = snapshot.hosts.get(host_id)
+            if host is not None:
+                found += [(e, host) for e in endpoints if e.network_id == network.id and e.in_kernel]
+        return sorted(found, key=lambda pair: natural_key(pair[0].container_name))
+
+    # Creating
+
+    async def create(self, request: NewNetwork) -> Network:
+        """Create a network; everything that cannot work is refused before anything changes."""
+        name = parse_name(request.name, what="network")
+        if name in PREDEFINED:
+            raise InvalidRequest(f"operation is not permitted on predefined {name} network", hint="choose another name")
+        driver = driver_named(request.driver)
+        options = parse_options(request.options, driver.name, ipv6=_has_ipv6(request))
+        facts = await self._context.kernel.facts()
+        access = self._context.stores.for_scope(driver.scope)
+        for _ in range(ATTEMPTS):
+            self._refuse_taken(name)
+            identity = NetworkId(self._context.new_id())
+            network = Network(
+                id=identity,
+                name=name,
+                driver=driver.name,
+                scope=driver.scope,
+                subnets=self._choose_subnets(request, driver.scope, facts, identity),
+                vni=self._choose_vni(access) if driver.needs_number else None,
+                internal=request.internal,
+                mtu=options.mtu,
+                icc=options.icc,
+                masquerade=options.masquerade,
+                options=MappingProxyType(dict(request.options)),
+                labels=MappingProxyType(dict(request.labels)),
+                created=self._context.now(),
+            )
+            if await access.commit(_create_guards(access, network), _create_writes(network)):
+                self._context.events.publish("network", "create", network.id, name=name, driver=driver.name)
+                return network
+        raise Unavailable(f"network {name} could not be created: others change networks all the time", hint="try again")
+
+    def _refuse_taken(self, name: str) -> None:
+        if any(network.name == name for network in self._context.snapshot().networks.values()):
+            raise AlreadyExists(f"network with name {name} already exists", hint=f"netagent network inspect {name}")
+
+    def _choose_subnets(self, request: NewNetwork, scope: Scope, facts: HostFacts, seed: str) -> tuple[Subnet, ...]:
+        """Return the subnets asked for, or one that is free; those that overlap anything are refused."""
+        networks = tuple(self._context.snapshot().networks.values())
+        subnets = parse_subnets(request, scope)
+        refuse_overlap(subnets, networks, facts)
+        self._refuse_underlays(subnets)
+        pools = self._context.pools if scope is Scope.LOCAL else ()
+        if not subnets:
+            subnets = (choose_subnet(scope, networks, facts, pools),)
+        if request.ipv6 and all(subnet.prefix.version == 4 for subnet in subnets):
+            subnets = (*subnets, choose_ipv6_subnet(seed, scope, networks, facts, pools))
+        return subnets
+
+    def _refuse_underlays(self, subnets: tuple[Subnet, ...]) -> None:
+        """Raise Conflict for a subnet that holds an address by which a host reaches the others."""
+        for host in self._context.snapshot().hosts.values():
+            inside = next((a for a in host.underlay for s in subnets if a in s.prefix), None)
+            if inside is not None:
+                raise Conflict(
+                    f"the subnet holds the address {inside} of host {host.name}",
+                    hint="choose another --subnet, or leave it out to get a free one",
+                )
+
+    def _choose_vni(self, access: StoreAccess) -> int:
+        taken = {key.removeprefix(keys.NUMBERS) for key in access.mirror.entries if key.startswith(keys.NUMBERS)}
+        taken |= {str(network.vni) for network in self._context.snapshot().networks.values()}
+        return next(vni for vni in range(FIRST_VNI, LAST_VNI) if str(vni) not in taken)
+
+    # Changing
+
+    async def update(self, change: NetworkChange) -> Network:
+        """Change labels and options of a network; its containers follow here at once, elsewhere with the record."""
+        network = self.find(change.name)
+        if not network.has_endpoints:
+            raise InvalidRequest(f"operation is not permitted on predefined {network.name} network")
+        access = self._context.stores.of(network)
+        for _ in range(ATTEMPTS):
+            network = self.find(network.id)
+            if network.state is NetworkState.DELETING:
+                raise Conflict(f"network {network.name} is being deleted", hint="wait until it is gone")
+            changed = _changed(network, change)
+            key = keys.network_key(network.name)
+            guard = access.unchanged(key)
+            entry = access.entry(key)
+            record = encode_network(changed, entry.value if entry else None)
+            if await access.commit((guard,), (Put(key=key, value=record),)):
+                await self._follow(network)
+                return changed
+        raise Unavailable(f"network {network.name} is changed by others all the time", hint="try again")
+
+    async def _follow(self, network: Network) -> None:
+        """Bring the kernel after a changed record. What it refuses is tried again, and shown by ``netagent info``."""
+        self._context.events.publish("network", "update", network.id, name=network.name)
+        try:
+            await self._context.engine.reconcile()
+        except NetagentError as error:
+            log.error("network %s could not be changed at once: %s", network.name, error)
+            self._context.engine.request()
+
+    # Removing
+
+    async def remove(self, name: str, *, force: bool = False) -> AsyncIterator[tuple[str, ...]]:
+        """Remove a network; yield the names of the hosts that still hold blocks of it, until none does.
+
+        With ``force`` the blocks of hosts that are not live are taken from them: they learn of it when they return.
+        """
+        network = self.find(name)
+        if network.is_predefined:
+            raise Conflict(f"{network.name} is a pre-defined network and cannot be removed")
+        self._refuse_in_use(network, force=force)
+        access = self._context.stores.of(network)
+        await self._mark_deleting(access, network)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + REMOVE_PATIENCE_S
+        while waiting := self._holders(network):
+            if force:
+                await self._take_from_dead(access, network)
+            yield tuple(sorted(waiting.values()))
+            if loop.time() > deadline:
+                raise Unavailable(
+                    f"network {network.name} is being deleted, but {', '.join(sorted(waiting.values()))} did not"
+                    " give its blocks back",
+                    hint=f"start the agent there, or netagent network rm -f {network.name} if the host is gone",
+                )
+            await access.mirror.wait_until(lambda: self._holders(network) != waiting, within=1.0)
+        while network.id in self._context.snapshot().networks:
+            if loop.time() > deadline:
+                raise Unavailable(
+                    f"the record of network {network.name} is not gone", hint=f"netagent network rm {network.name}"
+                )
+            await finish_removal(access, network)
+            await access.mirror.wait_until(lambda: network.id not in self._context.snapshot().networks, within=0.5)
+        self._context.journal.forget_network(network.id)
+        self._context.events.publish("network", "destroy", network.id, name=network.name)
+
+    def _refuse_in_use(self, network: Network, *, force: bool) -> None:
+        """Refuse while containers are connected; with ``force`` those of hosts that are not live do not count."""
+        live = self._context.snapshot().live | {self._context.host.id}
+        connected = [e for e, host in self._endpoints_of(network) if host.id in live or not force]
+        users = [f'name:"{e.container_name}" id:"{short(e.container_id)}"' for e in connected]
+        if users:
+            raise Conflict(
+                f"error while removing network: network {network.name} has active endpoints ({', '.join(users)})",
+                hint="remove or detach these containers first",
+            )
+
+    async def _mark_deleting(self, access: StoreAccess, network: Network) -> None:
+        key = keys.network_key(network.name)
+        for _ in range(ATTEMPTS):
+            entry = access.entry(key)
+            if entry is None:
+                return
+            record = encode_network(replace(network, state=NetworkState.DELETING), entry.value)
+            writes = (Put(key=key, value=record), Put(key=keys.GENERATION, value=network.id.encode()))
+            if await access.commit((access.unchanged(key),), writes):
+                return
+            network = self.find(network.id)
+        raise Unavailable(f"network {network.name} is changed by others all the time", hint="try again")
+
+    def _holders(self, network: Network) -> dict[str, str]:
+        blocks = self._context.snapshot().blocks_in(network.id)
+        return {b.owner: host.name if (host := self._host(b)) else b.owner for b in blocks}
+
+    async def _take_from_dead(self, access: StoreAccess, network: Network) -> None:
+        snapshot = self._context.snapshot()
+        for block in snapshot.blocks_in(network.id):
+            if block.owner not in snapshot.live and block.owner != snapshot.host.id:
+                key = keys.block_key(network.id, block.prefix)
+                await access.commit((access.unchanged(key),), (Delete(key=key),))
+                published = f"{keys.own_endpoints_prefix(block.owner)}{network.id}/"
+                for record in [record for record in access.mirror.entries if record.startswith(published)]:
+                    await access.commit((), (Delete(key=record),))
+
+
+async def finish_removal(access: StoreAccess, network: Network) -> bool:
+    """Remove the records of a network that is being deleted, if no host holds a block of it any more."""
+    key = keys.network_key(network.name)
+    if access.entry(key) is None:
+        return True
+    guards = (access.unchanged(key), AbsentBelow(prefix=keys.blocks_prefix(network.id)))
+    prefix = f"{keys.ADDRESSES}{network.id}/"
+    claims = [claim for claim in access.mirror.entries if claim.startswith(prefix)]
+    # One transaction takes a hundred or so; no new claim can come while the record says "deleting".
+    for start in range(0, len(claims), CLAIMS_AT_ONCE):
+        if not await access.commit(guards, [Delete(key=c) for c in claims[start : start + CLAIMS_AT_ONCE]]):
+            return False
+    writes: list[Write] = [Delete(key=key), Put(key=keys.GENERATION, value=network.id.encode())]
+    if network.vni is not None:
+        writes.append(Delete(key=keys.number_key(network.vni)))
+    return await access.commit(guards, writes)
+
+
+def _create_guards(access: StoreAccess, network: Network) -> list[Guard]:
+    """Return what must hold for a create: the name and number are free, and no network has changed meanwhile."""
+    guards: list[Guard] = [Absent(key=keys.network_key(network.name))]
+    has_generation = access.entry(keys.GENERATION) is not None
+    guards.append(access.unchanged(keys.GENERATION) if has_generation else Absent(key=keys.GENERATION))
+    if network.vni is not None:
+        guards.append(Absent(key=keys.number_key(network.vni)))
+    return guards
+
+
+def _create_writes(network: Network) -> list[Write]:
+    writes: list[Write] = [
+        Put(key=keys.network_key(network.name), value=encode_network(network)),
+        Put(key=keys.GENERATION, value=network.id.encode()),
+    ]
+    if network.vni is not None:
+        writes.append(Put(key=keys.number_key(network.vni), value=network.id.encode()))
+    return writes
+
+
+def _changed(network: Network, change: NetworkChange) -> Network:
+    options = change_options(network.options, change.options)
+    has_ipv6 = any(subnet.prefix.version == 6 for subnet in network.subnets)
+    parsed = parse_options(options, network.driver, ipv6=has_ipv6)
+    kept = {key: text for key, text in network.labels.items() if key not in change.removed_labels}
+    return replace(
+        network,
+        mtu=parsed.mtu,
+        icc=parsed.icc,
+        masquerade=parsed.masquerade,
+        options=MappingProxyType(options),
+        labels=MappingProxyType({**kept, **change.labels}),
+    )
+
+
+def _has_ipv6(request: NewNetwork) -> bool:
+    return request.ipv6 or any(":" in subnet for subnet in request.subnets)

@@ -1,0 +1,212 @@
+"""Keeps the store's picture of this host true: its record, its endpoints, its claims.
+
+The same idea as for the kernel: what the store should hold for this host follows from the journal, the difference to
+what it holds is written, and whatever could not be written is written when the store is back. So there is no queue
+of changes to lose: an attach or detach while the store is away shows in the difference later.
+
+Blocks and fixed addresses are given back here too: a fixed address when no endpoint has it any more, a block when its
+network is being deleted and this host's kernel holds nothing of it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+
+from netagent.errors import NetagentError
+from netagent.ipam.allocate import block_around
+from netagent.model.endpoint import Endpoint
+from netagent.model.host import Host
+from netagent.model.ids import NetworkId
+from netagent.model.network import Network, NetworkState
+from netagent.reconcile.engine import Engine
+from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, StoreEntry, Unchanged, Write
+from netagent.services.context import Knowledge
+from netagent.services.networks import finish_removal
+from netagent.services.stores import StoreAccess, Stores
+from netagent.store import keys
+from netagent.store.journal import Journal
+from netagent.store.records import decode_block, decode_network, encode_block, encode_endpoint, encode_host
+
+log = logging.getLogger("netagent.publisher")
+
+FIRST_RETRY_S = 0.5
+LAST_RETRY_S = 4.0
+SETTLE_S = 0.05
+
+
+class Publisher:
+    """One per agent."""
+
+    def __init__(self, knowledge: Knowledge, stores: Stores, journal: Journal, engine: Engine) -> None:
+        self._knowledge = knowledge
+        self._stores = stores
+        self._journal = journal
+        self._engine = engine
+        self._wake = asyncio.Event()
+        self._is_announced = False
+        stores.cluster.store.on_lease_replaced(self._announce_again)
+
+    def _announce_again(self) -> None:
+        self._is_announced = False
+        self._wake.set()
+
+    def request(self) -> None:
+        """Ask for the store to be brought up to date soon."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Bring the store up to date whenever asked, until cancelled."""
+        retry_s: float | None = None
+        while True:
+            # Not wait_for: until Python 3.12 it may swallow the cancellation that ends this task.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(retry_s):
+                    await self._wake.wait()
+            await asyncio.sleep(SETTLE_S)
+            self._wake.clear()
+            try:
+                # The host's own store is served also while the cluster's is away, and the other way round.
+                results = [await self._try_publish(access) for access in self._stores.all]
+                error = next((error for error in results if error is not None), None)
+                if error is not None:
+                    raise error
+            except NetagentError as error:
+                if retry_s is None:
+                    log.warning("the store does not have this host's latest records: %s", error)
+                retry_s = min(2 * retry_s if retry_s else FIRST_RETRY_S, LAST_RETRY_S)
+            else:
+                if retry_s is not None:
+                    log.info("the store has this host's records again")
+                retry_s = None
+
+    async def _try_publish(self, access: StoreAccess) -> NetagentError | None:
+        try:
+            await self._publish(access)
+        except NetagentError as error:
+            return error
+        return None
+
+    async def _publish(self, access: StoreAccess) -> None:
+        try:
+            for guards, writes in tuple(self._differences(access)):
+                await access.commit(guards, writes)
+        except NetagentError:
+            self._is_announced = False
+            raise
+        if access.view.drop_orphans():
+            self._knowledge.invalidate()
+            self._engine.request()
+        self._disown()
+        await self._leave_networks(access)
+
+    def _disown(self) -> None:
+        """Let the journal forget records of networks that have no endpoint here any more."""
+        used = {endpoint.network_id for endpoint in self._journal.endpoints.values()}
+        surplus = [key for key, value in self._journal.adopted.items() if _network_of(key, value) not in used]
+        if surplus:
+            self._journal.disown(surplus)
+
+    def _differences(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
+        """Yield a transaction per record that differs. The guards make sure that it is still as the mirror says."""
+        yield from self._host_differences(access)
+        entries = access.mirror.entries
+        snapshot = self._knowledge.snapshot()
+        wanted: dict[str, Endpoint] = {}
+        for endpoint in self._journal.endpoints.values():
+            network = snapshot.networks.get(endpoint.network_id)
+            if endpoint.in_kernel and network is not None and self._stores.of(network) is access:
+                key = keys.endpoint_key(snapshot.host.id, endpoint.network_id, endpoint.id)
+                wanted[key] = endpoint
+        for key, endpoint in wanted.items():
+            difference = _put_if_different(key, entries.get(key), partial(encode_endpoint, endpoint))
+            if difference:
+                yield difference
+        for key, entry in entries.items():
+            if key.startswith(keys.own_endpoints_prefix(snapshot.host.id)) and key not in wanted:
+                yield [Unchanged(key=key, revision=entry.revision)], [Delete(key=key)]
+        yield from self._surplus_claims(access)
+        yield from self._lost_blocks(access)
+
+    def _lost_blocks(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
+        """Yield the claim anew of each own block that the store has lost, if its network is still there.
+
+        A store that was restored from a backup would otherwise give the block to another host.
+        """
+        for block in access.view.blocks:
+            key = keys.block_key(block.network_id, block.prefix)
+            network = access.view.networks.get(block.network_id)
+            entry = access.entry(keys.network_key(network.name)) if network else None
+            if key not in access.view.orphaned or block.owner != self._knowledge.host.id or entry is None:
+                continue
+            guards: list[Guard] = [
+                Absent(key=key),
+                AbsentBelow(prefix=keys.addresses_prefix(block.network_id, block.prefix)),
+                Unchanged(key=entry.key, revision=entry.revision),
+            ]
+            yield guards, [Put(key=key, value=encode_block(block))]
+
+    def _host_differences(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
+        if access is not self._stores.cluster:
+            return
+        host: Host = self._knowledge.host
+        key, live = keys.host_key(host.id), keys.live_key(host.id)
+        difference = _put_if_different(key, access.entry(key), partial(encode_host, host))
+        if difference:
+            yield difference
+        if access.entry(live) is None or not self._is_announced:
+            # A key left by this host's previous agent hangs on that one's lease and goes with it.
+            self._is_announced = True
+            yield [], [Put(key=live, value=b"{}", leased=True)]
+
+    def _surplus_claims(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
+        """Yield the release of each fixed address of this host that no endpoint in the journal has."""
+        snapshot = self._knowledge.snapshot()
+        for claim in access.view.fixed:
+            endpoint = self._journal.endpoints.get(claim.endpoint_id)
+            held = endpoint is not None and any(a.address == claim.address for a in endpoint.addresses)
+            network = snapshot.networks.get(claim.network_id)
+            subnet = network.subnet_of(claim.address) if network else None
+            if claim.owner != snapshot.host.id or held or subnet is None:
+                continue
+            key = keys.address_key(claim.network_id, block_around(subnet, claim.address), claim.address)
+            entry = access.entry(key)
+            if entry is not None:
+                yield [Unchanged(key=key, revision=entry.revision)], [Delete(key=key)]
+
+    async def _leave_networks(self, access: StoreAccess) -> None:
+        """Give back this host's blocks of networks that are being deleted, once the kernel holds nothing of them."""
+        for network in tuple(access.view.networks.values()):
+            in_use = any(e.in_kernel for e in self._knowledge.snapshot().endpoints_in(network.id))
+            if network.state is not NetworkState.DELETING or in_use:
+                continue
+            if self._knowledge.snapshot().own_blocks_in(network.id):
+                if not await self._engine.leave(network.id):
+                    continue
+                await self._release_blocks(access, network)
+            if not self._knowledge.snapshot().blocks_in(network.id):
+                await finish_removal(access, network)
+
+    async def _release_blocks(self, access: StoreAccess, network: Network) -> None:
+        for block in self._knowledge.snapshot().own_blocks_in(network.id):
+            key = keys.block_key(network.id, block.prefix)
+            entry = access.entry(key)
+            if entry is not None:
+                await access.commit([Unchanged(key=key, revision=entry.revision)], [Delete(key=key)])
+
+
+def _network_of(key: str, value: bytes) -> NetworkId:
+    """Return the network that an adopted record belongs to: its own, or that of a block."""
+    return decode_network(value).id if key.startswith(keys.NETWORKS) else decode_block(value).network_id
+
+
+def _put_if_different(
+    key: str, entry: StoreEntry | None, encode: Callable[[bytes | None], bytes]
+) -> tuple[list[Guard], list[Write]] | None:
+    value = encode(entry.value if entry else None)
+    if entry is None:
+        return [Absent(key=key)], [Put(key=key, value=value)]
+    if entry.value == value:
+        return None
+    return [Unchanged(key=key, revision=entry.revision)], [Put(key=key, value=value)]

@@ -1,0 +1,128 @@
+"""What the front doors ask of the services, and what they get back: values between ``api`` and ``services``.
+
+Texts in requests are still as the caller wrote them; the services parse them and refuse what is wrong.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from netagent.model.block import Block
+from netagent.model.container import Container, ContainerKind
+from netagent.model.endpoint import Endpoint
+from netagent.model.host import Host
+from netagent.model.network import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewNetwork:
+    """A network to be created. ``host_prefix`` None: the default block length."""
+
+    name: str
+    driver: str = "bridge"
+    subnets: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    ip_ranges: tuple[str, ...] = ()
+    aux_addresses: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    host_prefix: int | None = None
+    internal: bool = False
+    ipv6: bool = False
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How a container is to be connected; ``networks`` as ``--network`` gives them, the default network if empty."""
+
+    networks: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+    mac: str = ""
+    aliases: tuple[str, ...] = ()
+    publish: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    publish_all: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewConnection:
+    """A container to be added to a network."""
+
+    network: str
+    container: str
+    addresses: tuple[str, ...] = ()
+    mac: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkChange:
+    """What is to be changed of a network; an option with an empty text goes back to its default."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    removed_labels: tuple[str, ...] = ()
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewContainer:
+    """A container to be created; the flags of ``netagent run``. An empty name is replaced by a chosen one."""
+
+    command: tuple[str, ...]
+    name: str = ""
+    connection: Connection = Connection()
+    hostname: str = ""
+    environment: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()
+    rootfs: str = ""
+    terminal: bool = False
+    interactive: bool = False
+    auto_remove: bool = False
+    working_directory: str = "/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A namespace to be connected under a name.
+
+    ``container_id`` is the runtime's own id (CNI), empty for ``netagent attach``, which gets a new one. Further
+    attachments of the same container have other ``interface`` names.
+    """
+
+    name: str
+    netns: str
+    connection: Connection = Connection()
+    interface: str = ""
+    kind: ContainerKind = ContainerKind.ATTACHED
+    container_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerView:
+    """A container with its endpoints, each beside its network (None if the network is gone), and its process."""
+
+    container: Container
+    endpoints: tuple[tuple[Endpoint, Network | None], ...] = ()
+    pid: int = 0
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkView:
+    """A network with who holds what of it. Endpoints come with their host; blocks with the addresses in use."""
+
+    network: Network
+    endpoints: tuple[tuple[Endpoint, Host], ...] = ()
+    blocks: tuple[tuple[Block, Host | None, int], ...] = ()
+    effective_mtu: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostView:
+    """A host with what is known of it."""
+
+    host: Host
+    live: bool
+    is_self: bool
+    blocks: tuple[tuple[Network, Block], ...] = ()

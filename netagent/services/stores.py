@@ -1,0 +1,89 @@
+"""A store as the services use it: its mirror for reading, its transactions for claims, read-your-writes between them.
+
+There are two: the host's own, for networks that live on one host, and the cluster's, for everything that is shared.
+Without a cluster both are the same embedded store, and nothing else in the code knows.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from netagent.errors import Unavailable
+from netagent.model.network import Network, Scope
+from netagent.reconcile.ports import Guard, Store, StoreEntry, Unchanged, Write
+from netagent.store import keys
+from netagent.store.mirror import Mirror
+from netagent.store.view import ClusterView
+
+
+class StoreAccess:
+    """One store with its mirror and its decoded view. ``on_change`` is called after each change that was heard."""
+
+    def __init__(self, store: Store, mirror: Mirror, view: ClusterView) -> None:
+        self.store = store
+        self.mirror = mirror
+        self.view = view
+        view.update(mirror.entries, mirror.entries)
+
+    def subscribe(self, on_change: Callable[[frozenset[str]], None]) -> None:
+        """Keep the view current and call ``on_change`` with the changed keys."""
+
+        def take(changed: frozenset[str]) -> None:
+            self.view.update(changed, self.mirror.entries)
+            on_change(changed)
+
+        self.mirror.subscribe(take)
+
+    def entry(self, key: str) -> StoreEntry | None:
+        """Return an entry as the mirror has it."""
+        return self.mirror.entries.get(key)
+
+    def unchanged(self, key: str) -> Guard:
+        """Return the guard that a key is still as the mirror has it."""
+        entry = self.mirror.entries.get(key)
+        if entry is None:
+            raise Unavailable(f"the store's record {key} is not known here yet", hint="try again in a moment")
+        return Unchanged(key=key, revision=entry.revision)
+
+    async def commit(self, guards: Sequence[Guard], writes: Sequence[Write]) -> bool:
+        """Carry out a transaction and wait until the mirror shows it; False if a guard did not hold.
+
+        After False the mirror has been brought up to date, so that the caller decides anew on the truth.
+        """
+        revision = await self.store.transact(guards, writes)
+        if revision is None:
+            await self.catch_up()
+            return False
+        await self.mirror.wait_for(revision)
+        return True
+
+    async def catch_up(self) -> None:
+        """Wait until the mirror shows at least what the store holds now."""
+        listing = await self.store.list(keys.GENERATION)
+        await self.mirror.wait_for(listing.revision)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """The host's own store and the cluster's; the same object on a single host."""
+
+    local: StoreAccess
+    cluster: StoreAccess
+
+    @property
+    def all(self) -> tuple[StoreAccess, ...]:
+        """Both, or the one."""
+        return (self.local,) if self.local is self.cluster else (self.local, self.cluster)
+
+    def of(self, network: Network) -> StoreAccess:
+        """Return the store that a network lives in: the one that has it, whatever its scope says."""
+        key = keys.network_key(network.name)
+        return next((a for a in self.all if a.view.has_network(key, network.id)), self.for_scope(network.scope))
+
+    def for_scope(self, scope: Scope) -> StoreAccess:
+        """Return the store for networks of ``scope``."""
+        return self.local if scope is Scope.LOCAL else self.cluster
+
+    def adopt(self, records: Mapping[str, bytes]) -> None:
+        """Let each store's view take over what the journal kept of its networks; see ``ClusterView.adopt``."""
+        for scope in Scope:
+            self.for_scope(scope).view.adopt(records, scope)
