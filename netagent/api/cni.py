@@ -1,0 +1,223 @@
+"""The CNI front door: a unix socket at which the plugin hands in one request a connection.
+
+A runtime that gives up kills the plugin, and the connection ends. An ADD then runs to its end, and what it made is
+taken down again, because nobody was told of it.
+"""
+
+import asyncio
+import logging
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from netagent.api.cni_error import CniCode, CniError, cni_error, error_object
+from netagent.api.cni_queue import drain_queue, exclusive
+from netagent.api.cni_request import (
+    LENGTH,
+    REQUEST_LIMIT,
+    Add,
+    Delete,
+    encode_answer,
+    parse_request,
+    split_request,
+    version_for_error,
+)
+from netagent.api.cni_result import convert_result, render_result
+from netagent.api.unix_socket import listening_at
+from netagent.errors import NetagentError, NotFound
+from netagent.model.network import Network
+from netagent.services.all import Services
+
+log = logging.getLogger("netagent.cni")
+
+BACKLOG = 1024
+"""Connections that may wait: a runtime that starts all its containers calls hundreds of plugins at once."""
+
+RECEIVE_S = 10.0
+"""How long a plugin may take to hand in its request: it has read all of it before it connects."""
+
+DRAIN_S = 10.0
+"""How long requests may go on when the agent stops."""
+
+_SWALLOWED = ("not found", "no such file or directory")
+"""What go-cni takes for success when a DEL fails with it (containerd/go-cni, ``Remove``)."""
+
+
+class CniServer:
+    """Serves the plugin at ``socket_path``, after what it left in ``queue_dir`` has been carried out."""
+
+    def __init__(self, services: Services, socket_path: Path, queue_dir: Path) -> None:
+        self._services = services
+        self._socket_path = socket_path
+        self._queue_dir = queue_dir
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Carry out the queue, then listen. Conflict if another agent listens at the path."""
+        async with exclusive(self._queue_dir):
+            done = await drain_queue(self._queue_dir, self._perform_queued)
+            if done:
+                log.info("%d deletions that waited for the agent are carried out", done)
+            self._server = await asyncio.start_unix_server(self._serve, sock=_bind(self._socket_path), backlog=BACKLOG)
+
+    async def close(self) -> None:
+        """Stop listening; let requests end that have begun."""
+        if self._server is None:
+            return
+        self._server.close()
+        with suppress(FileNotFoundError):
+            self._socket_path.unlink()
+        if self._connections:
+            _, late = await asyncio.wait(self._connections, timeout=DRAIN_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        try:
+            await self._converse(reader, writer)
+        except (TimeoutError, asyncio.IncompleteReadError, OSError) as error:
+            log.debug("a CNI request ended early: %s", error)
+        finally:
+            writer.close()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(RECEIVE_S):
+            (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
+            if size > REQUEST_LIMIT:
+                too_large = CniError(CniCode.DECODE_FAILURE, f"the request is larger than {REQUEST_LIMIT >> 20} MiB")
+                writer.write(_encode_error(too_large, b""))
+                return
+            request = await reader.readexactly(size)
+        made: list[Add] = []
+        async with asyncio.TaskGroup() as group:
+            gone = group.create_task(_end_of(reader))
+            answer = await self._answer(request, made)
+            has_reader = not gone.done()
+            gone.cancel()
+        try:
+            if not has_reader:
+                raise ConnectionResetError("the plugin was ended before its answer")
+            writer.write(answer)
+            writer.close()
+            await writer.wait_closed()
+        except OSError:
+            for add in made:
+                await self._take_back(add)
+            raise
+
+    async def _answer(self, request: bytes, made: list[Add]) -> bytes:
+        """Return the answer to a request; an ADD that succeeded is put into ``made``."""
+        try:
+            output = await self._perform(request, made)
+        except CniError as error:
+            log.info("CNI request refused: %s", error)
+            return _encode_error(error, request)
+        except Exception:
+            log.exception("CNI request failed")
+            bug = CniError(CniCode.INTERNAL, "internal error of the netagent agent", "its log says more")
+            return _encode_error(bug, request)
+        return encode_answer(0, output)
+
+    async def _perform(self, request: bytes, made: list[Add]) -> bytes:
+        try:
+            match parse_request(request):
+                case Add() as add:
+                    output = await self._add(add)
+                    made.append(add)
+                    return output
+                case Delete() as delete:
+                    await self._delete(delete)
+                    return b""
+        except NetagentError as error:
+            raise cni_error(error) from error
+
+    async def _perform_queued(self, request: bytes) -> None:
+        """Carry out a DEL; the plugin queues nothing else."""
+        wanted = parse_request(request)
+        if not isinstance(wanted, Delete):
+            raise CniError(CniCode.INVALID_ENVIRONMENT, "CNI_COMMAND is not DEL")
+        await self._delete(wanted)
+
+    async def _add(self, add: Add) -> bytes:
+        network = self._network(add.network)
+        if network is None:
+            raise CniError(
+                CniCode.INVALID_CONFIGURATION,
+                f"network {add.network} not found",
+                f"netagent network create {add.network}, or name another in the configuration:"
+                ' "netagent": {"network": "NAME"}',
+            )
+        view = await self._services.attachments.attach(add.attachment)
+        endpoint = next(e for e, _ in view.endpoints if e.interface == add.attachment.interface)
+        host = self._services.info.info().host
+        result = render_result(endpoint, network, host.id, add.attachment.netns)
+        return msgspec.json.encode(convert_result(result, add.version, add.previous))
+
+    async def _take_back(self, add: Add) -> None:
+        log.warning("nobody waits for container %s any more: detaching it", add.attachment.name)
+        try:
+            await self._detach(add.attachment.container_id, add.attachment.interface, add.network)
+        except NetagentError as error:
+            log.error("container %s could not be detached: %s", add.attachment.name, error)
+
+    async def _delete(self, delete: Delete) -> None:
+        try:
+            await self._detach(delete.container_id, delete.interface, delete.network)
+        except NotFound:
+            return
+        except NetagentError as error:
+            told = cni_error(error)
+            raise CniError(told.code, _unswallowed(told.msg), _unswallowed(told.details)) from error
+
+    async def _detach(self, container_id: str, interface: str, network_name: str) -> None:
+        # A network that is gone by now, or that the configuration names differently now, must not keep the interface.
+        network = self._network(network_name)
+        await self._services.attachments.detach_interface(container_id, interface, network.id if network else None)
+
+    def _network(self, name: str) -> Network | None:
+        """Return the network with this name or id. The beginning of an id will not do: any name may be one."""
+        try:
+            network = self._services.networks.find(name)
+        except NetagentError:
+            return None
+        return network if name in (network.name, network.id) else None
+
+
+def _bind(path: Path) -> socket.socket:
+    """Return a socket at ``path`` for root alone; nobody can connect before it listens."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with listening_at(path):
+            listener.bind(str(path))
+        path.chmod(0o600)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+async def _end_of(reader: asyncio.StreamReader) -> None:
+    """Return when the other side has closed the connection."""
+    with suppress(OSError):
+        while await reader.read(1024):
+            pass
+
+
+def _encode_error(error: CniError, request: bytes) -> bytes:
+    try:
+        _, text = split_request(request)
+    except CniError:
+        text = b""
+    return encode_answer(1, msgspec.json.encode(error_object(error, version_for_error(text))))
+
+
+def _unswallowed(text: str) -> str:
+    return "it is gone" if any(words in text.lower() for words in _SWALLOWED) else text

@@ -1,0 +1,282 @@
+"""Messages <-> the values of ``model`` and ``services.requests``. Pure; it checks nothing beyond what types say."""
+
+from collections.abc import Iterable, Iterator
+
+from netagent.model.container import ContainerKind
+from netagent.model.endpoint import Endpoint, EndpointAddress
+from netagent.model.host import Host
+from netagent.model.network import Network, Scope, Subnet
+from netagent.model.port import PortMapping
+from netagent.services.events import Event
+from netagent.services.info import AgentInfo
+from netagent.services.names import natural_key
+from netagent.services.requests import (
+    Attachment,
+    Connection,
+    ContainerView,
+    HostView,
+    NetworkChange,
+    NetworkView,
+    NewConnection,
+    NewContainer,
+    NewNetwork,
+)
+from netagent.v1 import agent_pb2, containers_pb2, events_pb2, hosts_pb2, networks_pb2
+
+
+def decode_new_network(message: networks_pb2.CreateNetworkRequest) -> NewNetwork:
+    """Return the network that is asked for."""
+    return NewNetwork(
+        name=message.name,
+        driver=message.driver or "bridge",
+        subnets=tuple(message.subnets),
+        gateways=tuple(message.gateways),
+        ip_ranges=tuple(message.ip_ranges),
+        aux_addresses=dict(message.aux_addresses),
+        host_prefix=message.host_prefix or None,
+        internal=message.internal,
+        ipv6=message.ipv6,
+        options=dict(message.options),
+        labels=dict(message.labels),
+    )
+
+
+def decode_new_container(message: containers_pb2.CreateContainerRequest) -> NewContainer:
+    """Return the container that is asked for."""
+    return NewContainer(
+        command=tuple(message.command),
+        name=message.name,
+        connection=decode_connection(message.connection),
+        hostname=message.hostname,
+        environment=tuple(message.environment),
+        mounts=tuple(message.mounts),
+        rootfs=message.rootfs,
+        terminal=message.terminal,
+        interactive=message.interactive,
+        auto_remove=message.auto_remove,
+        working_directory=message.working_directory or "/",
+    )
+
+
+def decode_attachment(message: containers_pb2.AttachRequest) -> Attachment:
+    """Return the attachment that is asked for."""
+    return Attachment(
+        name=message.name,
+        netns=message.netns,
+        connection=decode_connection(message.connection),
+        interface=message.interface,
+    )
+
+
+def decode_connection(message: containers_pb2.Connection) -> Connection:
+    """Return how a container is to be connected."""
+    return Connection(
+        networks=tuple(message.networks),
+        addresses=tuple(message.addresses),
+        mac=message.mac,
+        aliases=tuple(message.aliases),
+        publish=tuple(message.publish),
+        expose=tuple(message.expose),
+        publish_all=message.publish_all,
+    )
+
+
+def decode_new_connection(message: networks_pb2.ConnectContainerRequest) -> NewConnection:
+    """Return the connection that is asked for."""
+    return NewConnection(
+        network=message.network,
+        container=message.container,
+        addresses=tuple(message.addresses),
+        mac=message.mac,
+        aliases=tuple(message.aliases),
+    )
+
+
+def decode_network_change(message: networks_pb2.UpdateNetworkRequest) -> NetworkChange:
+    """Return what is to be changed of a network."""
+    return NetworkChange(
+        name=message.name,
+        labels=dict(message.labels),
+        removed_labels=tuple(message.removed_labels),
+        options=dict(message.options),
+    )
+
+
+def encode_network(network: Network, *, used_by: int = 0) -> networks_pb2.Network:
+    """Return a network as a message; ``used_by`` containers are connected to it."""
+    return networks_pb2.Network(
+        id=network.id,
+        name=network.name,
+        driver=network.driver,
+        scope=network.scope,
+        subnets=[
+            networks_pb2.Subnet(
+                prefix=str(subnet.prefix),
+                gateway=str(subnet.gateway),
+                block_length=subnet.block_length,
+                ip_range="" if subnet.ip_range is None else str(subnet.ip_range),
+                aux_addresses={name: str(address) for name, address in subnet.auxiliary},
+            )
+            for subnet in network.subnets
+        ],
+        vni=network.vni or 0,
+        internal=network.internal,
+        mtu=network.mtu or 0,
+        options=network.options,
+        labels=network.labels,
+        created=network.created,
+        state=network.state,
+        used_by=used_by,
+    )
+
+
+def encode_network_details(view: NetworkView, *, self_id: str) -> networks_pb2.NetworkDetails:
+    """Return a network with its endpoints, blocks and peers; ``self_id`` is the host that answers."""
+    return networks_pb2.NetworkDetails(
+        network=encode_network(view.network),
+        endpoints=[
+            networks_pb2.NetworkEndpoint(
+                id=endpoint.id,
+                container_id=endpoint.container_id,
+                container_name=endpoint.container_name,
+                mac=endpoint.mac,
+                addresses=[f"{a.address}/{_prefix_length(a, view.network)}" for a in endpoint.addresses],
+                host_name=host.name,
+                local=host.id == self_id,
+            )
+            for endpoint, host in view.endpoints
+        ],
+        blocks=[
+            networks_pb2.Block(
+                prefix=str(block.prefix),
+                host_id=block.owner,
+                host_name=host.name if host else "",
+                own_address="" if block.own_address is None else str(block.own_address),
+                state=block.state,
+                epoch=block.epoch,
+                used=used,
+            )
+            for block, host, used in view.blocks
+        ],
+        effective_mtu=view.effective_mtu,
+        peers=[
+            networks_pb2.Peer(name=host.name, address=str(host.underlay[0]) if host.underlay else "")
+            for host in _peers(view)
+        ],
+    )
+
+
+def encode_container(view: ContainerView, *, directory: str) -> containers_pb2.Container:
+    """Return a container with its endpoints; ``directory`` is where its files would be if netagent runs it."""
+    container = view.container
+    return containers_pb2.Container(
+        id=container.id,
+        name=container.name,
+        kind=container.kind,
+        state=container.state,
+        network_mode=container.mode,
+        shares=container.shares or "",
+        sandbox=container.sandbox,
+        command=container.command,
+        hostname=container.hostname,
+        created=container.created,
+        started=container.started,
+        finished=container.finished,
+        exit_code=container.exit_code,
+        auto_remove=container.auto_remove,
+        endpoints=[encode_endpoint(endpoint, network) for endpoint, network in view.endpoints],
+        pid=view.pid,
+        terminal=view.terminal,
+        directory=directory if container.kind is ContainerKind.RUN else "",
+        runtime_id=container.runtime_id,
+        exposed=container.exposed,
+    )
+
+
+def encode_endpoint(endpoint: Endpoint, network: Network | None) -> containers_pb2.Endpoint:
+    """Return an endpoint as its container sees it. An internal network has no way out, hence no gateway."""
+    subnets = _subnets_of(endpoint.addresses, network)
+    return containers_pb2.Endpoint(
+        id=endpoint.id,
+        network_id=endpoint.network_id,
+        network_name=network.name if network else "",
+        interface=endpoint.interface,
+        mac=endpoint.mac,
+        addresses=[
+            containers_pb2.EndpointAddress(
+                address=str(address.address), prefix_length=_prefix_length(address, network), fixed=address.fixed
+            )
+            for address in endpoint.addresses
+        ],
+        gateways=[] if network is None or network.internal else [str(subnet.gateway) for subnet in subnets],
+        ports=[encode_port(mapping) for mapping in endpoint.ports],
+        aliases=endpoint.aliases,
+        state=endpoint.state,
+    )
+
+
+def encode_port(mapping: PortMapping) -> containers_pb2.PublishedPort:
+    """Return a published port as a message."""
+    return containers_pb2.PublishedPort(
+        protocol=mapping.protocol,
+        container_port=mapping.container_port,
+        host_port=mapping.host_port,
+        host_address="" if mapping.host_address is None else str(mapping.host_address),
+    )
+
+
+def encode_host(view: HostView) -> hosts_pb2.Host:
+    """Return a host as a message."""
+    host = view.host
+    return hosts_pb2.Host(
+        id=host.id,
+        name=host.name,
+        underlay=[str(address) for address in host.underlay],
+        mtu=host.mtu,
+        interface=host.interface,
+        live=view.live,
+        self=view.is_self,
+        blocks=[f"{network.name} {block.prefix}" for network, block in view.blocks],
+    )
+
+
+def encode_event(event: Event) -> events_pb2.Event:
+    """Return an event as a message."""
+    return events_pb2.Event(
+        time=event.time, type=event.type, action=event.action, id=event.id, attributes=event.attributes
+    )
+
+
+def encode_info(info: AgentInfo) -> agent_pb2.InfoResponse:
+    """Return what the agent says of itself."""
+    return agent_pb2.InfoResponse(
+        version=info.version,
+        host_id=info.host.id,
+        host_name=info.host.name,
+        underlay=[str(address) for address in info.host.underlay],
+        store=info.store,
+        store_connected=info.store_connected,
+        kernel_error=info.kernel_error,
+        refused_records=info.refused,
+        run_dir=info.run_dir,
+    )
+
+
+def _subnets_of(addresses: Iterable[EndpointAddress], network: Network | None) -> Iterator[Subnet]:
+    for address in addresses:
+        if network is not None and (subnet := network.subnet_of(address.address)) is not None:
+            yield subnet
+
+
+def _prefix_length(address: EndpointAddress, network: Network | None) -> int:
+    """Return the length of the address's subnet; of the address alone if its network is gone."""
+    subnet = next(_subnets_of((address,), network), None)
+    return address.address.max_prefixlen if subnet is None else subnet.prefix.prefixlen
+
+
+def _peers(view: NetworkView) -> list[Host]:
+    if view.network.scope is not Scope.GLOBAL:
+        return []
+    hosts = {host.id: host for _, host, _ in view.blocks if host is not None}
+    hosts |= {host.id: host for _, host in view.endpoints}
+    return sorted(hosts.values(), key=lambda host: natural_key(host.name))

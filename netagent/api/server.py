@@ -1,0 +1,87 @@
+"""The gRPC server on the agent's unix socket."""
+
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from netagent.api.agent import AgentServicer
+from netagent.api.containers import ContainersServicer
+from netagent.api.events import EventsServicer
+from netagent.api.hosts import HostsServicer
+from netagent.api.intercept import Interceptor
+from netagent.api.networks import NetworksServicer
+from netagent.api.shield import Shield
+from netagent.api.unix_socket import listening_at
+from netagent.runtime.runc import Runtime
+from netagent.services.all import Services
+from netagent.v1 import agent_pb2, containers_pb2, events_pb2, hosts_pb2, networks_pb2
+from netagent.v1.agent_pb2_grpc import add_AgentServicer_to_server
+from netagent.v1.containers_pb2_grpc import add_ContainersServicer_to_server
+from netagent.v1.events_pb2_grpc import add_EventsServicer_to_server
+from netagent.v1.hosts_pb2_grpc import add_HostsServicer_to_server
+from netagent.v1.networks_pb2_grpc import add_NetworksServicer_to_server
+
+_OPTIONS = (
+    # A command line with its environment is at most 2 MiB (execve(2), ARG_MAX).
+    ("grpc.max_receive_message_length", 4 << 20),
+    # A listing of 10,000 containers is some 10 MiB.
+    ("grpc.max_send_message_length", 64 << 20),
+)
+
+_FILES = (agent_pb2, containers_pb2, events_pb2, hosts_pb2, networks_pb2)
+_SERVICES = tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
+
+
+class ApiServer:
+    """The server while it runs."""
+
+    def __init__(
+        self, server: grpc.aio.Server, interceptor: Interceptor, shield: Shield, liveness: health.aio.HealthServicer
+    ) -> None:
+        self._server = server
+        self._interceptor = interceptor
+        self._shield = shield
+        self._liveness = liveness
+
+    async def stop(self, grace_s: float = 5.0) -> None:
+        """Take no more calls, end those that only wait, and let work in progress end within ``grace_s``."""
+        await self._liveness.enter_graceful_shutdown()
+        self._interceptor.interrupt()
+        await self._server.stop(grace_s)
+        await self._shield.drain(grace_s)
+
+    async def wait_for_termination(self) -> None:
+        """Return when ``stop`` was called and is done."""
+        await self._server.wait_for_termination()
+
+
+async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiServer:
+    """Serve ``services`` at ``socket_path`` until ``stop``; Conflict if another agent does.
+
+    Below ``run_dir`` are the containers' files, of which clients are told.
+    """
+    shield, interceptor = Shield(), Interceptor()
+    server = grpc.aio.server(interceptors=(interceptor,), options=_OPTIONS)
+    add_AgentServicer_to_server(AgentServicer(services.info), server)
+    add_ContainersServicer_to_server(
+        ContainersServicer(
+            services.containers, services.attachments, services.publishing, shield, Runtime(run_dir).layout
+        ),
+        server,
+    )
+    add_EventsServicer_to_server(EventsServicer(services.events), server)
+    add_HostsServicer_to_server(HostsServicer(services.hosts), server)
+    add_NetworksServicer_to_server(
+        NetworksServicer(services.networks, services.connections, services.info, shield), server
+    )
+    liveness = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(liveness, server)
+    reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    with listening_at(socket_path):
+        server.add_insecure_port(f"unix:{socket_path}")
+    await server.start()
+    for name in ("", *_SERVICES):
+        await liveness.set(name, health_pb2.HealthCheckResponse.SERVING)
+    return ApiServer(server, interceptor, shield, liveness)

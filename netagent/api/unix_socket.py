@@ -1,0 +1,66 @@
+"""The agent's unix socket: who may connect, and what is done about one that an earlier agent left."""
+
+import grp
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from netagent.errors import Conflict, InvalidRequest
+
+GROUP = "netagent"
+"""Members of this group may do what root may, if the machine has the group."""
+
+_PATH_LIMIT = 107
+"""Bytes of a socket's path: ``sun_path`` without its NUL, unix(7)."""
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make ``directory``, open to root and the group only; one that exists keeps its owner and mode."""
+    try:
+        directory.mkdir(parents=True, mode=0o750)
+    except FileExistsError:
+        return
+    directory.chmod(0o750)
+    _give_to_group(directory)
+
+
+@contextmanager
+def listening_at(path: Path) -> Iterator[None]:
+    """Bind a socket at ``path`` inside this block: it then belongs to root and the group alone, from the first moment.
+
+    A socket that nobody listens at is removed before. Conflict if somebody does.
+    """
+    if len(os.fsencode(path)) > _PATH_LIMIT:
+        raise InvalidRequest(f"socket path is longer than {_PATH_LIMIT} bytes: {path}", hint="use a shorter --run-dir")
+    prepare_directory(path.parent)
+    _remove_stale(path)
+    before = os.umask(0o117)
+    try:
+        yield
+    finally:
+        os.umask(before)
+    _give_to_group(path)
+
+
+def _remove_stale(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except TimeoutError:
+            pass  # Somebody listens and does not take connections now.
+        except FileNotFoundError:
+            return
+        except ConnectionRefusedError:
+            with suppress(FileNotFoundError):
+                path.unlink()
+            return
+    raise Conflict(f"another agent is listening at {path}", hint="stop it first, or use another --run-dir")
+
+
+def _give_to_group(path: Path) -> None:
+    with suppress(KeyError):
+        shutil.chown(path, group=grp.getgrnam(GROUP).gr_gid)

@@ -1,0 +1,110 @@
+"""Calling the CNI plugin as a runtime does: the real file, an environment, and a configuration on standard input."""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PLUGIN = Path(__file__).parents[2] / "cni" / "netagent"
+
+
+def a_configuration(network: str = "app", *, version: str = "1.0.0", **keys: Any) -> dict[str, Any]:
+    """Return a configuration as a runtime passes it to the plugin."""
+    return {"cniVersion": version, "name": network, "type": "netagent", **keys}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a call of the plugin ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Standard output, which must be one JSON object."""
+        decoded = json.loads(self.stdout)
+        assert isinstance(decoded, dict)
+        return decoded
+
+    @property
+    def code(self) -> int:
+        """The CNI error code; the error must be complete and go with exit status 1."""
+        assert self.status == 1, self
+        error = self.json
+        assert error["cniVersion"]
+        assert error["msg"]
+        return int(error["code"])
+
+    @property
+    def address(self) -> str:
+        """The first address of a result, without its prefix length."""
+        assert self.status == 0, self
+        return str(self.json["ips"][0]["address"].partition("/")[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """The plugin with the agent's socket and the queue it is to use; ``prefix`` is a command that enters a host."""
+
+    socket: Path = Path("/run/netagent/cni.sock")
+    queue: Path = Path("/var/lib/netagent/cni-queue")
+    prefix: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def variables(self, verb: str, container: str, netns: str, interface: str, **more: str) -> dict[str, str]:
+        """Return the environment of a call."""
+        return {
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": container,
+            "CNI_NETNS": netns,
+            "CNI_IFNAME": interface,
+            "CNI_PATH": "/opt/cni/bin",
+            "NETAGENT_CNI_SOCKET": str(self.socket),
+            "NETAGENT_CNI_QUEUE": str(self.queue),
+            **self.environment,
+            **more,
+        }
+
+    def start(
+        self, verb: str, container: str = "c1", netns: str = "/run/netns/c1", interface: str = "eth0", **more: str
+    ) -> "subprocess.Popen[str]":
+        """Start a call; the configuration is still to be written."""
+        return subprocess.Popen(
+            [*self.prefix, str(PLUGIN)],
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | self.variables(verb, container, netns, interface, **more),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(
+        self,
+        verb: str,
+        container: str = "c1",
+        netns: str = "/run/netns/c1",
+        interface: str = "eth0",
+        *,
+        configuration: Mapping[str, Any] | str | None = None,
+        **more: str,
+    ) -> Outcome:
+        """Call the plugin and return how it ended; at most a minute."""
+        given = a_configuration() if configuration is None else configuration
+        with self.start(verb, container, netns, interface, **more) as process:
+            text = given if isinstance(given, str) else json.dumps(given)
+            stdout, stderr = process.communicate(text, timeout=60)
+        return Outcome(status=process.returncode, stdout=stdout, stderr=stderr)
+
+    def add(self, container: str = "c1", netns: str = "/run/netns/c1", interface: str = "eth0", **more: Any) -> Outcome:
+        """Call ADD."""
+        return self.call("ADD", container, netns, interface, **more)
+
+    def delete(
+        self, container: str = "c1", netns: str = "/run/netns/c1", interface: str = "eth0", **more: Any
+    ) -> Outcome:
+        """Call DEL."""
+        return self.call("DEL", container, netns, interface, **more)
