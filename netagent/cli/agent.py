@@ -1,0 +1,22 @@
+"""``netagent agent``: the agent itself, in the foreground."""
+
+import click
+
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command()
+@click.option(
+    "--config", "config_path", type=click.Path(), help="Configuration file.  [default: /etc/netagent/agent.toml]"
+)
+@click.option("--store", help="etcd://HOST:PORT,... to join a cluster; without it, one host from an embedded store.")
+@click.option("--state-dir", type=click.Path(), help="Where state is kept.  [default: /var/lib/netagent]")
+@click.option("--run-dir", type=click.Path(), help="Where sockets and containers are.  [default: /run/netagent]")
+@click.option("--host-name", help="Name of this host in the cluster.  [default: the machine's]")
+@click.option("--host-ip", help="This host's address for the others.  [default: that of the default route]")
+@click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="How much to log.  [default: info]")
+def agent(config_path: str | None, **options: str | None) -> None:
+    """Run the agent of this host until SIGTERM. The network it has made goes on without it."""
+    from netagent.daemon.main import main
+
+    main(config_path=config_path, overrides={name: value for name, value in options.items() if value is not None})

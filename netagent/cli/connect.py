@@ -1,0 +1,60 @@
+"""``netagent network connect``, ``disconnect`` and ``update``: what changes a network in use."""
+
+import click
+
+from netagent.cli.client import Client
+from netagent.cli.output import format_option, parse_pairs, print_name
+from netagent.v1.networks_pb2 import ConnectContainerRequest, DisconnectContainerRequest, UpdateNetworkRequest
+
+
+@click.command()
+@click.option("--ip", "--ip6", "addresses", multiple=True, metavar="IP", help="Fixed address, one per family.")
+@click.option("--mac-address", default="", metavar="MAC", help="MAC address.")
+@click.option("--alias", "--network-alias", "aliases", multiple=True, help="Further name in the network.")
+@click.argument("network")
+@click.argument("container")
+@click.pass_obj
+def connect(
+    client: Client, addresses: tuple[str, ...], mac_address: str, aliases: tuple[str, ...], network: str, container: str
+) -> None:
+    """Add a container to a network, also one that is running."""
+    request = ConnectContainerRequest(
+        network=network, container=container, addresses=addresses, mac=mac_address, aliases=aliases
+    )
+    client.call(client.networks.Connect, request)
+
+
+@click.command()
+@click.option("-f", "--force", is_flag=True, help="A container that is not connected, or not there, is no error.")
+@click.argument("network")
+@click.argument("container")
+@click.pass_obj
+def disconnect(client: Client, force: bool, network: str, container: str) -> None:
+    """Take a container off a network."""
+    request = DisconnectContainerRequest(network=network, container=container, force=force)
+    client.call(client.networks.Disconnect, request)
+
+
+@click.command()
+@click.option("--label", "labels", multiple=True, metavar="K=V", help="Label to set.")
+@click.option("--label-rm", "removed_labels", multiple=True, metavar="K", help="Label to take away.")
+@click.option("-o", "--opt", "options", multiple=True, metavar="K=V", help="Option to set; K= for its default.")
+@format_option()
+@click.argument("name")
+@click.pass_obj
+def update(
+    client: Client,
+    labels: tuple[str, ...],
+    removed_labels: tuple[str, ...],
+    options: tuple[str, ...],
+    form: str,
+    name: str,
+) -> None:
+    """Change labels and options of a network; running containers follow."""
+    if not (labels or removed_labels or options):
+        raise click.UsageError("nothing to change: give --label, --label-rm or --opt")
+    request = UpdateNetworkRequest(
+        name=name, labels=parse_pairs(labels), removed_labels=removed_labels, options=parse_pairs(options)
+    )
+    client.call(client.networks.Update, request)
+    print_name(name, form)

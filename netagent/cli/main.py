@@ -1,0 +1,100 @@
+"""The root of the command line: finding commands, ending with the right status, one line for every error."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from netagent import __version__
+from netagent.cli.client import Client
+from netagent.cli.output import complain
+from netagent.errors import EnvironmentProblem, NetagentError
+
+DEFAULT_SOCKET = "/run/netagent/agent.sock"
+
+_COMMANDS = {
+    "agent": ("netagent.cli.agent", "agent", "Run the agent of this host."),
+    "attach": ("netagent.cli.attach", "attach", "Connect an existing network namespace."),
+    "detach": ("netagent.cli.attach", "detach", "Disconnect what attach has connected."),
+    "events": ("netagent.cli.events", "events", "Show what happened, or follow what happens."),
+    "exec": ("netagent.cli.run", "execute", "Run a command in a running container."),
+    "host": ("netagent.cli.host", "host", "Look at the hosts of the cluster."),
+    "info": ("netagent.cli.info", "info", "Show how the agent is doing."),
+    "inspect": ("netagent.cli.inspect", "inspect", "Show all of containers or networks as JSON."),
+    "lab": ("netagent.lab.cli", "lab", "Run a cluster of hosts on this machine, in namespaces."),
+    "logs": ("netagent.cli.logs", "logs", "Show a container's output."),
+    "network": ("netagent.cli.network", "network", "Manage networks."),
+    "port": ("netagent.cli.port", "port", "Show a container's published ports."),
+    "ps": ("netagent.cli.ps", "ps", "List containers."),
+    "publish": ("netagent.cli.publish", "publish", "Publish further ports of a container."),
+    "restart": ("netagent.cli.container", "restart", "Stop containers and start them again."),
+    "rm": ("netagent.cli.container", "remove", "Remove containers."),
+    "run": ("netagent.cli.run", "run", "Run a command in a new container."),
+    "start": ("netagent.cli.start", "start", "Start stopped containers."),
+    "stop": ("netagent.cli.container", "stop", "Stop running containers."),
+    "unpublish": ("netagent.cli.publish", "unpublish", "Take published ports back."),
+}
+"""Name -> module, attribute, one line of help. With the help here, ``--help`` need not import them all."""
+
+_BROKEN_PIPE = 128 + 13
+_INTERRUPTED = 128 + 2
+
+
+class Root(click.Group):
+    """The group ``netagent``: imports a command when it is asked for, and turns errors into exit statuses."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, _, text) in sorted(_COMMANDS.items())])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error becomes one line and an exit status."""
+        try:
+            return super().invoke(ctx)
+        except NetagentError as error:
+            complain(error)
+            raise click.exceptions.Exit(1) from error
+        except PermissionError as error:
+            complain(EnvironmentProblem(f"permission denied: {error.filename}", hint="run as root"))
+            raise click.exceptions.Exit(1) from error
+        except BrokenPipeError as error:
+            # What is still buffered must not fail once more when the interpreter ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(_BROKEN_PIPE) from error
+        except KeyboardInterrupt as error:
+            raise click.exceptions.Exit(_INTERRUPTED) from error
+
+
+@click.group(cls=Root)
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    envvar="NETAGENT_SOCKET",
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    show_envvar=True,
+    help="Where the agent listens.",
+)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, socket: Path) -> None:
+    """Connect containers across hosts."""
+    ctx.obj = Client(socket)
+    ctx.call_on_close(ctx.obj.close)
