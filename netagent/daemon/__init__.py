@@ -1,0 +1,1 @@
+"""The agent put together: configuration, wiring, start and stop. The only package that names concrete classes."""

@@ -1,0 +1,66 @@
+"""The agent's configuration: defaults, then the file (TOML), then the command line."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from netagent.errors import InvalidRequest
+
+DEFAULT_FILE = Path("/etc/netagent/agent.toml")
+
+
+class EtcdOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The table ``[etcd]``: how to prove who we are to etcd, and etcd to us. Paths of PEM files."""
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    user: str = ""
+    password_file: str = ""
+
+
+class PoolOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """One of ``[[default_address_pools]]``: subnets of prefix length ``size`` are cut from ``base``."""
+
+    base: str
+    size: int
+
+
+class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """Everything that can be set; the field names are the keys of the file.
+
+    ``store`` is empty for the embedded store, else ``etcd://HOST:PORT,…`` or ``etcds://…`` (TLS). ``host_ip`` is this
+    host's address on the network between hosts; empty: the address on the interface of the default route.
+    ``default_address_pools`` are where networks of the driver bridge get their subnets; empty: netagent's own.
+    """
+
+    store: str = ""
+    state_dir: str = "/var/lib/netagent"
+    run_dir: str = "/run/netagent"
+    host_name: str = ""
+    host_ip: str = ""
+    log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
+    default_address_pools: tuple[PoolOptions, ...] = ()
+    etcd: EtcdOptions = EtcdOptions()
+
+
+def load_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
+    """Return the configuration from ``path`` (the default file if None and it exists) with ``overrides`` on top."""
+    values: dict[str, object] = {}
+    chosen = path or DEFAULT_FILE
+    if path is not None or chosen.exists():
+        try:
+            values = tomllib.loads(chosen.read_text())
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise InvalidRequest(
+                f"configuration {chosen} cannot be read: {error}", hint="see docs/configuration.md"
+            ) from error
+    try:
+        return msgspec.convert({**values, **overrides}, Config)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(
+            f"configuration {chosen} is not valid: {error}", hint="see docs/configuration.md"
+        ) from error

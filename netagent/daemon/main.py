@@ -1,0 +1,186 @@
+"""The agent's life: start, serve, stop.
+
+At the start the journal comes first (it says what was promised), then the stores, then the containers and the kernel
+are brought to what the journal says, and only then do the doors open. At the stop the doors close and the process
+ends; what it programmed goes on working.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from netagent.api.cni import CniServer
+from netagent.api.server import serve
+from netagent.api.unix_socket import prepare_directory
+from netagent.daemon.config import Config, load_config
+from netagent.daemon.wiring import Agent, build
+from netagent.errors import EnvironmentProblem, NetagentError
+from netagent.services.predefined import create_predefined
+from netagent.services.tasks import Tasks
+from netagent.store.journal import Journal
+
+log = logging.getLogger("netagent")
+
+STORE_PATIENCE_S = 3.0
+"""How long the start waits for the cluster's store before it goes on with what it knows."""
+
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
+"""What it cannot do without: include/uapi/linux/capability.h."""
+
+CNI_QUEUE = Path("/var/lib/netagent/cni-queue")
+
+
+def main(config_path: str | None, overrides: Mapping[str, str]) -> None:
+    """Run the agent until SIGTERM or SIGINT, a second signal ending it at once; NetagentError if it cannot start."""
+    config = load_config(Path(config_path) if config_path else None, overrides)
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    # gRPC's own debug lines say nothing about networks, thousands of times.
+    logging.getLogger("grpc").setLevel(logging.WARNING)
+    _require_capabilities()
+    os.umask(0o077)
+    # Every published port is held by a socket for each address family.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    Path(config.state_dir).mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare_directory(Path(config.run_dir))
+    try:
+        asyncio.run(_run(config))
+    except* NetagentError as group:
+        raise _first(group) from group
+
+
+def _require_capabilities() -> None:
+    """Raise EnvironmentProblem if this process may not do what an agent does (capabilities(7))."""
+    status = Path("/proc/self/status").read_text()
+    effective = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:"))
+    missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+    if missing:
+        raise EnvironmentProblem(
+            f"the agent lacks {' and '.join(missing)}: it changes network devices and firewall, and enters namespaces",
+            hint="run it as root, for example with sudo",
+        )
+
+
+def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, NetagentError)
+    return error
+
+
+async def _run(config: Config) -> None:
+    stopping = _stop_on_signals()
+    journal = Journal(Path(config.state_dir))
+    alone = _claim_namespace()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = Tasks(group)
+            agent = await build(config, journal, tasks)
+            try:
+                async with _running(agent, tasks):
+                    log.info("host %s is ready", agent.context.host.name)
+                    _tell_supervisor("READY=1")
+                    await stopping.wait()
+                    _tell_supervisor("STOPPING=1")
+                    log.info("stopping; the data path stays as it is")
+            finally:
+                tasks.cancel()
+                for access in agent.context.stores.all:
+                    await access.store.close()
+                await agent.kernel.close()
+    finally:
+        alone.close()
+        journal.close()
+
+
+def _claim_namespace() -> socket.socket:
+    """Return a socket that no second agent can have: two with different journals would delete each other's links.
+
+    Abstract unix sockets belong to a network namespace (unix(7)), just as what an agent programs.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        claim.bind("\0netagent")
+    except OSError:
+        claim.close()
+        raise EnvironmentProblem("another agent serves this network namespace", hint="stop it first") from None
+    return claim
+
+
+@contextlib.asynccontextmanager
+async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
+    """Start everything in order; stop the doors at the end."""
+    context, services = agent.context, agent.services
+    for access in context.stores.all:
+        tasks.spawn(access.mirror.run(), name="mirror", essential=True)
+    await _hear_stores(agent)
+    await create_predefined(context)
+    await agent.kernel.sweep()
+    await services.attachments.recover()
+    await services.containers.recover()
+    for line in agent.ports.restore():
+        log.warning("host port is not reserved: %s", line)
+    try:
+        await context.engine.reconcile()
+    except NetagentError as error:
+        log.error("the kernel is not as it should be: %s", error)
+    async with agent.kernel.watched(context.engine.request):
+        tasks.spawn(context.engine.run(), name="engine", essential=True)
+        tasks.spawn(agent.publisher.run(), name="publisher", essential=True)
+        # Whatever happened between the first pass and now was heard by nobody.
+        context.engine.request()
+        agent.publisher.request()
+        run_dir = Path(agent.config.run_dir)
+        cni = CniServer(services, run_dir / "cni.sock", CNI_QUEUE)
+        await cni.start()
+        server = await serve(services, run_dir / "agent.sock", run_dir=run_dir)
+        try:
+            yield
+        finally:
+            await server.stop(grace_s=5.0)
+            await cni.close()
+
+
+async def _hear_stores(agent: Agent) -> None:
+    for access in agent.context.stores.all:
+        mirror = access.mirror
+        if not await mirror.wait_until(partial(getattr, mirror, "is_synced"), within=STORE_PATIENCE_S):
+            state = "going on with its last known content" if mirror.is_loaded else "nothing is known of it yet"
+            log.warning("the store does not answer; %s", state)
+        access.view.update(access.mirror.entries, access.mirror.entries)
+    agent.context.stores.adopt(agent.context.journal.adopted)
+    agent.context.knowledge.invalidate()
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Return an event that the first SIGTERM or SIGINT sets; the second one ends the process."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        stopping.set()
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return stopping
+
+
+def _tell_supervisor(state: str) -> None:
+    """Tell systemd, if it started us, how far we are (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)

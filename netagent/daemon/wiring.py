@@ -1,0 +1,156 @@
+"""Builds an agent from its configuration: the one place where concrete stores, kernel and services meet."""
+
+import secrets
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from netagent.daemon.config import Config
+from netagent.daemon.identity import describe_host, load_host_id
+from netagent.ipam.pools import parse_pool
+from netagent.kernel.kernel import Kernel
+from netagent.kernel.reserve import SocketReservations
+from netagent.model.ids import HostId
+from netagent.reconcile.engine import Engine
+from netagent.runtime.runc import Runtime
+from netagent.services.all import Services
+from netagent.services.attachments import AttachmentService
+from netagent.services.blocks import BlockService
+from netagent.services.connections import ConnectionService
+from netagent.services.containers import ContainerService
+from netagent.services.context import Context, Knowledge
+from netagent.services.endpoints import EndpointService
+from netagent.services.events import EventBus
+from netagent.services.hosts import HostService
+from netagent.services.info import InfoService
+from netagent.services.networks import NetworkService
+from netagent.services.ports import PortService
+from netagent.services.publisher import Publisher
+from netagent.services.publishing import PublishingService
+from netagent.services.stores import StoreAccess, Stores
+from netagent.services.tasks import Tasks
+from netagent.store import keys
+from netagent.store.etcd.access import parse_access
+from netagent.store.etcd.store import EtcdStore
+from netagent.store.journal import Journal
+from netagent.store.mirror import Mirror
+from netagent.store.sqlite import SqliteStore
+from netagent.store.view import ClusterView
+
+_FALLBACK_PORTS = (49153, 65535)
+"""Docker's range for automatic ports where the kernel does not tell its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """The parts of a running agent that ``daemon/main.py`` starts and stops."""
+
+    config: Config
+    context: Context
+    kernel: Kernel
+    publisher: Publisher
+    ports: PortService
+    services: Services
+
+
+async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
+    """Return an agent, all of it made and nothing of it started."""
+    state_dir, run_dir = Path(config.state_dir), Path(config.run_dir)
+    kernel = Kernel()
+    host = describe_host(load_host_id(state_dir), config, await kernel.facts())
+    stores = _open_stores(config, state_dir, host.id, journal)
+    knowledge = Knowledge(host, stores, journal)
+    engine = Engine(kernel, knowledge.snapshot)
+    publisher = Publisher(knowledge, stores, journal, engine)
+    events = EventBus(_now)
+    context = Context(
+        knowledge=knowledge,
+        stores=stores,
+        journal=journal,
+        kernel=kernel,
+        engine=engine,
+        events=events,
+        now=_now,
+        new_id=lambda: secrets.token_hex(32),
+        publish_records=publisher.request,
+        pools=tuple(parse_pool(pool.base, pool.size) for pool in config.default_address_pools),
+    )
+    for access in stores.all:
+        access.subscribe(_react(knowledge, engine, publisher, host.id))
+    ports = PortService(journal, SocketReservations(), _ephemeral_ports())
+    endpoints = EndpointService(context, BlockService(context), ports)
+    networks = NetworkService(context)
+    containers = ContainerService(
+        context, networks, endpoints, Runtime(run_dir), sandboxes=run_dir / "netns", tasks=tasks
+    )
+    attachments = AttachmentService(context, networks, endpoints)
+    services = Services(
+        networks=networks,
+        containers=containers,
+        attachments=attachments,
+        connections=ConnectionService(context, networks, endpoints, containers, attachments),
+        publishing=PublishingService(context, endpoints, ports, containers, attachments),
+        hosts=HostService(context),
+        events=events,
+        info=InfoService(context, store=config.store or "embedded", run_dir=str(run_dir)),
+    )
+    return Agent(config=config, context=context, kernel=kernel, publisher=publisher, ports=ports, services=services)
+
+
+def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Journal) -> Stores:
+    embedded = SqliteStore(state_dir / "store.db")
+    local = StoreAccess(embedded, Mirror(embedded, keys.ROOT), ClusterView(host_id, journal.endpoints))
+    if not config.store:
+        return Stores(local=local, cluster=local)
+    options = config.etcd
+    access = parse_access(
+        config.store,
+        ca=_path(options.ca_file),
+        cert=_path(options.cert_file),
+        key=_path(options.key_file),
+        user=options.user,
+        password=Path(options.password_file).read_text().strip() if options.password_file else "",
+    )
+    etcd = EtcdStore(access)
+    mirror = Mirror(etcd, keys.ROOT, snapshot_path=state_dir / "cluster.snapshot")
+    return Stores(local=local, cluster=StoreAccess(etcd, mirror, ClusterView(host_id, journal.endpoints)))
+
+
+def _react(
+    knowledge: Knowledge, engine: Engine, publisher: Publisher, own_host: HostId
+) -> Callable[[frozenset[str]], None]:
+    """Return what a change of a store sets in motion here.
+
+    Endpoints, ours and others', are for looking at; only what changes routes or claims makes the kernel be compared.
+    """
+    own_endpoints = keys.own_endpoints_prefix(own_host)
+
+    def react(changed: frozenset[str]) -> None:
+        knowledge.invalidate()
+        if _any_outside(changed, (keys.ENDPOINTS, keys.LIVE)):
+            engine.request()
+        if any(key.startswith(own_endpoints) or not key.startswith(keys.ENDPOINTS) for key in changed):
+            publisher.request()
+
+    return react
+
+
+def _any_outside(changed: Iterable[str], prefixes: tuple[str, ...]) -> bool:
+    return any(not key.startswith(prefixes) for key in changed)
+
+
+def _path(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _ephemeral_ports() -> tuple[int, int]:
+    try:
+        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+        return int(first), int(last)
+    except (OSError, ValueError):
+        return _FALLBACK_PORTS
