@@ -1,0 +1,207 @@
+"""What goes on while the agent, etcd or both are away, and what is mended when they are back."""
+
+import json
+import time
+
+import pytest
+
+from netagent.lab.lab import Lab
+from tests.support.hosts import address, dump, fetches, netagent, pings, refusal, run, same, serve_name
+from tests.support.lab import MakeLab, eventually
+
+pytestmark = pytest.mark.cluster
+
+NOT_LONGER_THAN_S = 5.0
+COMMAND_START_S = 2.0
+"""What a loaded machine may need to start and end the command itself."""
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: MakeLab) -> Lab:
+    lab = make_lab(hosts=2)
+    h1, h2 = lab.hosts
+    netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "staticnet")
+    eventually(lambda: "staticnet" in netagent(h2, "network", "ls").stdout)
+    serve_name(h1, "web", "--network", "staticnet", "-p", "4000:80")
+    run(h2, "remote", "--network", "staticnet")
+    eventually(lambda: pings(h2, "remote", address(h1, "web")))
+    return lab
+
+
+def _endpoints(lab: Lab, host: int) -> set[str]:
+    (details,) = json.loads(netagent(lab.hosts[host], "network", "inspect", "staticnet").stdout)
+    return {endpoint["Name"] for endpoint in details["Containers"].values()}
+
+
+def test_a_stopped_agent_leaves_the_data_path_and_finds_everything_as_it_was(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    before = dump(h1)
+    h1.agent.stop()
+    assert same(h1, before)
+    assert pings(h2, "remote", "192.168.1.1", count=5)
+    assert fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
+    h1.agent.start()
+    assert same(h1, before)
+    assert pings(h2, "remote", address(h1, "web"), count=3)
+
+
+def test_no_packet_is_lost_over_a_restart_of_the_agent(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    target = address(h1, "web")
+    flow = h2.popen("netagent", "exec", "remote", "--", "ping", "-n", "-i", "0.05", "-c", "100", target, stdout=-1)
+    with flow:
+        h1.agent.restart()
+        h2.agent.kill()
+        h2.agent.start()
+        output, _ = flow.communicate(timeout=60)
+    assert " 0% packet loss" in output
+
+
+def test_a_container_that_ends_while_the_agent_is_away_is_put_to_rest_at_its_start(lab: Lab) -> None:
+    h1, _ = lab.hosts
+    before = dump(h1)
+    run(h1, "short", "--network", "staticnet", "-p", "4009:80", command=("sh", "-c", "sleep 1; exit 7"))
+    h1.agent.kill()
+    time.sleep(1.5)
+    h1.agent.start()
+    (found,) = json.loads(netagent(h1, "inspect", "short").stdout)
+    assert found["State"]["Status"] == "exited"
+    assert found["State"]["ExitCode"] == 7
+    netagent(h1, "rm", "short")
+    eventually(lambda: same(h1, before))
+
+
+def test_containers_come_and_go_while_etcd_is_stopped(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    lab.etcd[0].stop()
+    try:
+        run(h1, "born", "--network", "staticnet", "-p", "4020:80")
+        assert pings(h2, "remote", address(h1, "born"))
+        netagent(h1, "rm", "-f", "born")
+        run(h1, "stays", "--network", "staticnet")
+        run(h2, "leaves", "--network", "staticnet")
+        netagent(h2, "rm", "-f", "leaves")
+    finally:
+        lab.etcd[0].start()
+    eventually(lambda: {"web", "remote", "stays"} == _endpoints(lab, 1))
+    netagent(h1, "rm", "-f", "stays")
+    eventually(lambda: {"web", "remote"} == _endpoints(lab, 1))
+
+
+@pytest.mark.parametrize("how", ["stopped", "frozen"])
+def test_what_needs_the_store_says_so_within_five_seconds(lab: Lab, how: str) -> None:
+    h1, _ = lab.hosts
+    before = dump(h1)
+    etcd = lab.etcd[0]
+    (etcd.stop if how == "stopped" else etcd.pause)()
+    try:
+        for arguments in (
+            ("network", "create", "--driver", "vxlan", "new"),
+            ("run", "-d", "--network", "staticnet", "--ip", "192.168.0.9", "--", "sleep", "1"),
+            ("network", "rm", "staticnet"),
+        ):
+            begun = time.monotonic()
+            status = 125 if arguments[0] == "run" else 1
+            words = refusal(h1, *arguments, status=status)
+            assert time.monotonic() - begun < NOT_LONGER_THAN_S + COMMAND_START_S
+            assert "store etcd://" in words or "active endpoints" in words
+        begun = time.monotonic()
+        run(h1, "meanwhile", "--network", "staticnet")
+        netagent(h1, "rm", "-f", "meanwhile")
+        assert time.monotonic() - begun < NOT_LONGER_THAN_S + 2 * COMMAND_START_S
+    finally:
+        (etcd.start if how == "stopped" else etcd.resume)()
+    eventually(lambda: same(h1, before))
+
+
+def test_an_agent_that_starts_while_etcd_is_down_keeps_its_peers_and_serves(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    before = dump(h2)
+    eventually(lambda: h2.run("test", "-s", "/var/lib/netagent/cluster.snapshot", check=False).returncode == 0)
+    lab.etcd[0].stop()
+    try:
+        h2.agent.restart()
+        assert same(h2, before)
+        assert pings(h2, "remote", address(h1, "web"))
+        run(h2, "late", "--network", "staticnet")
+        assert pings(h2, "late", address(h1, "web"))
+        netagent(h2, "rm", "-f", "late")
+    finally:
+        lab.etcd[0].start()
+    eventually(lambda: {"web", "remote"} == _endpoints(lab, 0))
+    assert same(h2, before)
+
+
+def test_a_wiped_store_tears_nothing_down(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    before = dump(h2)
+    etcd = lab.etcd[0]
+    saved = etcd.run("etcdctl", "--endpoints", etcd.url, "get", "--prefix", "/netagent/", "-w", "json").stdout
+    etcd.run("etcdctl", "--endpoints", etcd.url, "del", "--prefix", "/netagent/")
+    try:
+        time.sleep(1.0)
+        assert pings(h2, "remote", address(h1, "web"))
+        assert "staticnet" in netagent(h2, "network", "ls").stdout
+        kept = dump(h2)
+        assert kept["links"] == before["links"]
+        h2.agent.kill()
+        h2.agent.start()
+        assert dump(h2)["links"] == before["links"]
+        assert h2.run("ping", "-n", "-c", "1", "-W", "2", address(h2, "remote"), check=False).returncode == 0
+    finally:
+        _restore(etcd, saved)
+    eventually(lambda: same(h2, before))
+    eventually(lambda: pings(h2, "remote", address(h1, "web")))
+
+
+def test_a_store_restored_without_a_hosts_block_gets_it_back(lab: Lab) -> None:
+    _, h2 = lab.hosts
+    before = dump(h2)
+    etcd = lab.etcd[0]
+    keys = etcd.run("etcdctl", "--endpoints", etcd.url, "get", "--prefix", "/netagent/v1/blocks/", "--keys-only").stdout
+    (key,) = [key for key in keys.split() if key.endswith("/192.168.2.0-24")]
+    etcd.run("etcdctl", "--endpoints", etcd.url, "del", key)
+    eventually(lambda: key in etcd.run("etcdctl", "--endpoints", etcd.url, "get", key).stdout)
+    assert same(h2, before)
+
+
+def _restore(etcd: object, saved: str) -> None:
+    import base64
+
+    for entry in json.loads(saved)["kvs"]:
+        key, value = (base64.b64decode(entry[name]).decode() for name in ("key", "value"))
+        etcd.run("etcdctl", "--endpoints", etcd.url, "put", key, stdin=value)  # type: ignore[attr-defined]
+
+
+def test_rules_and_routes_that_others_remove_come_back(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    before = dump(h1)
+    h1.run("nft", "flush", "ruleset")
+    eventually(lambda: fetches(h2, f"http://{h1.ip}:4000/hostname", "web"))
+    tunnel = next(word for word in before["routes"].split() if word.startswith("nav"))
+    h1.run("ip", "route", "flush", "dev", tunnel, "proto", "110")
+    eventually(lambda: dump(h1)["routes"] == before["routes"])
+    h1.run("ip", "link", "delete", tunnel)
+    eventually(lambda: pings(h2, "remote", address(h1, "web")))
+    bridge = tunnel.replace("nav", "nab")
+    h1.run("ip", "link", "delete", bridge)
+    eventually(lambda: pings(h2, "remote", address(h1, "web")))
+    eventually(lambda: fetches(h2, f"http://{h1.ip}:4000/hostname", "web"))
+    eventually(lambda: same(h1, before))
+
+
+def test_foreign_rules_routes_and_links_are_left_alone(lab: Lab) -> None:
+    h1, _ = lab.hosts
+    h1.run("nft", "add table ip theirs; add chain ip theirs c; add rule ip theirs c counter")
+    h1.run("ip", "link", "add", "na-theirs", "type", "bridge")
+    h1.run("ip", "route", "add", "203.0.113.0/24", "dev", "lo")
+    try:
+        theirs = dump(h1)
+        run(h1, "guest", "--network", "staticnet", "-p", "4030:80")
+        h1.agent.restart()
+        netagent(h1, "rm", "-f", "guest")
+        eventually(lambda: same(h1, theirs))
+    finally:
+        h1.run("nft", "delete", "table", "ip", "theirs")
+        h1.run("ip", "link", "delete", "na-theirs")
+        h1.run("ip", "route", "delete", "203.0.113.0/24")

@@ -1,0 +1,149 @@
+"""What the end-to-end tests do on lab hosts: run netagent's own command and look at the result."""
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from subprocess import CompletedProcess
+from typing import Any
+
+from netagent.lab.host import Host
+from tests.support.lab import eventually
+
+
+def netagent(host: Host, *arguments: str, check: bool = True, timeout: float = 60) -> CompletedProcess[str]:
+    """Run ``netagent ARGUMENTS`` on a host; with ``check``, a failure shows what was said."""
+    result = host.run("netagent", *arguments, check=False, timeout=timeout)
+    if check:
+        assert result.returncode == 0, f"netagent {' '.join(arguments)}: {result.stderr}"
+    return result
+
+
+def refusal(host: Host, *arguments: str, status: int = 1, output: str = "") -> str:
+    """Run ``netagent ARGUMENTS``, expect exit ``status``, one line of error and nothing else; return the line.
+
+    ``output`` is what stands on standard output all the same: an ``inspect`` of nothing prints an empty list.
+    """
+    result = netagent(host, *arguments, check=False)
+    assert result.returncode == status, (result.returncode, result.stdout, result.stderr)
+    assert result.stdout == output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("netagent: ")
+    return lines[0].removeprefix("netagent: ")
+
+
+def run(host: Host, name: str, *options: str, command: tuple[str, ...] = ("sleep", "1000")) -> None:
+    """Start a container in the background."""
+    netagent(host, "run", "-d", "--name", name, *options, "--", *command)
+
+
+def serve_name(host: Host, name: str, *options: str) -> None:
+    """Start a container whose port 80 answers with its hostname, which is its name."""
+    run(host, name, "--hostname", name, *options, command=("busybox", "httpd", "-f", "-p", "80", "-h", "/etc"))
+
+
+def serve_client_address(host: Host, name: str, *options: str) -> None:
+    """Start a container whose port 80 tells each client the address it came from."""
+    run(host, name, *options, command=("socat", "TCP4-LISTEN:80,fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR"))
+
+
+@contextmanager
+def telling_client_addresses(host: Host, port: int) -> Iterator[None]:
+    """Let a process of the host itself tell each client on ``port`` the address it came from."""
+    server = host.popen("socat", f"TCP4-LISTEN:{port},fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR")
+    try:
+        eventually(lambda: f":{port} " in host.run("ss", "-Hlnt").stdout)
+        yield
+    finally:
+        server.kill()
+        server.wait()
+
+
+def client_address_at(address: str, port: int) -> tuple[str, ...]:
+    """Return the command that asks such a server, of a container or of a host."""
+    return ("socat", "-t", "2", "-", f"TCP4:{address}:{port}")
+
+
+def address(host: Host, name: str, version: int = 4) -> str:
+    """Return a container's address in its first network."""
+    settings = inspect(host, name)["NetworkSettings"]
+    found: str = settings["IPAddress" if version == 4 else "GlobalIPv6Address"]
+    assert found, settings
+    return found
+
+
+def inspect(host: Host, name: str) -> dict[str, Any]:
+    """Return what ``netagent inspect`` says."""
+    (found,) = json.loads(netagent(host, "inspect", name).stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def inside(host: Host, name: str, *command: str, check: bool = False) -> CompletedProcess[str]:
+    """Run a command in a container."""
+    return netagent(host, "exec", name, "--", *command, check=check)
+
+
+def pings(host: Host, name: str, target: str, *, count: int = 1, options: tuple[str, ...] = ()) -> bool:
+    """Tell whether a container gets all answers to ``count`` pings."""
+    result = inside(host, name, "ping", "-n", "-c", str(count), "-i", "0.2", "-W", "2", *options, target)
+    return result.returncode == 0 and f" {count} received" in result.stdout
+
+
+def fetches(host: Host, url: str, expected: str) -> bool:
+    """Tell whether the host itself gets ``expected`` from ``url``."""
+    return host.run("curl", "-s", "-m", "3", url, check=False).stdout.strip() == expected
+
+
+def fetches_inside(host: Host, name: str, url: str, expected: str) -> bool:
+    """Tell whether a container gets ``expected`` from ``url``."""
+    return inside(host, name, "curl", "-s", "-m", "3", url).stdout.strip() == expected
+
+
+def dump(host: Host) -> dict[str, str]:
+    """Return everything of a host that an attach or detach could leave traces in, comparable as text."""
+    links = json.loads(host.run("ip", "-d", "-j", "link").stdout)
+    kept = ("ifname", "mtu", "operstate", "link_type", "address", "master", "ifalias", "group")
+    return {
+        "links": "\n".join(sorted(str({key: link.get(key) for key in kept}) for link in links)),
+        "addresses": "\n".join(sorted(line.partition(": ")[2] for line in _lines(host, "ip", "-o", "-4", "address"))),
+        "routes": host.run("ip", "route", "show", "table", "main").stdout,
+        "neighbours": "\n".join(_lines(host, "ip", "neigh", "show", "nud", "permanent")),
+        # Without the multicast groups that the kernel joins by itself, or not yet.
+        "fdb": "\n".join(
+            line for line in _lines(host, "bridge", "fdb", "show") if not line.startswith(("33:33", "01:00"))
+        ),
+        "ruleset": host.run("nft", "--stateless", "list", "ruleset").stdout,
+        "sandboxes": host.run("sh", "-c", "ls /run/netagent/netns 2>/dev/null || true").stdout,
+        "containers": host.run("sh", "-c", "ls /run/netagent/containers /run/netagent/runc 2>/dev/null || true").stdout,
+        "mounts": "\n".join(sorted(line.split()[4] for line in _lines(host, "cat", "/proc/self/mountinfo"))),
+        "journal": host.run(sys.executable, "-c", _JOURNAL_DUMP).stdout,
+        "listening": "\n".join(_lines(host, "ss", "-Hlntu")),
+    }
+
+
+def _lines(host: Host, *command: str) -> list[str]:
+    return sorted(host.run(*command).stdout.splitlines())
+
+
+def same(host: Host, before: dict[str, str]) -> bool:
+    """Assert that a host is as ``before`` showed it; the failure shows the lines that differ."""
+    after = dump(host)
+    differences = [
+        f"{name}: {line}"
+        for name in before
+        for line in difflib.unified_diff(before[name].splitlines(), after[name].splitlines(), lineterm="", n=0)
+    ]
+    assert not differences, "\n".join(differences)
+    return True
+
+
+_JOURNAL_DUMP = """
+import sqlite3
+database = sqlite3.connect("file:/var/lib/netagent/journal.db?mode=ro", uri=True)
+for table in ("endpoints", "containers"):
+    for row in database.execute(f"SELECT * FROM {table} ORDER BY id"):
+        print(table, row)
+"""
