@@ -54,8 +54,11 @@ def main(config_path: str | None, overrides: Mapping[str, str]) -> None:
     prepare_directory(Path(config.run_dir))
     try:
         asyncio.run(_run(config))
-    except* NetagentError as group:
-        raise _first(group) from group
+    except BaseExceptionGroup as group:
+        refusals, others = group.split(NetagentError)
+        if refusals is None or others is not None:
+            raise
+        raise _first(refusals) from group
 
 
 def _require_capabilities() -> None:
@@ -71,6 +74,7 @@ def _require_capabilities() -> None:
 
 
 def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:
+    """Return the first of the refusals, which alone is worth telling: the others followed from it."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
