@@ -15,7 +15,7 @@ from netagent.drivers.driver import Local, Peer
 from netagent.firewall import isolate, masquerade, publish, spoof, tunnel
 from netagent.firewall.ruleset import merge, render_ruleset
 from netagent.model.address import Mac, derive_mac, host_prefix, parse_address, parse_prefix
-from netagent.model.block import BlockState
+from netagent.model.block import Block, FixedAddress
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import EndpointId, HostId, NetworkId, short
 from netagent.model.network import Network, NetworkState, Subnet
@@ -167,19 +167,17 @@ def _sysctls(bridge: str, network: Network) -> Iterable[tuple[SysctlName, str]]:
 
 def peers_of(snapshot: Snapshot, network: Network) -> tuple[Peer, ...]:
     """Return the other hosts that hold blocks of a network, with what lies behind each."""
-    owners = dict.fromkeys(b.owner for b in snapshot.blocks_in(network.id) if b.owner != snapshot.host.id)
+    blocks: dict[HostId, list[Block]] = {}
+    for block in snapshot.blocks_in(network.id):
+        blocks.setdefault(block.owner, []).append(block)
+    fixed: dict[HostId, list[FixedAddress]] = {}
+    for claim in snapshot.fixed:
+        if claim.network_id == network.id:
+            fixed.setdefault(claim.owner, []).append(claim)
     return tuple(
-        Peer(
-            host=snapshot.hosts[owner],
-            blocks=tuple(
-                b
-                for b in snapshot.blocks_in(network.id)
-                if b.owner == owner and b.state in (BlockState.CONFIRMED, BlockState.DRAINING)
-            ),
-            fixed=tuple(f for f in snapshot.fixed if f.network_id == network.id and f.owner == owner),
-        )
-        for owner in owners
-        if owner in snapshot.hosts
+        Peer(host=snapshot.hosts[owner], blocks=tuple(held), fixed=tuple(fixed.get(owner, ())))
+        for owner, held in blocks.items()
+        if owner != snapshot.host.id and owner in snapshot.hosts
     )
 
 
