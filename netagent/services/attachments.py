@@ -1,5 +1,6 @@
 """Attachments: namespaces that somebody else made and owns, connected by ``netagent attach`` or by CNI."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
@@ -33,9 +34,7 @@ class AttachmentService:
         if not sandbox.startswith("/"):
             raise InvalidRequest(f"invalid network namespace {request.netns!r}", hint="give an absolute path or a pid")
         texts = request.connection.networks or (DEFAULT_NETWORK,)
-        networks = [self._networks.find_for_endpoint(text) for text in texts]
-        if len({network.id for network in networks}) < len(networks):
-            raise InvalidRequest("the same network is given twice", hint="name each --network once")
+        networks = self._networks.find_for_endpoints(texts)
         first = parse_interface_name(request.interface or "eth0")
         interfaces = [first] + [f"eth{index}" for index in range(1, len(networks))]
         wanted = parse_wanted(request.connection, networks, interfaces)
@@ -72,11 +71,8 @@ class AttachmentService:
 
     def _view(self, container: Container) -> ContainerView:
         networks = self._context.snapshot().networks
-        rows = self._rows_of(container)
+        rows = self._context.journal.endpoints_of(container.id)
         return ContainerView(container=container, endpoints=tuple((e, networks.get(e.network_id)) for e in rows))
-
-    def _rows_of(self, container: Container) -> list[Endpoint]:
-        return [e for e in self._context.journal.endpoints.values() if e.container_id == container.id]
 
     async def detach(self, name: str) -> None:
         """Disconnect what ``attach`` connected under ``name``, with all its interfaces."""
@@ -90,7 +86,7 @@ class AttachmentService:
         if container.kind is ContainerKind.RUN:
             raise Conflict(f"container {container.name} was started by netagent", hint=f"netagent rm {container.name}")
         async with self._locks.held(container.runtime_id or container.name):
-            await self._remove(container, self._rows_of(container))
+            await self._remove(container, self._context.journal.endpoints_of(container.id))
 
     async def detach_interface(self, container_id: str, interface: str, network_id: str | None) -> None:
         """Disconnect one interface of a runtime's container (CNI DEL); whatever is gone already is no error."""
@@ -99,11 +95,11 @@ class AttachmentService:
             container = next((c for c in known if c.runtime_id == container_id), None)
             if container is None:
                 return
-            rows = [e for e in self._rows_of(container) if e.interface == interface]
+            rows = [e for e in self._context.journal.endpoints_of(container.id) if e.interface == interface]
             await self._remove(container, [e for e in rows if network_id in (None, e.network_id)])
 
-    async def _remove(self, container: Container, endpoints: list[Endpoint]) -> None:
-        is_last = len(endpoints) == len(self._rows_of(container))
+    async def _remove(self, container: Container, endpoints: Sequence[Endpoint]) -> None:
+        is_last = len(endpoints) == len(self._context.journal.endpoints_of(container.id))
         await self._endpoints.detach(endpoints, container=container if is_last else None)
 
     async def recover(self) -> None:
@@ -114,7 +110,7 @@ class AttachmentService:
         for container in tuple(self._context.journal.containers.values()):
             if container.kind is ContainerKind.RUN:
                 continue
-            rows = self._rows_of(container)
+            rows = self._context.journal.endpoints_of(container.id)
             lost = [e for e in rows if e.state is not EndpointState.ATTACHED or not await self._has_sandbox(e)]
             if lost or (not rows and await self._inode_of(container.sandbox) is None):
                 await self._remove(container, lost)

@@ -48,7 +48,7 @@ class ConnectionService:
         _refuse_modes(container, network)
         async with self._exclusive(container):
             container = self._containers.find(container.id)
-            rows = self._rows_of(container)
+            rows = self._context.journal.endpoints_of(container.id)
             want = self._parse(request, container, network, rows)
             if container.kind is ContainerKind.RUN and container.state is ContainerState.EXITED:
                 await self._endpoints.add_dormant(container, want)
@@ -88,7 +88,7 @@ class ConnectionService:
             )
         _refuse_foreign(container)
         async with self._exclusive(container):
-            rows = self._rows_of(container)
+            rows = self._context.journal.endpoints_of(container.id)
             row = next((row for row in rows if row.network_id == network.id), None)
             if row is None:
                 if force:
@@ -110,9 +110,6 @@ class ConnectionService:
     def _leads_out(self, row: Endpoint) -> bool:
         network = self._context.snapshot().networks.get(row.network_id)
         return network is not None and not network.internal
-
-    def _rows_of(self, container: Container) -> tuple[Endpoint, ...]:
-        return tuple(e for e in self._context.journal.endpoints.values() if e.container_id == container.id)
 
     def _exclusive(self, container: Container) -> AbstractAsyncContextManager[None]:
         owner = self._containers if container.kind is ContainerKind.RUN else self._attachments

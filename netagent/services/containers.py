@@ -92,15 +92,12 @@ class ContainerService:
         spec = _read_spec(container)
         return ContainerView(
             container=container,
-            endpoints=tuple((e, networks.get(e.network_id)) for e in self._rows_of(container)),
+            endpoints=tuple((e, networks.get(e.network_id)) for e in self._context.journal.endpoints_of(container.id)),
             pid=self._runtime.layout(container.id).first_pid()
             if container.state is ContainerState.RUNNING and spec
             else 0,
             terminal=spec is not None and spec.terminal,
         )
-
-    def _rows_of(self, container: Container) -> tuple[Endpoint, ...]:
-        return tuple(e for e in self._context.journal.endpoints.values() if e.container_id == container.id)
 
     def exclusive(self, container: Container) -> AbstractAsyncContextManager[None]:
         """Return a block in which nothing else is done with ``container``, one of ``netagent run``."""
@@ -148,9 +145,7 @@ class ContainerService:
         connection = request.connection
         mode, texts = _parse_mode(connection)
         if mode is NetworkMode.NETWORKS:
-            networks = [self._networks.find_for_endpoint(text) for text in texts]
-            if len({network.id for network in networks}) < len(networks):
-                raise InvalidRequest("the same network is given twice", hint="name each --network once")
+            networks = self._networks.find_for_endpoints(texts)
             wanted = parse_wanted(connection, networks, [f"eth{index}" for index in range(len(networks))])
             sandbox = str(self._sandboxes / identity)
             return replace(container, mode=mode, sandbox=sandbox, owns_sandbox=True), wanted, ()
@@ -222,7 +217,7 @@ class ContainerService:
         """Bring a stopped container's network and process back to where ``create`` had left them."""
         networks = self._context.snapshot().networks
         wanted = []
-        for endpoint in self._rows_of(container):
+        for endpoint in self._context.journal.endpoints_of(container.id):
             network = networks.get(endpoint.network_id)
             if network is None:
                 raise NotFound(f"network {short(endpoint.network_id)} not found", hint=f"netagent rm {container.name}")
@@ -264,7 +259,7 @@ class ContainerService:
 
     async def _rest(self, container: Container, *, exit_code: int | None) -> None:
         """Put a container whose process is gone to rest: its network is given up, its fixed addresses are kept."""
-        await self._endpoints.detach(self._rows_of(container), keep_fixed=True)
+        await self._endpoints.detach(self._context.journal.endpoints_of(container.id), keep_fixed=True)
         try:
             await self._runtime.delete(container.id, force=True)
             if container.owns_sandbox:
@@ -345,7 +340,7 @@ class ContainerService:
     async def _clear(self, container: Container) -> None:
         """Remove whatever exists of a container, from the process down to the row; nothing of it is needed to exist."""
         await self._runtime.delete(container.id, force=True)
-        await self._endpoints.detach(self._rows_of(container))
+        await self._endpoints.detach(self._context.journal.endpoints_of(container.id))
         if container.owns_sandbox:
             await self._context.kernel.delete_sandbox(container.sandbox)
         await self._runtime.remove_files(container.id)
@@ -374,7 +369,9 @@ class ContainerService:
             return
         state = await self._runtime.state(container.id)
         if container.state is ContainerState.EXITED:
-            is_awake = any(e.state is not EndpointState.DORMANT for e in self._rows_of(container))
+            is_awake = any(
+                e.state is not EndpointState.DORMANT for e in self._context.journal.endpoints_of(container.id)
+            )
             if is_awake or state.status in (RunStatus.CREATED, RunStatus.RUNNING):
                 # The agent died while it was starting this container again.
                 await self._rest(container, exit_code=container.exit_code)
@@ -384,7 +381,9 @@ class ContainerService:
                 self._context.journal.put_container(replace(container, state=ContainerState.RUNNING))
             # A connect or disconnect that the agent did not live to finish: both end disconnected.
             half_way = (EndpointState.ATTACHING, EndpointState.DETACHING)
-            await self._endpoints.detach([e for e in self._rows_of(container) if e.state in half_way])
+            await self._endpoints.detach(
+                [e for e in self._context.journal.endpoints_of(container.id) if e.state in half_way]
+            )
         elif state.status is not RunStatus.CREATED:
             await self._rest(container, exit_code=EXIT_UNKNOWN if state.exit_code is None else state.exit_code)
             if container.auto_remove:

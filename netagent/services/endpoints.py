@@ -128,7 +128,7 @@ class EndpointService:
 
     async def attach(self, container: Container, wanted: Sequence[Wanted]) -> tuple[Endpoint, ...]:
         """Connect a container's sandbox to networks; all or nothing, also of the container if it is a new one."""
-        previous = self._rows_of(container)
+        previous = self._context.journal.endpoints_of(container.id)
         for want in wanted:
             taken = next((e for e in previous if e.in_kernel and e.interface == want.interface), None)
             if taken is not None:
@@ -154,9 +154,6 @@ class EndpointService:
         self._context.journal.put_endpoints(attached)
         self._tell("connect", attached)
         return attached
-
-    def _rows_of(self, container: Container) -> tuple[Endpoint, ...]:
-        return tuple(e for e in self._context.journal.endpoints.values() if e.container_id == container.id)
 
     def _intend(
         self, container: Container, wanted: Sequence[Wanted], inode: int, dormant: dict[str, Endpoint]

@@ -8,7 +8,7 @@ import asyncio
 import builtins
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -81,6 +81,13 @@ class NetworkService:
                 f"network {network.name} gives no interface", hint=f"netagent run --network {network.name}"
             )
         return network
+
+    def find_for_endpoints(self, names: Iterable[str]) -> builtins.list[Network]:
+        """Return the networks that ``names`` mean, for one container to be connected to; each may be named once."""
+        networks = [self.find_for_endpoint(name) for name in names]
+        if len({network.id for network in networks}) < len(networks):
+            raise InvalidRequest("the same network is given twice", hint="name each --network once")
+        return networks
 
     def view(self, name: str) -> NetworkView:
         """Return a network with its endpoints on all hosts and the blocks they hold."""

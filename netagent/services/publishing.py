@@ -58,7 +58,7 @@ class PublishingService:
         _refuse_modes(container)
         async with self._exclusive(container):
             leaving: list[tuple[Endpoint, tuple[PortMapping, ...]]] = []
-            rows = self._rows_of(container)
+            rows = self._context.journal.endpoints_of(container.id)
             for pattern in asked:
                 if not any(_matches(pattern, port) for row in rows for port in row.ports):
                     raise NotFound(
@@ -76,16 +76,13 @@ class PublishingService:
 
     def _endpoint_of(self, container: Container) -> Endpoint:
         """Return the endpoint whose ports are published: the one that has some already, else the first."""
-        rows = self._rows_of(container)
+        rows = self._context.journal.endpoints_of(container.id)
         if not rows:
             raise Conflict(
                 f"container {container.name} is not connected to any network",
                 hint=f"netagent network connect NETWORK {container.name}",
             )
         return next((row for row in rows if row.ports), rows[0])
-
-    def _rows_of(self, container: Container) -> tuple[Endpoint, ...]:
-        return tuple(e for e in self._context.journal.endpoints.values() if e.container_id == container.id)
 
     def _exclusive(self, container: Container) -> AbstractAsyncContextManager[None]:
         owner = self._containers if container.kind is ContainerKind.RUN else self._attachments

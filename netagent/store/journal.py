@@ -70,6 +70,10 @@ class Journal:
             self._cursors[NetworkId(network), version] = parse_address(last)
         self.adopted.update(self._database.execute("SELECT key, value FROM adopted"))
 
+    def endpoints_of(self, container_id: ContainerId) -> tuple[Endpoint, ...]:
+        """Return a container's endpoints, in whatever state."""
+        return tuple(e for e in self.endpoints.values() if e.container_id == container_id)
+
     def last_address(self, network_id: NetworkId, version: int) -> Address | None:
         """Return the dynamic address of IP ``version`` given last in a network, or None."""
         return self._cursors.get((network_id, version))
@@ -132,7 +136,7 @@ class Journal:
 
     def remove_container(self, container_id: ContainerId) -> None:
         """Remove a container and whatever endpoints it still has; an absent one is no error."""
-        orphans = [e.id for e in self.endpoints.values() if e.container_id == container_id]
+        orphans = [endpoint.id for endpoint in self.endpoints_of(container_id)]
         with self._transaction("remove_container"):
             self._database.executemany("DELETE FROM endpoints WHERE id = ?", [(i,) for i in orphans])
             self._database.execute("DELETE FROM containers WHERE id = ?", (container_id,))
