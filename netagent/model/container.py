@@ -62,3 +62,8 @@ class Container:
     exit_code: int | None = None
     spec: str = ""
     exposed: tuple[str, ...] = ()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its network is in place: it runs, or it was created and waits for its start."""
+        return self.state in (ContainerState.CREATED, ContainerState.RUNNING)

@@ -6,33 +6,29 @@ process itself belongs to its monitor (``runtime``), so nothing here is needed f
 
 import asyncio
 import logging
-import os
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
-from netagent.errors import Conflict, InvalidRequest, NetagentError, NotFound
-from netagent.model.container import Container, ContainerKind, ContainerState, NetworkMode
+from netagent.errors import Conflict, NetagentError, NotFound
+from netagent.model.container import Container, ContainerKind, ContainerState
 from netagent.model.endpoint import Endpoint, EndpointState
-from netagent.model.ids import ContainerId, parse_name, short
-from netagent.model.network import DEFAULT_NETWORK
+from netagent.model.ids import ContainerId, short
 from netagent.runtime.runc import RunStatus, Runtime
-from netagent.runtime.spec import ContainerSpec, TextFile, parse_environment, parse_mounts
+from netagent.runtime.spec import ContainerSpec, TextFile
 from netagent.services.context import Context
 from netagent.services.endpoints import (
     EndpointService,
     Wanted,
-    parse_served,
-    parse_wanted,
-    refuse_taken_name,
     wanted_again,
 )
 from netagent.services.locks import Locks
 from netagent.services.names import find_by_name, natural_key
 from netagent.services.networks import NetworkService
-from netagent.services.requests import Connection, ContainerView, NewContainer
+from netagent.services.new_containers import ContainerParser
+from netagent.services.requests import ContainerView, NewContainer
 from netagent.services.tasks import Tasks
 
 log = logging.getLogger("netagent.containers")
@@ -57,10 +53,9 @@ class ContainerService:
         tasks: Tasks,
     ) -> None:
         self._context = context
-        self._networks = networks
         self._endpoints = endpoints
         self._runtime = runtime
-        self._sandboxes = sandboxes
+        self._parser = ContainerParser(context, networks, self.find, sandboxes)
         self._tasks = tasks
         self._locks = Locks()
         self._ended: dict[ContainerId, asyncio.Event] = {}
@@ -80,7 +75,7 @@ class ContainerService:
 
     def list(self, *, everything: bool) -> list[ContainerView]:
         """Return the running containers, or ``everything``, sorted by name."""
-        shown = [c for c in self._context.journal.containers.values() if everything or _is_up(c)]
+        shown = [c for c in self._context.journal.containers.values() if everything or c.is_up]
         return [self._view(c) for c in sorted(shown, key=lambda c: natural_key(c.name))]
 
     def view(self, name: str) -> ContainerView:
@@ -107,13 +102,10 @@ class ContainerService:
 
     async def create(self, request: NewContainer) -> tuple[Container, tuple[str, ...]]:
         """Make a container with its network, not yet running; return it with warnings. On failure nothing is left."""
-        if not request.command:
-            raise InvalidRequest("no command given", hint="netagent run … -- COMMAND")
         identity = ContainerId(self._context.new_id())
-        container, wanted, warnings = self._parse(request, identity)
-        spec = self._parse_spec(request, container)
+        parsed = self._parser.parse(request, identity)
+        container, wanted = parsed.container, parsed.wanted
         self._endpoints.check(wanted)
-        container = replace(container, spec=msgspec.json.encode(spec).decode())
         async with self._locks.held(identity):
             self._context.journal.put_container(container)
             try:
@@ -124,61 +116,7 @@ class ContainerService:
             created = replace(container, state=ContainerState.CREATED)
             self._context.journal.put_container(created)
         self._tell("create", created)
-        return created, warnings
-
-    def _parse(
-        self, request: NewContainer, identity: ContainerId
-    ) -> tuple[Container, tuple[Wanted, ...], tuple[str, ...]]:
-        """Return the container asked for, the endpoints it wants, and warnings; or refuse."""
-        name = parse_name(request.name, what="container") if request.name else f"c-{short(identity)}"
-        refuse_taken_name(name, self._context.journal.containers.values())
-        container = Container(
-            id=identity,
-            name=name,
-            kind=ContainerKind.RUN,
-            command=request.command,
-            hostname=request.hostname or short(identity),
-            auto_remove=request.auto_remove,
-            exposed=parse_served(request.connection),
-            created=self._context.now(),
-        )
-        connection = request.connection
-        mode, texts = _parse_mode(connection)
-        if mode is NetworkMode.NETWORKS:
-            networks = self._networks.find_for_endpoints(texts)
-            wanted = parse_wanted(connection, networks, [f"eth{index}" for index in range(len(networks))])
-            sandbox = str(self._sandboxes / identity)
-            return replace(container, mode=mode, sandbox=sandbox, owns_sandbox=True), wanted, ()
-        warnings = _refuse_meaningless(connection, mode, hostname=request.hostname)
-        if mode is NetworkMode.HOST:
-            return replace(container, mode=mode, hostname=request.hostname or os.uname().nodename), (), warnings
-        if mode is NetworkMode.NONE:
-            return replace(container, mode=mode, sandbox=str(self._sandboxes / identity), owns_sandbox=True), (), ()
-        other = self.find(texts[0].partition(":")[2])
-        if not _is_up(other):
-            raise Conflict(
-                f"cannot join network of a non running container: {other.name}", hint=f"netagent start {other.name}"
-            )
-        return replace(container, mode=mode, sandbox=other.sandbox, shares=other.id, hostname=other.hostname), (), ()
-
-    def _parse_spec(self, request: NewContainer, container: Container) -> ContainerSpec:
-        if request.rootfs and not Path(request.rootfs).is_dir():
-            raise InvalidRequest(
-                f"--rootfs {request.rootfs} is not a directory", hint="give the path of a root file system"
-            )
-        return ContainerSpec(
-            id=container.id,
-            name=container.name,
-            command=container.command,
-            hostname=container.hostname,
-            environment=parse_environment(request.environment, {}),
-            mounts=parse_mounts(request.mounts),
-            rootfs=request.rootfs or None,
-            working_directory=request.working_directory,
-            terminal=request.terminal,
-            interactive=request.interactive,
-            sandbox=container.sandbox or None,
-        )
+        return created, parsed.warnings
 
     async def _bring_up(self, container: Container, wanted: tuple[Wanted, ...]) -> None:
         """Make sandbox and endpoints of a container, and the container itself up to its start."""
@@ -222,7 +160,7 @@ class ContainerService:
             if network is None:
                 raise NotFound(f"network {short(endpoint.network_id)} not found", hint=f"netagent rm {container.name}")
             wanted.append(wanted_again(endpoint, network))
-        if container.shares is not None and not _is_up(self.find(container.shares)):
+        if container.shares is not None and not self.find(container.shares).is_up:
             raise Conflict(f"cannot join network of a non running container: {short(container.shares)}")
         try:
             await self._bring_up(container, tuple(wanted))
@@ -393,10 +331,6 @@ class ContainerService:
         self._context.events.publish("container", action, container.id, name=container.name, **attributes)
 
 
-def _is_up(container: Container) -> bool:
-    return container.state in (ContainerState.CREATED, ContainerState.RUNNING)
-
-
 def _require_own(container: Container, verb: str) -> None:
     if container.kind is not ContainerKind.RUN:
         raise Conflict(
@@ -407,45 +341,6 @@ def _require_own(container: Container, verb: str) -> None:
 
 def _read_spec(container: Container) -> ContainerSpec | None:
     return msgspec.json.decode(container.spec, type=ContainerSpec) if container.spec else None
-
-
-def _parse_mode(connection: Connection) -> tuple[NetworkMode, tuple[str, ...]]:
-    """Return the mode that ``--network`` asks for, and its texts; modes do not mix, in Docker's words."""
-    texts = connection.networks or (DEFAULT_NETWORK,)
-    special = [t for t in texts if t in (NetworkMode.HOST, NetworkMode.NONE) or t.startswith("container:")]
-    if not special:
-        return NetworkMode.NETWORKS, texts
-    if len(texts) > 1:
-        if NetworkMode.NONE in special:
-            raise InvalidRequest(
-                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
-            )
-        raise InvalidRequest("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
-    if special[0].startswith("container:"):
-        if special[0] == "container:":
-            raise InvalidRequest("--network container: needs a name", hint="--network container:NAME")
-        return NetworkMode.CONTAINER, texts
-    return NetworkMode(special[0]), texts
-
-
-def _refuse_meaningless(connection: Connection, mode: NetworkMode, *, hostname: str) -> tuple[str, ...]:
-    """Refuse options that have no meaning in a mode without endpoints, in Docker's words; return warnings."""
-    shared = mode is NetworkMode.CONTAINER
-    if connection.addresses:
-        raise InvalidRequest("user specified IP address is supported on user defined networks only")
-    if connection.aliases:
-        raise InvalidRequest("network-scoped aliases are only supported for user-defined networks")
-    if connection.mac:
-        raise InvalidRequest("conflicting options: mac-address and the network mode")
-    if hostname and shared:
-        raise InvalidRequest("conflicting options: hostname and the network mode")
-    if connection.publish and shared:
-        raise InvalidRequest("conflicting options: port publishing and the container type network mode")
-    if connection.expose and shared:
-        raise InvalidRequest("conflicting options: port exposing and the container type network mode")
-    if (connection.publish or connection.publish_all) and mode is NetworkMode.HOST:
-        return ("Published ports are discarded when using host network mode",)
-    return ()
 
 
 def _hosts_file(container: Container, endpoints: tuple[Endpoint, ...]) -> TextFile:

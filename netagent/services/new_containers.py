@@ -1,0 +1,149 @@
+"""What ``netagent run`` asks for, as values: the mode that ``--network`` means, and what the options say in it.
+
+Nothing here changes anything: a request is refused before the first effect, or understood as a whole.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from netagent.errors import Conflict, InvalidRequest
+from netagent.model.container import Container, ContainerKind, NetworkMode
+from netagent.model.ids import ContainerId, parse_name, short
+from netagent.model.network import DEFAULT_NETWORK
+from netagent.runtime.spec import ContainerSpec, parse_environment, parse_mounts
+from netagent.services.context import Context
+from netagent.services.endpoints import Wanted, parse_served, parse_wanted, refuse_taken_name
+from netagent.services.networks import NetworkService
+from netagent.services.requests import Connection, NewContainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedContainer:
+    """A container as it was asked for, its spec included, the endpoints that it wants, and what to warn of."""
+
+    container: Container
+    wanted: tuple[Wanted, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class ContainerParser:
+    """Understands requests for containers. ``sandboxes`` is where their namespaces are kept, ``find`` looks one up."""
+
+    def __init__(
+        self, context: Context, networks: NetworkService, find: Callable[[str], Container], sandboxes: Path
+    ) -> None:
+        self._context = context
+        self._networks = networks
+        self._find = find
+        self._sandboxes = sandboxes
+
+    def parse(self, request: NewContainer, identity: ContainerId) -> ParsedContainer:
+        """Return what is asked for, or refuse it in Docker's words."""
+        if not request.command:
+            raise InvalidRequest("no command given", hint="netagent run … -- COMMAND")
+        name = parse_name(request.name, what="container") if request.name else f"c-{short(identity)}"
+        refuse_taken_name(name, self._context.journal.containers.values())
+        container = Container(
+            id=identity,
+            name=name,
+            kind=ContainerKind.RUN,
+            command=request.command,
+            hostname=request.hostname or short(identity),
+            auto_remove=request.auto_remove,
+            exposed=parse_served(request.connection),
+            created=self._context.now(),
+        )
+        parsed = self._connect(request, container)
+        spec = _parse_spec(request, parsed.container)
+        return replace(parsed, container=replace(parsed.container, spec=msgspec.json.encode(spec).decode()))
+
+    def _connect(self, request: NewContainer, container: Container) -> ParsedContainer:
+        """Return ``container`` in the mode that the request asks for, with the endpoints it wants."""
+        connection = request.connection
+        mode, texts = _parse_mode(connection)
+        sandbox = str(self._sandboxes / container.id)
+        if mode is NetworkMode.NETWORKS:
+            networks = self._networks.find_for_endpoints(texts)
+            wanted = parse_wanted(connection, networks, [f"eth{index}" for index in range(len(networks))])
+            return ParsedContainer(
+                container=replace(container, mode=mode, sandbox=sandbox, owns_sandbox=True), wanted=wanted
+            )
+        warnings = _refuse_meaningless(connection, mode, hostname=request.hostname)
+        if mode is NetworkMode.HOST:
+            hostname = request.hostname or os.uname().nodename
+            return ParsedContainer(container=replace(container, mode=mode, hostname=hostname), warnings=warnings)
+        if mode is NetworkMode.NONE:
+            return ParsedContainer(
+                container=replace(container, mode=mode, sandbox=sandbox, owns_sandbox=True), warnings=warnings
+            )
+        other = self._find(texts[0].partition(":")[2])
+        if not other.is_up:
+            raise Conflict(
+                f"cannot join network of a non running container: {other.name}", hint=f"netagent start {other.name}"
+            )
+        return ParsedContainer(
+            container=replace(container, mode=mode, sandbox=other.sandbox, shares=other.id, hostname=other.hostname)
+        )
+
+
+def _parse_spec(request: NewContainer, container: Container) -> ContainerSpec:
+    if request.rootfs and not Path(request.rootfs).is_dir():
+        raise InvalidRequest(
+            f"--rootfs {request.rootfs} is not a directory", hint="give the path of a root file system"
+        )
+    return ContainerSpec(
+        id=container.id,
+        name=container.name,
+        command=container.command,
+        hostname=container.hostname,
+        environment=parse_environment(request.environment, {}),
+        mounts=parse_mounts(request.mounts),
+        rootfs=request.rootfs or None,
+        working_directory=request.working_directory,
+        terminal=request.terminal,
+        interactive=request.interactive,
+        sandbox=container.sandbox or None,
+    )
+
+
+def _parse_mode(connection: Connection) -> tuple[NetworkMode, tuple[str, ...]]:
+    """Return the mode that ``--network`` asks for, and its texts; modes do not mix, in Docker's words."""
+    texts = connection.networks or (DEFAULT_NETWORK,)
+    special = [t for t in texts if t in (NetworkMode.HOST, NetworkMode.NONE) or t.startswith("container:")]
+    if not special:
+        return NetworkMode.NETWORKS, texts
+    if len(texts) > 1:
+        if NetworkMode.NONE in special:
+            raise InvalidRequest(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+            )
+        raise InvalidRequest("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+    if special[0].startswith("container:"):
+        if special[0] == "container:":
+            raise InvalidRequest("--network container: needs a name", hint="--network container:NAME")
+        return NetworkMode.CONTAINER, texts
+    return NetworkMode(special[0]), texts
+
+
+def _refuse_meaningless(connection: Connection, mode: NetworkMode, *, hostname: str) -> tuple[str, ...]:
+    """Refuse options that have no meaning in a mode without endpoints, in Docker's words; return warnings."""
+    shared = mode is NetworkMode.CONTAINER
+    if connection.addresses:
+        raise InvalidRequest("user specified IP address is supported on user defined networks only")
+    if connection.aliases:
+        raise InvalidRequest("network-scoped aliases are only supported for user-defined networks")
+    if connection.mac:
+        raise InvalidRequest("conflicting options: mac-address and the network mode")
+    if hostname and shared:
+        raise InvalidRequest("conflicting options: hostname and the network mode")
+    if connection.publish and shared:
+        raise InvalidRequest("conflicting options: port publishing and the container type network mode")
+    if connection.expose and shared:
+        raise InvalidRequest("conflicting options: port exposing and the container type network mode")
+    if (connection.publish or connection.publish_all) and mode is NetworkMode.HOST:
+        return ("Published ports are discarded when using host network mode",)
+    return ()
