@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from netagent.firewall import isolate, masquerade, publish, spoof, tunnel
+from netagent.firewall import isolate, masquerade, publish, redirect, spoof, tunnel
 from netagent.plan.desired import Ruleset
 
 SETS = isolate.SETS + masquerade.SETS + publish.SETS + tunnel.SETS + spoof.SETS
-CHAINS = publish.CHAINS + masquerade.CHAINS + isolate.CHAINS + tunnel.CHAINS + spoof.CHAINS
+CHAINS = publish.CHAINS + masquerade.CHAINS + isolate.CHAINS + redirect.CHAINS + tunnel.CHAINS + spoof.CHAINS
 
 
 def merge(groups: Iterable[Mapping[str, frozenset[str]]]) -> Mapping[str, frozenset[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 from netagent import failpoint
 from netagent.errors import NetagentError, NotFound
 from netagent.kernel import conntrack, links, nftables, reaper, routes
+from netagent.kernel.advertisements import FORWARDING6, keep_learnt_routes
 from netagent.kernel.netns import Namespace
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import Sandboxes
@@ -16,6 +17,7 @@ from netagent.kernel.sysctl import write_sysctl
 from netagent.plan.desired import HOST
 from netagent.plan.operation import (
     AddAddress,
+    AddAdminChains,
     AddElements,
     AddFdb,
     AddLink,
@@ -129,6 +131,11 @@ def _replace_ruleset(work: _Pass, batch: Sequence[ReplaceRuleset]) -> None:
         nftables.replace_ruleset(work.place.nft, operation)
 
 
+def _add_admin_chains(work: _Pass, batch: Sequence[AddAdminChains]) -> None:
+    for operation in batch:
+        nftables.add_admin_chains(work.place.nft, operation)
+
+
 def _delete_links(work: _Pass, batch: Sequence[DeleteLink]) -> None:
     if links.delete_links(work.place.rtnl, work.sandboxes, batch):
         work.place.reaper.wake()
@@ -136,6 +143,8 @@ def _delete_links(work: _Pass, batch: Sequence[DeleteLink]) -> None:
 
 def _set_sysctls(work: _Pass, batch: Sequence[SetSysctl]) -> None:
     for operation in batch:
+        if (operation.name, operation.value) == (FORWARDING6, "1"):
+            keep_learnt_routes(work.place.rtnl)
         write_sysctl(operation.name, operation.value)
 
 
@@ -159,6 +168,7 @@ def _add_inside(function: Callable[[Rtnl, Sequence[Any]], None]) -> Callable[[_P
 
 
 _HANDLERS: dict[type[Operation], Callable[[_Pass, Any], None]] = {
+    AddAdminChains: _add_admin_chains,
     ReplaceRuleset: _replace_ruleset,
     AddElements: lambda work, batch: nftables.add_elements(work.place.nft, batch),
     DeleteElements: lambda work, batch: nftables.delete_elements(work.place.nft, batch),

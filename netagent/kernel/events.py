@@ -12,12 +12,13 @@ from collections.abc import Callable
 
 from netagent.kernel.decode import decode_address, decode_link, decode_neighbour, decode_route
 from netagent.kernel.netlink import Message, NetlinkSocket, decode_attributes
-from netagent.kernel.nftables import TABLE
+from netagent.kernel.nftables import ADMIN_TABLE, TABLE
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.uapi import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
     NFNLGRP_NFTABLES,
+    NFT_MSG_DELTABLE,
     NFT_MSG_NEWGEN,
     NFTA_GEN_PROC_PID,
     NFTA_TABLE_NAME,
@@ -131,8 +132,10 @@ class Watch:
         attributes = decode_attributes(message.body[_NFGENMSG_BYTES:])
         if message.kind & 0xFF != NFT_MSG_NEWGEN:
             # Attribute 1 is the table's name in the messages of every kind of object.
-            name = bytes(attributes.get(NFTA_TABLE_NAME, b"")).rstrip(b"\0")
-            self._table_touched |= name == TABLE.encode()
+            name = bytes(attributes.get(NFTA_TABLE_NAME, b"")).rstrip(b"\0").decode(errors="replace")
+            # Of the administrator's table it matters only whether it is there.
+            is_gone = name == ADMIN_TABLE and message.kind & 0xFF == NFT_MSG_DELTABLE
+            self._table_touched |= name == TABLE or is_gone
             return False
         touched, self._table_touched = self._table_touched, False
         thread = attributes.get(NFTA_GEN_PROC_PID)

@@ -16,6 +16,7 @@ from netagent.model.host import HostFacts
 from netagent.model.port import PortMapping
 from netagent.plan.desired import (
     HOST,
+    Chain,
     FdbEntry,
     InterfaceAddress,
     Link,
@@ -28,6 +29,7 @@ from netagent.plan.desired import (
 )
 from netagent.plan.operation import (
     AddAddress,
+    AddAdminChains,
     AddElements,
     AddFdb,
     AddLink,
@@ -69,6 +71,7 @@ class FakeKernel:
         self.fdb: dict[tuple[str, str], FdbEntry] = {}
         self.sysctls: dict[SysctlName, str] = {}
         self.ruleset: Ruleset | None = None
+        self.admin: tuple[Chain, ...] = ()
         self.sandboxes: dict[str, int] = {}
         """Path -> inode of the namespaces that exist."""
         self.applied: list[Operation] = []
@@ -112,6 +115,7 @@ class FakeKernel:
             fdb=frozenset(self.fdb.values()),
             sysctls=MappingProxyType({name: self.sysctls[name] for name in desired.sysctls if name in self.sysctls}),
             ruleset=self.ruleset,
+            admin=self.admin,
             broken=MappingProxyType(broken),
         )
 
@@ -207,6 +211,8 @@ class FakeKernel:
                     del self.fdb[fdb.device, fdb.mac]
             case FlushPort() | FlushAddress():
                 pass  # No packets, so no connections.
+            case AddAdminChains(chains):
+                self.admin = self.admin or chains
             case ReplaceRuleset(ruleset):
                 self.ruleset = ruleset
             case AddElements(name, elements):

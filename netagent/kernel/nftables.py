@@ -31,11 +31,13 @@ from netagent.kernel.uapi import (
     NFTA_TABLE_USERDATA,
 )
 from netagent.plan.desired import Chain, ElementSet, Ruleset
-from netagent.plan.operation import AddElements, DeleteElements, ReplaceRuleset
+from netagent.plan.operation import AddAdminChains, AddElements, DeleteElements, Operation, ReplaceRuleset
 
 _log = logging.getLogger("netagent.kernel")
 
 TABLE = "netagent"
+ADMIN_TABLE = "netagent-admin"
+"""The administrator's own, in the family inet."""
 FAMILIES: Mapping[str, int] = MappingProxyType({"inet": NFPROTO_INET, "bridge": NFPROTO_BRIDGE})
 """The families that have a table of ours. What names none is in the first."""
 
@@ -182,6 +184,20 @@ def replace_ruleset(nft: Nftables, operation: ReplaceRuleset) -> None:
         raise _rejected(operation, refusal) from None
 
 
+def add_admin_chains(nft: Nftables, operation: AddAdminChains) -> None:
+    """Make the administrator's table and chains, unless the table is there.
+
+    "create" and not "add": that would set the policy of a chain that was made meanwhile.
+    """
+    lines = [f"create table inet {ADMIN_TABLE}"]
+    lines.extend(f"create chain inet {ADMIN_TABLE} {chain.name} {{ {chain.hook} }}" for chain in operation.chains)
+    try:
+        nft.run("\n".join(lines))
+    except NftRefusalError as refusal:
+        if refusal.errno != errno.EEXIST:
+            raise _rejected(operation, refusal) from None
+
+
 def add_elements(nft: Nftables, operations: Sequence[AddElements]) -> None:
     """Add all elements in one transaction. One that is there with other data raises KernelRejected with EEXIST."""
     try:
@@ -217,7 +233,7 @@ def _delete_present(nft: Nftables, operations: Sequence[DeleteElements]) -> None
             raise _rejected(operation, refusal) from None
 
 
-def _rejected(operation: ReplaceRuleset | AddElements | DeleteElements, refusal: NftRefusalError) -> KernelRejected:
+def _rejected(operation: Operation, refusal: NftRefusalError) -> KernelRejected:
     return KernelRejected(str(operation), refusal.errno, refusal.text.replace("\n", " / "))
 
 
@@ -250,6 +266,12 @@ def observe_ruleset(nft: Nftables, desired: Ruleset | None) -> Ruleset | None:
     if desired is None or not _is_intact(listings, desired):
         return Ruleset(elements=MappingProxyType(elements))
     return Ruleset(sets=desired.sets, chains=desired.chains, elements=MappingProxyType(elements))
+
+
+def has_admin_table(nft: Nftables) -> bool:
+    """Tell whether the administrator's table is there."""
+    listing = json.loads(nft.run("list tables inet", as_json=True))["nftables"]
+    return any(entry["table"]["name"] == ADMIN_TABLE for entry in listing if "table" in entry)
 
 
 def _list_table(nft: Nftables, family: str) -> Sequence[Mapping[str, Any]] | None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from netagent.errors import InvalidRequest, NotFound
 from netagent.kernel.apply import Workplace
 from netagent.kernel.decode import LinkRecord
-from netagent.kernel.nftables import element_key, list_elements, observe_ruleset
+from netagent.kernel.nftables import element_key, has_admin_table, list_elements, observe_ruleset
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import Sandboxes
 from netagent.kernel.sysctl import read_sysctl
@@ -61,6 +61,7 @@ def observe(place: Workplace, desired: State) -> State:
         fdb=frozenset(entry for record in tunnels for entry in _fdb(place.rtnl, record)),
         sysctls=_sysctls(desired),
         ruleset=observe_ruleset(place.nft, desired.ruleset),
+        admin=desired.admin if desired.admin and has_admin_table(place.nft) else (),
     )
     return _with_links(place, state, ours, names, desired)
 

@@ -216,6 +216,9 @@ class State:
     sysctls: Mapping[SysctlName, str] = field(default_factory=lambda: MappingProxyType({}))
     ruleset: Ruleset | None = None
     """In an observation: what the kernel's table holds, None if there is no such table."""
+    admin: tuple[Chain, ...] = ()
+    """The administrator's chains, in a table of their own: made empty where that is missing, and never touched again.
+    In an observation: as desired if the table is there, whatever it holds."""
     broken: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """In an observation: links of ours that cannot be used as they are -> why (their sandbox end is gone)."""
 

@@ -14,6 +14,7 @@ from netagent.model.address import Address
 from netagent.plan.desired import HOST, Link, Ruleset, State, Veth
 from netagent.plan.operation import (
     AddAddress,
+    AddAdminChains,
     AddElements,
     AddFdb,
     AddLink,
@@ -45,6 +46,8 @@ def diff(desired: State, observed: State, *, prune: bool = True) -> Plan:
         if name in observed.links and (name in observed.broken or not _same_device(link, observed.links[name]))
     )
     operations: list[Operation] = []
+    if desired.admin and not observed.admin:
+        operations.append(AddAdminChains(desired.admin))
     operations.extend(_ruleset(desired.ruleset, observed.ruleset, prune))
     operations.extend(_flows(desired.ruleset, observed.ruleset, prune))
     operations.extend(_links(desired, observed, rebuilt, prune))

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from netagent.model.address import Address
 from netagent.plan.desired import (
+    Chain,
     FdbEntry,
     HostPort,
     InterfaceAddress,
@@ -75,6 +76,20 @@ class ReplaceRuleset(Operation):
     def __str__(self) -> str:
         count = sum(len(elements) for elements in self.ruleset.elements.values())
         return f"nft replace tables netagent ({len(self.ruleset.chains)} chains, {count} elements)"
+
+
+@dataclass(frozen=True, slots=True)
+class AddAdminChains(Operation):
+    """Make the administrator's table with its chains, empty, unless it is there: then nothing in it is changed."""
+
+    chains: tuple[Chain, ...]
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.SET_GUARDS
+
+    def __str__(self) -> str:
+        return f"nft add table netagent-admin ({', '.join(chain.name for chain in self.chains)})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from netagent.drivers import driver_named
 from netagent.drivers.driver import Local, Peer
-from netagent.firewall import isolate, masquerade, publish, spoof, tunnel
+from netagent.firewall import admin, isolate, masquerade, publish, spoof, tunnel
 from netagent.firewall.ruleset import merge, render_ruleset
 from netagent.model.address import Mac, derive_mac, host_prefix, parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
@@ -83,7 +83,7 @@ def render_everything(snapshot: Snapshot) -> State:
         for endpoint in snapshot.endpoints.values()
         if endpoint.in_kernel and endpoint.network_id in mtus
     )
-    return with_tables(union(parts))
+    return replace(with_tables(union(parts)), admin=admin.CHAINS)
 
 
 def with_tables(state: State) -> State:

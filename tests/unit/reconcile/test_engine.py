@@ -23,7 +23,7 @@ from tests.support.world import H2, a_claim, an_endpoint, an_overlay, two_hosts
 ATTACH_STEPS = 5
 """The operations of one attach, as the first test spells them out."""
 
-PASS_STEPS = 20
+PASS_STEPS = 21
 """Operations of a pass that builds everything: each of them fails once below."""
 
 REFUSAL = KernelRejected("an operation", errno.ENOBUFS, "no buffer space")
@@ -402,7 +402,7 @@ async def test_a_pass_that_failed_inside_an_attach_comes_again_by_itself() -> No
     running = asyncio.ensure_future(host.engine.run())
     await asyncio.sleep(0)
     try:
-        host.kernel.rearm({1: REFUSAL})
+        host.kernel.rearm({2: REFUSAL})
         with pytest.raises(NetagentError):
             await host.engine.attach(await host.endpoint())
         await eventually(lambda: _true(host.engine.status.error is None), within=1, every=0.001)
