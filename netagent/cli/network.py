@@ -69,7 +69,9 @@ for _command in (connect, disconnect, prune, update):
 
 
 @network.command()
-@click.option("-d", "--driver", default="bridge", show_default=True, help="bridge: on this host; vxlan: across hosts.")
+@click.option(
+    "-d", "--driver", default="bridge", show_default=True, help="bridge: on this host; vxlan, route: across hosts."
+)
 @click.option("--subnet", "subnets", multiple=True, metavar="CIDR", help="Subnet, one per family.")
 @click.option("--gateway", "gateways", multiple=True, metavar="IP", help="Gateway address, one per subnet.")
 @click.option("--ip-range", "ip_ranges", multiple=True, metavar="CIDR", help="Part of a subnet to give addresses from.")

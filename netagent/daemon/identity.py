@@ -46,7 +46,19 @@ def describe_host(host_id: HostId, config: Config, facts: HostFacts) -> Host:
     chosen = (parse_address(config.host_ip, what="--host-ip"),) if config.host_ip else ()
     versions = {address.version for address in chosen}
     rest = tuple(a for a in addresses if not a.is_link_local and a.version not in versions)
-    return Host(id=host_id, name=name, underlay=chosen + _one_each(rest), mtu=mtu, interface=interface)
+    on_link = {
+        r.prefix
+        for r in facts.routes
+        if r.device == interface and r.on_link and r.prefix.prefixlen and not r.prefix.is_link_local
+    }
+    return Host(
+        id=host_id,
+        name=name,
+        underlay=chosen + _one_each(rest),
+        mtu=mtu,
+        interface=interface,
+        on_link=tuple(sorted(on_link, key=lambda p: (p.version, p))),
+    )
 
 
 def _underlay_interface(config: Config, facts: HostFacts) -> str | None:

@@ -15,10 +15,16 @@ class BridgeDriver:
     scope = Scope.LOCAL
     needs_number = False
 
-    def overhead(self, host: Host) -> int:
+    def overhead(self, network: Network) -> int:
         return 0
 
     def device(self, network: Network) -> str | None:
+        return None
+
+    def ways(self, network: Network, local: Host) -> tuple[str, ...]:
+        return ()
+
+    def obstacle(self, network: Network, local: Host, peer: Host) -> str | None:
         return None
 
     def render(self, network: Network, local: Local, peers: Sequence[Peer]) -> State:

@@ -6,12 +6,16 @@ tables grow with hosts, not with containers, and go on working while the agent i
 
 The VTEP MAC is a function of host id and VNI: it survives reboots and re-made devices without being announced
 (flannel #533, #1036, #1788 are what comes of announcing it).
+
+With ``direct-routing`` peers on the same segment get a plain route instead. The device knows them all the same.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 from netagent.drivers.driver import Local, Peer
+from netagent.drivers.plain import is_on_segment, plain_routes
 from netagent.errors import Bug
 from netagent.model.address import Address, Mac, derive_mac, host_prefix
 from netagent.model.host import Host
@@ -20,7 +24,6 @@ from netagent.model.network import Network, Scope
 from netagent.plan.desired import (
     ALIAS_PREFIX,
     FdbEntry,
-    InterfaceAddress,
     Link,
     Neighbour,
     Route,
@@ -35,12 +38,6 @@ def vtep_mac(host_id: HostId, vni: int) -> Mac:
     return derive_mac("vtep", host_id, str(vni))
 
 
-def _underlay(host: Host) -> Address:
-    if not host.underlay:
-        raise Bug(f"host {host.name} has no underlay address")
-    return host.underlay[0]
-
-
 class VxlanDriver:
     """Hosts reach each other through UDP port 4789, whatever lies between them."""
 
@@ -48,18 +45,38 @@ class VxlanDriver:
     scope = Scope.GLOBAL
     needs_number = True
 
-    def overhead(self, host: Host) -> int:
-        return VXLAN_OVERHEAD[_underlay(host).version]
+    def overhead(self, network: Network) -> int:
+        return VXLAN_OVERHEAD[network.underlay]
 
-    def device(self, network: Network) -> str | None:
+    def device(self, network: Network) -> str:
         return f"nav{short(network.id)}"
 
+    def ways(self, network: Network, local: Host) -> tuple[str, ...]:
+        return (self.device(network), local.interface) if network.direct_routing and local.interface else ()
+
+    def obstacle(self, network: Network, local: Host, peer: Host) -> str | None:
+        if peer.underlay_for(network.underlay) is None:
+            return f"have no underlay address of IPv{network.underlay} in common"
+        return None
+
     def render(self, network: Network, local: Local, peers: Sequence[Peer]) -> State:
+        if network.direct_routing:
+            return self.render_beside_routes(network, local, peers)
+        return self._render(network, local, peers, tunnelled=peers)
+
+    def render_beside_routes(self, network: Network, local: Local, peers: Sequence[Peer]) -> State:
+        """Return the same with plain routes to the peers that are on this host's segment."""
+        near = [peer for peer in peers if is_on_segment(network, local.host, peer.host)]
+        state = self._render(network, local, peers, tunnelled=[peer for peer in peers if peer not in near])
+        return replace(state, routes=state.routes | {route for peer in near for route in plain_routes(local, peer)})
+
+    def _render(self, network: Network, local: Local, peers: Sequence[Peer], *, tunnelled: Sequence[Peer]) -> State:
         if network.vni is None:
             raise Bug(f"network {network.name} has no VNI")
         device = self.device(network)
-        assert device is not None
-        underlay = _underlay(local.host)
+        underlay = local.host.underlay_for(network.underlay)
+        if underlay is None:
+            return State()
         link = Link(
             name=device,
             kind=Vxlan(vni=network.vni, local=underlay),
@@ -67,14 +84,9 @@ class VxlanDriver:
             alias=f"{ALIAS_PREFIX}{network.id}",
             mac=vtep_mac(local.host.id, network.vni),
         )
-        # A single-address prefix: the own address is a source and a next hop, never a connected range.
-        addresses = frozenset(
-            InterfaceAddress(device=device, address=own, length=own.max_prefixlen) for own in local.own
-        )
         reachable = [p for p in peers if p.host.underlay_for(underlay.version) is not None]
         return State(
             links=MappingProxyType({device: link}),
-            addresses=addresses,
             neighbours=frozenset(
                 Neighbour(device=device, address=block.own_address, mac=vtep_mac(peer.host.id, network.vni))
                 for peer in reachable
@@ -86,7 +98,9 @@ class VxlanDriver:
                 for peer in reachable
                 if (destination := peer.host.underlay_for(underlay.version)) is not None
             ),
-            routes=frozenset(route for peer in reachable for route in _routes(device, local, peer)),
+            routes=frozenset(
+                route for peer in tunnelled if peer in reachable for route in _routes(device, local, peer)
+            ),
         )
 
 

@@ -6,6 +6,7 @@ is up and until it is gone, so there is no moment in which it is open. Between c
 (``icc=false``) only published ports and answers pass.
 """
 
+from netagent.firewall import routed
 from netagent.plan.desired import Chain, ElementSet
 
 SETS = (
@@ -16,6 +17,14 @@ SETS = (
     ElementSet(name="paths", key="ifname . ifname"),
 )
 
+FROM_TUNNELS = (
+    # Of a tunnel come only addresses that lie behind it: what a stranger may have injected has none. Where a peer may
+    # be reached past the tunnel as well, its addresses are known by ``remote``.
+    "iifname @tunnels ip saddr . iifname != @remote4 fib saddr . iif oif missing counter drop",
+    "iifname @tunnels ip6 saddr . iifname != @remote6 fib saddr . iif oif missing counter drop",
+)
+"""Rules for every hook that packets out of tunnels pass."""
+
 CHAINS = (
     Chain(
         name="apart",
@@ -25,13 +34,18 @@ CHAINS = (
         name="forward",
         hook="type filter hook forward priority filter; policy accept;",
         rules=(
-            # Of a tunnel come only addresses that lie behind it: what a stranger may have injected has none.
-            "iifname @tunnels fib saddr . iif oif missing counter drop",
+            *FROM_TUNNELS,
+            *routed.STRANGERS,
             # A container's own tunnel packets would reach the peers with this host's address on them.
             "iifname @inside oifname != @inside udp dport 4789 @th,96,24 @vnis counter drop",
             # Without ICC the bridge passes no frame between containers either; here are those sent to its own MAC.
             "iifname @separate oifname @separate jump apart",
             "iifname . oifname @paths accept",
+            # By plain routes: from a peer's container into its own network, and the other way.
+            "iifname @ways ip saddr . oifname @remote4 accept",
+            "iifname @ways ip6 saddr . oifname @remote6 accept",
+            "oifname @ways ip daddr . iifname @remote4 accept",
+            "oifname @ways ip6 daddr . iifname @remote6 accept",
             "iifname @internal drop",
             "oifname @internal drop",
             "ct state established,related accept",
@@ -39,6 +53,11 @@ CHAINS = (
             "oifname @inside drop",
             # A peer's container has no business beyond this host's own containers: it leaves through its own host.
             "iifname @tunnels drop",
+            "ip saddr @routed4 drop",
+            "ip6 saddr @routed6 drop",
+            # Nor has anybody else with a peer's containers, by this host.
+            "ip daddr @routed4 drop",
+            "ip6 daddr @routed6 drop",
         ),
     ),
 )

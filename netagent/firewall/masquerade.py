@@ -1,10 +1,11 @@
-"""Masquerading: what leaves a network for the outside takes the host's address, and the three cases around it.
+"""Masquerading: what leaves a network for the outside takes the host's address, and the four cases around it.
 
 * A container that reaches a neighbour, or itself, through a published port: the neighbour would answer directly over
   the bridge, past the translation, so the request takes the bridge's address. Where bridged frames pass these hooks
   (br_netfilter) the kernel does not tell the inbound interface, but translates the neighbour's answer on the bridge;
   what is left then is the container's request to itself.
 * The host itself through 127.0.0.1: a container cannot answer a loopback address.
+* What goes to a peer's containers by a plain route stays in its network, though it leaves by an interface of others.
 * Everything else keeps its source: containers see each other's and clients' real addresses.
 """
 
@@ -26,6 +27,8 @@ CHAINS = (
             "ct status dnat ip saddr . ip daddr @hairpin4 masquerade",
             "ct status dnat ip6 saddr . ip6 daddr @hairpin6 masquerade",
             "oifname @inside ip saddr 127.0.0.0/8 masquerade",
+            "ip daddr @routed4 accept",
+            "ip6 daddr @routed6 accept",
             "oifname != @inside ip saddr @masquerade4 masquerade",
             "oifname != @inside ip6 saddr @masquerade6 masquerade",
         ),

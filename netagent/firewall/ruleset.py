@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from netagent.firewall import isolate, masquerade, publish, redirect, spoof, tunnel
+from netagent.firewall import isolate, masquerade, publish, redirect, routed, spoof, tunnel
 from netagent.plan.desired import Ruleset
 
-SETS = isolate.SETS + masquerade.SETS + publish.SETS + tunnel.SETS + spoof.SETS
+SETS = isolate.SETS + masquerade.SETS + publish.SETS + routed.SETS + tunnel.SETS + spoof.SETS
 CHAINS = publish.CHAINS + masquerade.CHAINS + isolate.CHAINS + redirect.CHAINS + tunnel.CHAINS + spoof.CHAINS
 
 

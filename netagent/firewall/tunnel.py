@@ -5,6 +5,7 @@ same port. What the packet carries is checked when it comes out of the tunnel, h
 in ``isolate`` for those to containers: its source must be routed back through the same tunnel.
 """
 
+from netagent.firewall import isolate, routed
 from netagent.plan.desired import Chain, ElementSet, State, Vxlan
 
 SETS = (
@@ -20,7 +21,8 @@ CHAINS = (
         rules=(
             "udp dport 4789 @th,96,24 @vnis ip saddr . @th,96,24 != @peers4 counter drop",
             "udp dport 4789 @th,96,24 @vnis ip6 saddr . @th,96,24 != @peers6 counter drop",
-            "iifname @tunnels fib saddr . iif oif missing counter drop",
+            *isolate.FROM_TUNNELS,
+            *routed.STRANGERS,
         ),
     ),
 )

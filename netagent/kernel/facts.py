@@ -22,7 +22,10 @@ def observe_facts(rtnl: Rtnl) -> HostFacts:
     return HostFacts(
         interfaces={r.name: (r.mtu, tuple(addresses.get(index, ()))) for index, r in foreign.items()},
         routes=tuple(
-            HostRoute(prefix=r.destination, device=foreign[r.index].name, protocol=r.protocol) for r in routes
+            HostRoute(
+                prefix=r.destination, device=foreign[r.index].name, protocol=r.protocol, on_link=r.gateway is None
+            )
+            for r in routes
         ),
         default_device=foreign[best.index].name if best else None,
     )

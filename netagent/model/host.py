@@ -8,26 +8,43 @@ from netagent.model.ids import HostId
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A machine with an agent. ``underlay`` are its addresses on the network between hosts, one per family."""
+    """A machine with an agent. ``underlay`` are its addresses on the network between hosts, one per family.
+
+    ``on_link`` are the prefixes that its underlay interface reaches without a router.
+    """
 
     id: HostId
     name: str
     underlay: tuple[Address, ...]
     mtu: int
     interface: str = ""
+    on_link: tuple[Prefix, ...] = ()
 
     def underlay_for(self, version: int) -> Address | None:
         """Return the underlay address of IP ``version`` 4 or 6, or None."""
         return next((a for a in self.underlay if a.version == version), None)
 
+    def shares_segment_with(self, other: "Host", version: int) -> bool:
+        """Tell whether each of two hosts reaches the other's underlay address of IP ``version`` without a router.
+
+        Both are asked, so that both come to the same answer.
+        """
+        own, far = self.underlay_for(version), other.underlay_for(version)
+        if own is None or far is None:
+            return False
+        return any(far in p for p in self.on_link if p.version == version) and any(
+            own in p for p in other.on_link if p.version == version
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostRoute:
-    """A route or an interface's prefix that the machine has and netagent did not make."""
+    """A route or an interface's prefix that netagent did not make; ``on_link`` if it has no gateway."""
 
     prefix: Prefix
     device: str
     protocol: int = 0
+    on_link: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

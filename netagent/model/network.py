@@ -64,7 +64,8 @@ class Network:
     """A network as every host sees it. ``vni`` is its number in tunnels, None where the driver has none.
 
     ``icc`` false: its containers reach each other only through published ports. ``masquerade`` false: what leaves it
-    keeps its source address.
+    keeps its source address. ``underlay`` is the IP version of the tunnels between hosts. ``direct_routing``: no tunnel
+    between hosts on one segment. ``fallback`` is the driver that reaches hosts which ``driver`` cannot.
     """
 
     id: NetworkId
@@ -77,6 +78,9 @@ class Network:
     mtu: int | None = None
     icc: bool = True
     masquerade: bool = True
+    underlay: int = 4
+    direct_routing: bool = False
+    fallback: str | None = None
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     created: str = ""

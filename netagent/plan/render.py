@@ -12,13 +12,13 @@ from typing import TypeVar
 
 from netagent.drivers import driver_named
 from netagent.drivers.driver import Local, Peer
-from netagent.firewall import admin, isolate, masquerade, publish, spoof, tunnel
+from netagent.firewall import admin, isolate, masquerade, publish, routed, spoof, tunnel
 from netagent.firewall.ruleset import merge, render_ruleset
-from netagent.model.address import Mac, derive_mac, host_prefix, parse_address, parse_prefix
+from netagent.model.address import Mac, Prefix, derive_mac, host_prefix, parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import EndpointId, HostId, NetworkId, short
-from netagent.model.network import Network, NetworkState, Subnet
+from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import (
     ALIAS_PREFIX,
@@ -65,12 +65,12 @@ def network_mtu(network: Network, snapshot: Snapshot) -> int:
     """Return the MTU of a network's interfaces: as asked for, else what the narrowest host's underlay leaves."""
     if network.mtu is not None:
         return network.mtu
-    driver = driver_named(network.driver)
+    overhead = driver_named(network.driver).overhead(network)
     hosts = {snapshot.host.id: snapshot.host}
     owners = {block.owner for block in snapshot.blocks_in(network.id)}
     # A host that nobody can reach has no say.
     hosts.update((h.id, h) for h in map(snapshot.hosts.get, owners) if h is not None and h.underlay)
-    return min(overlay_mtu(host.mtu, driver.overhead(host)) for host in hosts.values())
+    return min(overlay_mtu(host.mtu, overhead) for host in hosts.values())
 
 
 def render_everything(snapshot: Snapshot) -> State:
@@ -110,12 +110,14 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
     mtu = network_mtu(network, snapshot)
     bridge = bridge_name(network)
     own = tuple(b.own_address for b in snapshot.own_blocks_in(network.id) if b.own_address is not None)
-    state = driver.render(network, Local(host=snapshot.host, own=own, mtu=mtu), peers_of(snapshot, network))
+    peers = peers_of(snapshot, network)
+    state = driver.render(network, Local(host=snapshot.host, own=own, mtu=mtu), peers)
     elements = merge(
         (
             isolate.elements(bridge, driver.device(network), internal=network.internal, icc=network.icc),
             masquerade.elements(network),
             tunnel.elements(state),
+            _routed_elements(snapshot, network, peers),
         )
     )
     link = Link(
@@ -129,6 +131,9 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
         InterfaceAddress(device=bridge, address=subnet.gateway, length=subnet.prefix.prefixlen)
         for subnet in network.subnets
     }
+    if network.scope is Scope.GLOBAL:
+        # A single-address prefix: the own address is a source and a next hop, never a connected range.
+        addresses.update(InterfaceAddress(device=bridge, address=a, length=a.max_prefixlen) for a in own)
     if any(subnet.prefix.version == 6 for subnet in network.subnets):
         addresses.add(InterfaceAddress(device=bridge, address=_BRIDGE_LINK_LOCAL, length=64))
     held = frozenset(
@@ -139,11 +144,30 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
     own_part = State(
         links=MappingProxyType({bridge: link}),
         addresses=frozenset(addresses),
-        routes=held if driver.device(network) else frozenset(),
+        routes=held if network.scope is Scope.GLOBAL else frozenset(),
         sysctls=MappingProxyType(dict(_sysctls(bridge, network))),
         ruleset=Ruleset(elements=elements),
     )
     return union([state, own_part])
+
+
+def _routed_elements(snapshot: Snapshot, network: Network, peers: Iterable[Peer]) -> Mapping[str, frozenset[str]]:
+    """Return what the firewall must know of the peers' addresses where devices do not tell networks apart."""
+    driver = driver_named(network.driver)
+    ways = driver.ways(network, snapshot.host)
+    if not ways:
+        return {}
+    device = driver.device(network)
+    interfaces = (bridge_name(network), device) if device else (bridge_name(network),)
+    blocks = {block.prefix for block in snapshot.blocks_in(network.id)}
+    # One element inside another would make the kernel refuse all: a claim in a block is nobody's by the rules.
+    prefixes = {p for peer in peers for p in peer.prefixes() if p in blocks or _block_around(network, p) not in blocks}
+    return routed.elements(prefixes, interfaces, ways)
+
+
+def _block_around(network: Network, prefix: Prefix) -> Prefix | None:
+    subnet = network.subnet_around(prefix)
+    return None if subnet is None else prefix.supernet(new_prefix=subnet.block_length)
 
 
 def _sysctls(bridge: str, network: Network) -> Iterable[tuple[SysctlName, str]]:

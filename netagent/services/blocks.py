@@ -8,6 +8,7 @@ owner gives it back.
 import logging
 import secrets
 
+from netagent.drivers import driver_named
 from netagent.errors import Conflict, EnvironmentProblem, Exhausted, Unavailable
 from netagent.ipam.allocate import block_around, choose_address, choose_block, own_address
 from netagent.ipam.pools import refuse_overlap
@@ -15,6 +16,7 @@ from netagent.model.address import Address, is_inside
 from netagent.model.block import Block, FixedAddress
 from netagent.model.ids import EndpointId
 from netagent.model.network import Network, NetworkState, Scope, Subnet
+from netagent.plan.render import peers_of
 from netagent.reconcile.ports import Absent, AbsentBelow, Put
 from netagent.services.context import Context
 from netagent.services.locks import Locks
@@ -56,11 +58,7 @@ class BlockService:
         return True
 
     async def _claim(self, network: Network, subnet: Subnet) -> None:
-        if network.scope is Scope.GLOBAL and not self._context.host.underlay:
-            raise EnvironmentProblem(
-                f"network {network.name} needs an address of this host that other hosts can reach",
-                hint="give the agent one with --host-ip",
-            )
+        self._refuse_unreachable_peers(network)
         await self._refuse_overlap_here(network)
         access = self._context.stores.of(network)
         for attempt in range(ATTEMPTS):
@@ -93,6 +91,26 @@ class BlockService:
                 )
                 return
         raise Unavailable(f"no block of network {network.name} could be claimed", hint="try again in a moment")
+
+    def _refuse_unreachable_peers(self, network: Network) -> None:
+        """Raise EnvironmentProblem if the driver has no way between this host and one that holds a block."""
+        host = self._context.host
+        if network.scope is Scope.LOCAL:
+            return
+        if host.underlay_for(network.underlay) is None:
+            raise EnvironmentProblem(
+                f"network {network.name} needs an address of this host that other hosts can reach"
+                f" by IPv{network.underlay}",
+                hint="give the agent one with --host-ip",
+            )
+        driver = driver_named(network.driver)
+        for peer in peers_of(self._context.snapshot(), network):
+            reason = driver.obstacle(network, host, peer.host)
+            if reason is not None:
+                raise EnvironmentProblem(
+                    f"network {network.name}: hosts {host.name} and {peer.host.name} {reason}",
+                    hint="use the driver vxlan, or for the driver route --opt fallback=vxlan",
+                )
 
     async def _refuse_overlap_here(self, network: Network) -> None:
         """Raise Conflict if this host uses the network's subnets otherwise; nobody asked it when it was created."""

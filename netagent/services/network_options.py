@@ -20,7 +20,20 @@ _NAMES = {
     "com.docker.network.bridge.enable_icc": "icc",
     "masquerade": "masquerade",
     "com.docker.network.bridge.enable_ip_masquerade": "masquerade",
+    "direct-routing": "direct-routing",
+    "fallback": "fallback",
+    "underlay": "underlay",
 }
+
+_DRIVERS = {
+    "icc": ("bridge",),
+    "direct-routing": ("vxlan",),
+    "fallback": ("route",),
+    "underlay": ("vxlan", "route"),
+}
+"""The drivers that know an option; one that is not named here all know."""
+
+_UNDERLAYS = {"ipv4": 4, "ipv6": 6}
 
 _BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 """As Go's strconv.ParseBool takes them, in any case."""
@@ -28,11 +41,14 @@ _BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkOptions:
-    """The options of ``--opt``, parsed. ``mtu`` None: what the underlay leaves."""
+    """The options of ``--opt``, parsed. ``mtu`` and ``underlay`` None: what the underlay gives."""
 
     mtu: int | None = None
     icc: bool = True
     masquerade: bool = True
+    underlay: int | None = None
+    direct_routing: bool = False
+    fallback: str | None = None
 
 
 def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> NetworkOptions:
@@ -44,12 +60,19 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
             raise InvalidRequest(f"unknown option {key}", hint=f"options are {', '.join(sorted(_NAMES))}")
         if texts.setdefault(name, text) != text:
             raise InvalidRequest(f"option {name} is given twice: {texts[name]} and {text}", hint="give one of them")
-    if driver != "bridge" and "icc" in texts:
-        raise InvalidRequest(f"option icc does not work with the driver {driver}", hint="use the driver bridge")
+    for name in texts:
+        known_by = _DRIVERS.get(name, (driver,))
+        if driver not in known_by:
+            raise InvalidRequest(
+                f"option {name} does not work with the driver {driver}", hint=f"use the driver {' or '.join(known_by)}"
+            )
     return NetworkOptions(
         mtu=parse_mtu(texts["mtu"], ipv6=ipv6) if "mtu" in texts else None,
         icc=_parse_boolean("icc", texts.get("icc", "true")),
         masquerade=_parse_boolean("masquerade", texts.get("masquerade", "true")),
+        underlay=_UNDERLAYS[_parse_choice("underlay", texts["underlay"], _UNDERLAYS)] if "underlay" in texts else None,
+        direct_routing=_parse_boolean("direct-routing", texts.get("direct-routing", "false")),
+        fallback=_parse_choice("fallback", texts["fallback"], ("vxlan",)) if "fallback" in texts else None,
     )
 
 
@@ -67,6 +90,12 @@ def _parse_boolean(name: str, text: str) -> bool:
     if text.lower() not in _BOOLEANS:
         raise InvalidRequest(f"invalid value for option {name}: {text!r}", hint="true or false")
     return _BOOLEANS[text.lower()]
+
+
+def _parse_choice(name: str, text: str, choices: Iterable[str]) -> str:
+    if text not in choices:
+        raise InvalidRequest(f"invalid value for option {name}: {text!r}", hint=" or ".join(choices))
+    return text
 
 
 def parse_subnets(request: NewNetwork, scope: Scope) -> tuple[Subnet, ...]:

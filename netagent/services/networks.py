@@ -148,6 +148,9 @@ class NetworkService:
                 mtu=options.mtu,
                 icc=options.icc,
                 masquerade=options.masquerade,
+                underlay=options.underlay or self._underlay_version(),
+                direct_routing=options.direct_routing,
+                fallback=options.fallback,
                 options=MappingProxyType(dict(request.options)),
                 labels=MappingProxyType(dict(request.labels)),
                 created=self._context.now(),
@@ -156,6 +159,11 @@ class NetworkService:
                 self._context.events.publish("network", "create", network.id, name=name, driver=driver.name)
                 return network
         raise Unavailable(f"network {name} could not be created: others change networks all the time", hint="try again")
+
+    def _underlay_version(self) -> int:
+        """Return the IP version of the address that this host calls its own among hosts."""
+        underlay = self._context.host.underlay
+        return underlay[0].version if underlay else 4
 
     def _refuse_taken(self, name: str) -> None:
         if any(network.name == name for network in self._context.snapshot().networks.values()):
@@ -343,6 +351,9 @@ def _changed(network: Network, change: NetworkChange) -> Network:
         mtu=parsed.mtu,
         icc=parsed.icc,
         masquerade=parsed.masquerade,
+        underlay=parsed.underlay or network.underlay,
+        direct_routing=parsed.direct_routing,
+        fallback=parsed.fallback,
         options=MappingProxyType(options),
         labels=MappingProxyType({**kept, **change.labels}),
     )

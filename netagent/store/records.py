@@ -8,7 +8,7 @@ type, a wrong size or an address out of place refuses the record with ``InvalidR
 from collections.abc import Callable
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -75,6 +75,9 @@ class NetworkRecord(Header, kw_only=True):
     mtu: Mtu | None = None
     icc: bool = True
     masquerade: bool = True
+    underlay: Literal[4, 6] = 4
+    direct_routing: bool = False
+    fallback: Literal["vxlan"] | None = None
     options: dict[Text, Text] = {}
     labels: dict[Text, Text] = {}
     created: Text = ""
@@ -89,6 +92,7 @@ class HostRecord(Header, kw_only=True):
     underlay: Annotated[list[Text], msgspec.Meta(max_length=8)]
     mtu: UnderlayMtu
     interface: Text = ""
+    on_link: Annotated[list[Text], msgspec.Meta(max_length=64)] = []
 
 
 class BlockRecord(Header, kw_only=True):
@@ -196,6 +200,9 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         mtu=network.mtu,
         icc=network.icc,
         masquerade=network.masquerade,
+        underlay=6 if network.underlay == 6 else 4,
+        direct_routing=network.direct_routing,
+        fallback="vxlan" if network.fallback else None,
         options=dict(network.options),
         labels=dict(network.labels),
         created=network.created,
@@ -221,6 +228,9 @@ def decode_network(value: bytes) -> Network:
             mtu=record.mtu,
             icc=record.icc,
             masquerade=record.masquerade,
+            underlay=record.underlay,
+            direct_routing=record.direct_routing,
+            fallback=record.fallback,
             options=MappingProxyType(record.options),
             labels=MappingProxyType(record.labels),
             created=record.created,
@@ -264,6 +274,7 @@ def encode_host(host: Host, old: bytes | None = None) -> bytes:
         underlay=[str(address) for address in host.underlay],
         mtu=host.mtu,
         interface=host.interface,
+        on_link=[str(prefix) for prefix in host.on_link],
     )
     return updated(old, record)
 
@@ -278,6 +289,7 @@ def decode_host(value: bytes) -> Host:
             underlay=tuple(parse_address(text) for text in record.underlay),
             mtu=record.mtu,
             interface=record.interface,
+            on_link=tuple(parse_prefix(text) for text in record.on_link),
         )
 
     host: Host = _read(value, HostRecord, convert)

@@ -21,6 +21,7 @@ def a_host(number: int, *, mtu: int = 1500) -> Host:
         underlay=(parse_address(f"198.18.0.{number}"),),
         mtu=mtu,
         interface="eth0",
+        on_link=(parse_prefix("198.18.0.0/24"),),
     )
 
 

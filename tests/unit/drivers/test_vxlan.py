@@ -55,11 +55,6 @@ def test_the_device_carries_number_underlay_mtu_and_owner() -> None:
     assert link.mac == vtep_mac(H1, 4097)
 
 
-def test_the_own_address_is_no_connected_range() -> None:
-    (address,) = VxlanDriver().render(an_overlay(), LOCAL, []).addresses
-    assert str(address) == f"192.168.1.0/32 dev {TUNNEL}"
-
-
 def test_vtep_macs_differ_by_host_and_network_and_last() -> None:
     assert len({vtep_mac(host, vni) for host in (H1, H2, H3) for vni in (1, 2)}) == 6
     assert vtep_mac(H1, 4097) == vtep_mac(H1, 4097)
@@ -78,21 +73,23 @@ def test_a_peer_without_an_address_of_its_own_is_not_routed_to() -> None:
 
 
 def test_the_overhead_is_that_of_the_underlays_family() -> None:
-    assert VxlanDriver().overhead(a_host(1)) == 50
-    assert VxlanDriver().overhead(replace(a_host(1), underlay=(SIX,))) == 70
+    assert VxlanDriver().overhead(an_overlay()) == 50
+    assert VxlanDriver().overhead(replace(an_overlay(), underlay=6)) == 70
 
 
 def test_impossible_input_is_our_bug() -> None:
     with pytest.raises(Bug, match="has no VNI"):
         VxlanDriver().render(replace(an_overlay(), vni=None), LOCAL, [])
-    with pytest.raises(Bug, match="host h1 has no underlay address"):
-        VxlanDriver().overhead(replace(a_host(1), underlay=()))
+
+
+def test_a_host_without_an_underlay_address_of_the_networks_family_has_no_device() -> None:
+    assert VxlanDriver().render(replace(an_overlay(), underlay=6), LOCAL, [peer(2)]) == State()
 
 
 def test_drivers_are_found_by_name_and_others_refused_in_dockers_words() -> None:
     assert driver_named("vxlan").scope is Scope.GLOBAL
     bridge = driver_named("bridge")
-    assert (bridge.scope, bridge.needs_number, bridge.overhead(a_host(1)), bridge.device(an_overlay())) == (
+    assert (bridge.scope, bridge.needs_number, bridge.overhead(an_overlay()), bridge.device(an_overlay())) == (
         Scope.LOCAL,
         False,
         0,
@@ -100,4 +97,4 @@ def test_drivers_are_found_by_name_and_others_refused_in_dockers_words() -> None
     )
     with pytest.raises(InvalidRequest, match='plugin "overlay" not found') as caught:
         driver_named("overlay")
-    assert caught.value.hint == "drivers are bridge, vxlan"
+    assert caught.value.hint == "drivers are bridge, vxlan, route"

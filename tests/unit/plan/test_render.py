@@ -47,7 +47,7 @@ def test_an_overlay_network_on_one_of_two_hosts() -> None:
         f"sysctl net.ipv6.conf.{BRIDGE}.accept_ra = 0",
         f"sysctl net.ipv6.conf.{BRIDGE}.disable_ipv6 = 1",
         f"address add 192.168.0.1/16 dev {BRIDGE}",
-        f"address add 192.168.1.0/32 dev {TUNNEL}",
+        f"address add 192.168.1.0/32 dev {BRIDGE}",
         f"neighbour replace 192.168.2.0 lladdr {peer} dev {TUNNEL}",
         f"fdb replace {peer} dst 198.18.0.2 dev {TUNNEL}",
         f"route replace 192.168.2.0/24 via 192.168.2.0 dev {TUNNEL} src 192.168.1.0 onlink",

@@ -1,0 +1,44 @@
+"""Sources of other hosts' containers where no device of the network's own tells them apart.
+
+Packets on plain routes come in by the underlay's interface, whatever network they belong to. So the firewall knows
+their sources instead: ``remote`` pairs every prefix that lies behind a peer with the network's interfaces, ``routed``
+holds the same prefixes alone, and ``ways`` the interfaces by which such packets may come in. A packet of a peer's
+container is taken if it comes by one of the ways and goes to the bridge that its source belongs to.
+"""
+
+from collections.abc import Iterable
+
+from netagent.model.address import Prefix
+from netagent.plan.desired import ElementSet
+
+SETS = (
+    ElementSet(name="ways", key="ifname"),
+    ElementSet(name="routed4", key="ipv4_addr", flags=("interval",)),
+    ElementSet(name="routed6", key="ipv6_addr", flags=("interval",)),
+    ElementSet(name="remote4", key="ipv4_addr . ifname", flags=("interval",)),
+    ElementSet(name="remote6", key="ipv6_addr . ifname", flags=("interval",)),
+)
+
+STRANGERS = (
+    # A source that a peer's container has, from where no peer is.
+    "ip saddr @routed4 iifname != @ways counter drop",
+    "ip6 saddr @routed6 iifname != @ways counter drop",
+)
+"""Rules for every hook that packets from other machines pass."""
+
+
+def elements(prefixes: Iterable[Prefix], interfaces: Iterable[str], ways: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Return the elements of one network: what lies behind its peers, its own interfaces, and where they come in."""
+    texts: dict[int, set[str]] = {4: set(), 6: set()}
+    for prefix in prefixes:
+        is_single = prefix.prefixlen == prefix.max_prefixlen
+        texts[prefix.version].add(str(prefix.network_address if is_single else prefix))
+    named = tuple(interfaces)
+    return {
+        "ways": frozenset(ways),
+        **{f"routed{version}": frozenset(group) for version, group in texts.items()},
+        **{
+            f"remote{version}": frozenset(f"{text} . {name}" for text in group for name in named)
+            for version, group in texts.items()
+        },
+    }
