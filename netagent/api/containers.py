@@ -4,7 +4,13 @@
 
 from collections.abc import Callable
 
-from netagent.api.convert import decode_attachment, decode_new_container, encode_container, encode_port
+from netagent.api.convert import (
+    decode_attachment,
+    decode_limit_change,
+    decode_new_container,
+    encode_container,
+    encode_port,
+)
 from netagent.api.shield import Shield
 from netagent.errors import InvalidRequest
 from netagent.model.container import Container
@@ -12,6 +18,7 @@ from netagent.model.ids import ContainerId
 from netagent.runtime.layout import Layout
 from netagent.services.attachments import AttachmentService
 from netagent.services.containers import ContainerService
+from netagent.services.limits import LimitService
 from netagent.services.publishing import PublishingService
 from netagent.services.requests import ContainerView
 from netagent.v1 import containers_pb2, containers_pb2_grpc
@@ -29,12 +36,14 @@ class ContainersServicer(containers_pb2_grpc.ContainersServicer):
         containers: ContainerService,
         attachments: AttachmentService,
         publishing: PublishingService,
+        limits: LimitService,
         shield: Shield,
         layout: Callable[[ContainerId], Layout],
     ) -> None:
         self._containers = containers
         self._attachments = attachments
         self._publishing = publishing
+        self._limits = limits
         self._shield = shield
         self._layout = layout
 
@@ -124,6 +133,13 @@ class ContainersServicer(containers_pb2_grpc.ContainersServicer):
         """Take published ports back."""
         await self._shield.finish(self._publishing.unpublish(request.name, tuple(request.publish)))
         return containers_pb2.UnpublishResponse()
+
+    async def Update(
+        self, request: containers_pb2.UpdateContainerRequest, context: object
+    ) -> containers_pb2.UpdateContainerResponse:
+        """Change a container's limits."""
+        await self._shield.finish(self._limits.update(decode_limit_change(request)))
+        return containers_pb2.UpdateContainerResponse()
 
     def _encode(self, view: ContainerView) -> containers_pb2.Container:
         return encode_container(view, directory=self._directory(view.container.id))

@@ -15,6 +15,7 @@ from netagent.services.requests import (
     Connection,
     ContainerView,
     HostView,
+    LimitChange,
     NetworkChange,
     NetworkView,
     NewConnection,
@@ -78,6 +79,8 @@ def decode_connection(message: containers_pb2.Connection) -> Connection:
         publish=tuple(message.publish),
         expose=tuple(message.expose),
         publish_all=message.publish_all,
+        rate_in=message.rate_in,
+        rate_out=message.rate_out,
     )
 
 
@@ -89,6 +92,18 @@ def decode_new_connection(message: networks_pb2.ConnectContainerRequest) -> NewC
         addresses=tuple(message.addresses),
         mac=message.mac,
         aliases=tuple(message.aliases),
+        rate_in=message.rate_in,
+        rate_out=message.rate_out,
+    )
+
+
+def decode_limit_change(message: containers_pb2.UpdateContainerRequest) -> LimitChange:
+    """Return what is to be changed of a container's limits."""
+    return LimitChange(
+        container=message.name,
+        network=message.network,
+        rate_in=message.rate_in if message.HasField("rate_in") else None,
+        rate_out=message.rate_out if message.HasField("rate_out") else None,
     )
 
 
@@ -212,6 +227,8 @@ def encode_endpoint(endpoint: Endpoint, network: Network | None) -> containers_p
         ports=[encode_port(mapping) for mapping in endpoint.ports],
         aliases=endpoint.aliases,
         state=endpoint.state,
+        rate_in=endpoint.rate_in.bits if endpoint.rate_in else 0,
+        rate_out=endpoint.rate_out.bits if endpoint.rate_out else 0,
     )
 
 

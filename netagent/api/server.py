@@ -67,7 +67,12 @@ async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiS
     add_AgentServicer_to_server(AgentServicer(services.info), server)
     add_ContainersServicer_to_server(
         ContainersServicer(
-            services.containers, services.attachments, services.publishing, shield, Runtime(run_dir).layout
+            services.containers,
+            services.attachments,
+            services.publishing,
+            services.limits,
+            shield,
+            Runtime(run_dir).layout,
         ),
         server,
     )

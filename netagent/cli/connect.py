@@ -11,15 +11,30 @@ from netagent.v1.networks_pb2 import ConnectContainerRequest, DisconnectContaine
 @click.option("--ip", "--ip6", "addresses", multiple=True, metavar="IP", help="Fixed address, one per family.")
 @click.option("--mac-address", default="", metavar="MAC", help="MAC address.")
 @click.option("--alias", "--network-alias", "aliases", multiple=True, help="Further name in the network.")
+@click.option("--rate-in", default="", metavar="RATE", help="Limit of what it receives there, e.g. 10mbit.")
+@click.option("--rate-out", default="", metavar="RATE", help="Limit of what it sends there, e.g. 10mbit.")
 @click.argument("network")
 @click.argument("container")
 @click.pass_obj
 def connect(
-    client: Client, addresses: tuple[str, ...], mac_address: str, aliases: tuple[str, ...], network: str, container: str
+    client: Client,
+    addresses: tuple[str, ...],
+    mac_address: str,
+    aliases: tuple[str, ...],
+    rate_in: str,
+    rate_out: str,
+    network: str,
+    container: str,
 ) -> None:
     """Add a container to a network, also one that is running."""
     request = ConnectContainerRequest(
-        network=network, container=container, addresses=addresses, mac=mac_address, aliases=aliases
+        network=network,
+        container=container,
+        addresses=addresses,
+        mac=mac_address,
+        aliases=aliases,
+        rate_in=rate_in,
+        rate_out=rate_out,
     )
     client.call(client.networks.Connect, request)
 

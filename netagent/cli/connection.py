@@ -8,6 +8,11 @@ import click
 
 from netagent.v1.containers_pb2 import Connection
 
+_LIMITS = (
+    click.option("--rate-in", default="", metavar="RATE", help="Limit of what it receives per network, e.g. 10mbit."),
+    click.option("--rate-out", default="", metavar="RATE", help="Limit of what it sends per network, e.g. 10mbit."),
+)
+
 _OPTIONS = (
     click.option(
         "--network",
@@ -31,6 +36,7 @@ _OPTIONS = (
     ),
     click.option("-P", "--publish-all", is_flag=True, help="Publish all exposed ports on free ports of the host."),
     click.option("--expose", multiple=True, metavar="PORT[-END][/PROTO]", help="Port that the container serves."),
+    *_LIMITS,
 )
 
 
@@ -47,6 +53,8 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         publish: tuple[str, ...],
         publish_all: bool,
         expose: tuple[str, ...],
+        rate_in: str,
+        rate_out: str,
         **others: Any,
     ) -> Any:
         connection = Connection(
@@ -57,6 +65,8 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             publish=publish,
             publish_all=publish_all,
             expose=expose,
+            rate_in=rate_in,
+            rate_out=rate_out,
         )
         return command(*args, connection=connection, **others)
 

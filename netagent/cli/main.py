@@ -36,6 +36,7 @@ _COMMANDS = {
     "start": ("netagent.cli.start", "start", "Start stopped containers."),
     "stop": ("netagent.cli.container", "stop", "Stop running containers."),
     "unpublish": ("netagent.cli.publish", "unpublish", "Take published ports back."),
+    "update": ("netagent.cli.update", "update", "Change the limits of containers."),
 }
 """Name -> module, attribute, one line of help. With the help here, ``--help`` need not import them all."""
 

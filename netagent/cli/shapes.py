@@ -152,6 +152,8 @@ def _endpoint(endpoint: "Endpoint") -> Json:
         "EndpointID": endpoint.id,
         "Interface": endpoint.interface,
         "MacAddress": endpoint.mac,
+        "RateIn": endpoint.rate_in,
+        "RateOut": endpoint.rate_out,
         **_addressing(endpoint.addresses, endpoint.gateways),
     }
 

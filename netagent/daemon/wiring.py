@@ -24,6 +24,7 @@ from netagent.services.endpoints import EndpointService
 from netagent.services.events import EventBus
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
+from netagent.services.limits import LimitService
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.publisher import Publisher
@@ -91,6 +92,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         attachments=attachments,
         connections=ConnectionService(context, networks, endpoints, containers, attachments),
         publishing=PublishingService(context, endpoints, ports, containers, attachments),
+        limits=LimitService(context, endpoints, containers, attachments),
         hosts=HostService(context),
         events=events,
         info=InfoService(context, store=config.store or "embedded", run_dir=str(run_dir)),

@@ -8,7 +8,7 @@ from typing import Any
 
 from netagent import failpoint
 from netagent.errors import NetagentError, NotFound
-from netagent.kernel import conntrack, links, nftables, reaper, routes
+from netagent.kernel import conntrack, limits, links, nftables, reaper, routes
 from netagent.kernel.advertisements import FORWARDING6, keep_learnt_routes
 from netagent.kernel.netns import Namespace
 from netagent.kernel.rtnl import Rtnl
@@ -28,7 +28,9 @@ from netagent.plan.operation import (
     DeleteFdb,
     DeleteLink,
     DeleteNeighbour,
+    DeleteRedirect,
     DeleteRoute,
+    DeleteShaper,
     FlushAddress,
     FlushPort,
     Operation,
@@ -36,6 +38,8 @@ from netagent.plan.operation import (
     Plan,
     ReplaceRuleset,
     SetLink,
+    SetRedirect,
+    SetShaper,
     SetSysctl,
 )
 
@@ -184,6 +188,10 @@ _HANDLERS: dict[type[Operation], Callable[[_Pass, Any], None]] = {
     AddRoute: _add_inside(routes.add_routes),
     DeleteRoute: _delete_inside(routes.delete_routes),
     SetSysctl: _set_sysctls,
+    SetShaper: lambda work, batch: limits.set_shapers(work.place.rtnl, batch),
+    DeleteShaper: lambda work, batch: limits.delete_shapers(work.place.rtnl, batch),
+    SetRedirect: lambda work, batch: limits.set_redirects(work.place.rtnl, batch),
+    DeleteRedirect: lambda work, batch: limits.delete_redirects(work.place.rtnl, batch),
     FlushPort: lambda work, batch: work.place.flusher.flush(batch),
     FlushAddress: lambda work, batch: work.place.flusher.flush(batch),
 }

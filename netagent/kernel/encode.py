@@ -73,7 +73,7 @@ from netagent.kernel.uapi import (
     VETH_INFO_PEER,
 )
 from netagent.model.address import Address, Mac
-from netagent.plan.desired import Bridge, FdbEntry, InterfaceAddress, Link, Neighbour, Route, Veth, Vxlan
+from netagent.plan.desired import Bridge, FdbEntry, Ifb, InterfaceAddress, Link, Neighbour, Route, Veth, Vxlan
 
 GROUP_MAKING: Final = 0x6E6D
 """The link group in which a link of ours is born. IFLA_IFALIAS is not read on creation (rtnl_create_link,
@@ -140,6 +140,8 @@ def _link_info(link: Link, sandbox_fd: int) -> bytes:
             name, data = "vxlan", _vxlan_data(kind)
         case Veth() as kind:
             name, data = "veth", _veth_data(kind, link.mtu, sandbox_fd)
+        case Ifb():
+            name, data = "ifb", b""
         case _:
             assert_never(link.kind)
     return encode_nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, name), encode_nested(IFLA_INFO_DATA, data))

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 
 from netagent.kernel.decode import decode_address, decode_link, decode_neighbour, decode_route
+from netagent.kernel.limits import is_about
 from netagent.kernel.netlink import Message, NetlinkSocket, decode_attributes
 from netagent.kernel.nftables import ADMIN_TABLE, TABLE
 from netagent.kernel.rtnl import Rtnl
@@ -27,14 +28,19 @@ from netagent.kernel.uapi import (
     RTM_DELADDR,
     RTM_DELLINK,
     RTM_DELNEIGH,
+    RTM_DELQDISC,
     RTM_DELROUTE,
+    RTM_DELTFILTER,
     RTM_NEWLINK,
+    RTM_NEWQDISC,
+    RTM_NEWTFILTER,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV6_ROUTE,
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
+    RTNLGRP_TC,
 )
 from netagent.plan.desired import ROUTE_PROTOCOL
 
@@ -43,11 +49,13 @@ _log = logging.getLogger("netagent.kernel")
 _GROUPS = (
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
+    RTNLGRP_TC,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_ROUTE,
 )
+_TRAFFIC_CONTROL = frozenset({RTM_NEWQDISC, RTM_DELQDISC, RTM_NEWTFILTER, RTM_DELTFILTER})
 _NFGENMSG_BYTES = 4
 
 
@@ -100,6 +108,8 @@ class Watch:
         if message.kind == RTM_DELROUTE:
             route = decode_route(message.body)
             return route is not None and route.protocol == ROUTE_PROTOCOL and route.index not in self._dying
+        if message.kind in _TRAFFIC_CONTROL:
+            return is_about(message.body) in self._ours
         if message.kind == RTM_DELNEIGH:
             # On a tunnel device every entry is ours, but for those that the kernel makes for multicast (NUD_NOARP).
             entry = decode_neighbour(message.body)

@@ -21,8 +21,10 @@ from netagent.plan.desired import (
     InterfaceAddress,
     Link,
     Neighbour,
+    Redirect,
     Route,
     Ruleset,
+    Shaper,
     State,
     SysctlName,
     Veth,
@@ -40,13 +42,17 @@ from netagent.plan.operation import (
     DeleteFdb,
     DeleteLink,
     DeleteNeighbour,
+    DeleteRedirect,
     DeleteRoute,
+    DeleteShaper,
     FlushAddress,
     FlushPort,
     Operation,
     Plan,
     ReplaceRuleset,
     SetLink,
+    SetRedirect,
+    SetShaper,
     SetSysctl,
 )
 
@@ -69,6 +75,8 @@ class FakeKernel:
         self.routes: dict[tuple[str, str], Route] = {}
         self.neighbours: dict[tuple[str, str], Neighbour] = {}
         self.fdb: dict[tuple[str, str], FdbEntry] = {}
+        self.shapers: dict[str, Shaper] = {}
+        self.redirects: dict[str, Redirect] = {}
         self.sysctls: dict[SysctlName, str] = {}
         self.ruleset: Ruleset | None = None
         self.admin: tuple[Chain, ...] = ()
@@ -113,6 +121,8 @@ class FakeKernel:
             routes=frozenset(r for r in self.routes.values() if r.where == HOST or r in desired.routes),
             neighbours=frozenset(self.neighbours.values()),
             fdb=frozenset(self.fdb.values()),
+            shapers=frozenset(self.shapers.values()),
+            redirects=frozenset(self.redirects.values()),
             sysctls=MappingProxyType({name: self.sysctls[name] for name in desired.sysctls if name in self.sysctls}),
             ruleset=self.ruleset,
             admin=self.admin,
@@ -133,6 +143,8 @@ class FakeKernel:
             links=MappingProxyType({name: link for name, link in whole.links.items() if name in desired.links}),
             addresses=whole.addresses & desired.addresses,
             routes=whole.routes & desired.routes,
+            shapers=frozenset(s for s in whole.shapers if s.device in desired.links),
+            redirects=frozenset(r for r in whole.redirects if r.device in desired.links),
             sysctls=whole.sysctls,
             ruleset=ruleset,
             broken=MappingProxyType({name: why for name, why in whole.broken.items() if name in desired.links}),
@@ -209,6 +221,17 @@ class FakeKernel:
             case DeleteFdb(fdb):
                 if self.fdb.get((fdb.device, fdb.mac)) == fdb:
                     del self.fdb[fdb.device, fdb.mac]
+            case SetShaper(shaper):
+                self._need(operation, shaper.device)
+                self.shapers[shaper.device] = shaper
+            case DeleteShaper(shaper):
+                self.shapers.pop(shaper.device, None)
+            case SetRedirect(redirect):
+                self._need(operation, redirect.device)
+                self._need(operation, redirect.through)
+                self.redirects[redirect.device] = redirect
+            case DeleteRedirect(redirect):
+                self.redirects.pop(redirect.device, None)
             case FlushPort() | FlushAddress():
                 pass  # No packets, so no connections.
             case AddAdminChains(chains):
@@ -247,6 +270,8 @@ class FakeKernel:
         self.routes = {key: r for key, r in self.routes.items() if (r.where, r.device) not in ends}
         self.neighbours = {key: n for key, n in self.neighbours.items() if n.device != name}
         self.fdb = {key: e for key, e in self.fdb.items() if e.device != name}
+        self.shapers.pop(name, None)
+        self.redirects = {k: r for k, r in self.redirects.items() if name not in (r.device, r.through)}
         self.sysctls = {key: value for key, value in self.sysctls.items() if name not in key}
 
     def _set_sysctl(self, name: SysctlName, value: str) -> None:

@@ -72,9 +72,9 @@ def set_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[SetLink]) -
 def delete_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[DeleteLink]) -> bool:
     """Delete links of ours; absent ones are no error and others' are left alone.
 
-    Bridges and tunnels are deleted at once. Deleting a veth pair takes 16 to 20 ms (RCU), so it is only made useless
-    here: its container's end down and renamed, its host's end down, out of the bridge and renamed. The group, which
-    each link enters first, tells the reaper what to delete, and everybody that what happens to the link is meant.
+    Bridges and tunnels are deleted at once. Deleting a veth pair or an ifb takes 16 to 20 ms (RCU), so it is only made
+    useless here: its container's end down and renamed, its host's end down, out of the bridge and renamed. The group,
+    which each link enters first, tells the reaper what to delete, and everybody that what happens to the link is meant.
     Return whether there is work for the reaper.
     """
     requests: list[Request] = []
@@ -88,7 +88,7 @@ def delete_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[DeleteLi
             _log.warning("%s: not done, the interface is not netagent's", operation)
             continue
         steps = [encode.doom(record.index, operation.link.alias), encode.set_up(record.index, up=False)]
-        if record.kind == "veth":
+        if record.kind in ("veth", "ifb"):
             _disable_inside(host, sandboxes, operation.link, record)
             steps.append(encode.retire(record.index, _retired_name(record.index)))
             is_for_reaper = True

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from netagent.errors import InvalidRequest, NotFound
 from netagent.kernel.apply import Workplace
 from netagent.kernel.decode import LinkRecord
+from netagent.kernel.limits import observe_limits
 from netagent.kernel.nftables import element_key, has_admin_table, list_elements, observe_ruleset
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import Sandboxes
@@ -23,6 +24,7 @@ from netagent.plan.desired import (
     ROUTE_PROTOCOL,
     Bridge,
     FdbEntry,
+    Ifb,
     InterfaceAddress,
     Kind,
     Link,
@@ -35,7 +37,7 @@ from netagent.plan.desired import (
 )
 
 _UNKNOWN_VETH = Veth(sandbox="", interface="", peer_mac=Mac("00:00:00:00:00:00"))
-_KINDS = frozenset({"bridge", "vxlan", "veth"})
+_KINDS = frozenset({"bridge", "vxlan", "veth", "ifb"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +55,15 @@ def observe(place: Workplace, desired: State) -> State:
     ours = [record for record in records if record.is_ours and not record.is_dying]
     own_indices = {record.index for record in ours}
     tables = _read_tables(place.rtnl, names, HOST, desired)
+    shapers, redirects = observe_limits(place.rtnl, ours, desired.shapers)
     tunnels = [record for record in ours if record.kind == "vxlan"]
     state = State(
         addresses=frozenset().union(*(group for index, group in tables.addresses.items() if index in own_indices)),
         routes=frozenset().union(*tables.routes.values()),
         neighbours=frozenset(entry for record in tunnels for entry in _neighbours(place.rtnl, record)),
         fdb=frozenset(entry for record in tunnels for entry in _fdb(place.rtnl, record)),
+        shapers=shapers,
+        redirects=redirects,
         sysctls=_sysctls(desired),
         ruleset=observe_ruleset(place.nft, desired.ruleset),
         admin=desired.admin if desired.admin and has_admin_table(place.nft) else (),
@@ -79,8 +84,15 @@ def observe_endpoint(place: Workplace, desired: State) -> State:
         master = place.rtnl.link_at(record.master) if record.master else None
         if master is not None:
             names[master.index] = master.name
+    # All queues of the host are listed at once, so only where there should be one.
+    limited = ours if desired.shapers else ()
+    shapers, redirects = observe_limits(place.rtnl, limited, desired.shapers)
     state = State(
-        routes=_host_routes(place.rtnl, desired), sysctls=_sysctls(desired), ruleset=_elements(place, desired)
+        routes=_host_routes(place.rtnl, desired),
+        shapers=shapers,
+        redirects=redirects,
+        sysctls=_sysctls(desired),
+        ruleset=_elements(place, desired),
     )
     return _with_links(place, state, ours, names, desired)
 
@@ -116,7 +128,7 @@ def _with_links(
 
 
 def _observed_link(record: LinkRecord, wanted: Link | None, names: Mapping[int, str]) -> Link:
-    is_open = record.kind == "veth" if wanted is None else wanted.mac is None
+    is_open = record.kind in ("veth", "ifb") if wanted is None else wanted.mac is None
     return Link(
         name=record.name,
         kind=_kind(record, wanted),
@@ -131,6 +143,8 @@ def _observed_link(record: LinkRecord, wanted: Link | None, names: Mapping[int, 
 def _kind(record: LinkRecord, wanted: Link | None) -> Kind:
     if record.kind == "bridge":
         return Bridge()
+    if record.kind == "ifb":
+        return Ifb()
     if record.vxlan is not None:
         return record.vxlan
     if wanted is None or not isinstance(wanted.kind, Veth):

@@ -109,6 +109,10 @@ class Rtnl:
         messages = self._socket.dump(encode.get_neighbours(index, bridge=bridge))
         return [decode_neighbour(m.body) for m in messages if m.kind == RTM_NEWNEIGH]
 
+    def dump(self, request: Request, kind: int) -> list[memoryview]:
+        """Return the bodies of all messages of one ``kind`` in the answer to a dump."""
+        return [message.body for message in self._socket.dump(request) if message.kind == kind]
+
     def _get_link(self, request: Request) -> LinkRecord | None:
         try:
             return decode_link(self._socket.get(request))

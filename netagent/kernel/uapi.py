@@ -39,6 +39,12 @@ RTM_GETROUTE: Final = 26
 RTM_NEWNEIGH: Final = 28
 RTM_DELNEIGH: Final = 29
 RTM_GETNEIGH: Final = 30
+RTM_NEWQDISC: Final = 36
+RTM_DELQDISC: Final = 37
+RTM_GETQDISC: Final = 38
+RTM_NEWTFILTER: Final = 44
+RTM_DELTFILTER: Final = 45
+RTM_GETTFILTER: Final = 46
 RTM_GETNSID: Final = 90
 RTEXT_FILTER_SKIP_STATS: Final = 1 << 3
 RT_TABLE_MAIN: Final = 254
@@ -55,6 +61,7 @@ RTA_PREFSRC: Final = 7
 RTA_TABLE: Final = 15
 RTNLGRP_LINK: Final = 1
 RTNLGRP_NEIGH: Final = 3
+RTNLGRP_TC: Final = 4
 RTNLGRP_IPV4_IFADDR: Final = 5
 RTNLGRP_IPV4_ROUTE: Final = 7
 RTNLGRP_IPV6_IFADDR: Final = 9
@@ -91,6 +98,24 @@ IFLA_VXLAN_LOCAL6: Final = 17
 VETH_INFO_PEER: Final = 1
 NETNSA_NSID: Final = 1
 NETNSA_FD: Final = 3
+
+# linux/rtnetlink.h, linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h
+TCA_KIND: Final = 1
+TCA_OPTIONS: Final = 2
+TC_H_ROOT: Final = 0xFFFFFFFF
+TC_H_INGRESS: Final = 0xFFFFFFF1
+TC_LINKLAYER_ETHERNET: Final = 1
+TCA_TBF_PARMS: Final = 1
+TCA_TBF_RATE64: Final = 4
+TCA_TBF_BURST: Final = 6
+TCA_U32_SEL: Final = 5
+TCA_U32_ACT: Final = 7
+TC_U32_TERMINAL: Final = 1
+TC_ACT_STOLEN: Final = 4
+TCA_ACT_KIND: Final = 1
+TCA_ACT_OPTIONS: Final = 2
+TCA_MIRRED_PARMS: Final = 2
+TCA_EGRESS_REDIR: Final = 1
 
 # linux/if_addr.h, linux/neighbour.h
 IFA_ADDRESS: Final = 1

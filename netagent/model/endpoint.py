@@ -6,6 +6,7 @@ from enum import StrEnum
 from netagent.model.address import Address, Mac
 from netagent.model.ids import ContainerId, EndpointId, NetworkId
 from netagent.model.port import PortMapping
+from netagent.model.rate import Rate
 
 
 class EndpointState(StrEnum):
@@ -34,7 +35,7 @@ class Endpoint:
     """One attachment, complete enough to be made again from nothing.
 
     ``sandbox`` is the path of the network namespace; ``sandbox_inode`` tells a namespace from a later one at the same
-    path (0 while unknown).
+    path (0 while unknown). ``rate_in`` limits what goes to the container, ``rate_out`` what comes from it.
     """
 
     id: EndpointId
@@ -49,6 +50,8 @@ class Endpoint:
     ports: tuple[PortMapping, ...] = ()
     aliases: tuple[str, ...] = ()
     default_route: bool = True
+    rate_in: Rate | None = None
+    rate_out: Rate | None = None
     state: EndpointState = EndpointState.ATTACHING
 
     def address_of(self, version: int) -> Address | None:

@@ -55,7 +55,12 @@ class Veth:
     isolated: bool = False
 
 
-Kind: TypeAlias = Bridge | Vxlan | Veth
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ifb:
+    """A device (drivers/net/ifb.c) that gives back what it is given, so that what arrives can be queued."""
+
+
+Kind: TypeAlias = Bridge | Vxlan | Veth | Ifb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +132,34 @@ class FdbEntry:
 
     def __str__(self) -> str:
         return f"{self.mac} dst {self.destination} dev {self.device}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shaper:
+    """A token bucket (tbf) for all that leaves ``device``.
+
+    ``rate`` in bytes a second; ``burst``, what passes at once, and ``queue``, what waits before more is dropped, in
+    bytes.
+    """
+
+    device: str
+    rate: int
+    burst: int
+    queue: int
+
+    def __str__(self) -> str:
+        return f"tbf rate {self.rate * 8}bit burst {self.burst} limit {self.queue} dev {self.device}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redirect:
+    """All that arrives at ``device`` is led ``through`` another one and then goes on as if it had not been."""
+
+    device: str
+    through: str
+
+    def __str__(self) -> str:
+        return f"dev {self.device} through {self.through}"
 
 
 SysctlName: TypeAlias = tuple[str, ...]
@@ -213,6 +246,8 @@ class State:
     routes: frozenset[Route] = frozenset()
     neighbours: frozenset[Neighbour] = frozenset()
     fdb: frozenset[FdbEntry] = frozenset()
+    shapers: frozenset[Shaper] = frozenset()
+    redirects: frozenset[Redirect] = frozenset()
     sysctls: Mapping[SysctlName, str] = field(default_factory=lambda: MappingProxyType({}))
     ruleset: Ruleset | None = None
     """In an observation: what the kernel's table holds, None if there is no such table."""

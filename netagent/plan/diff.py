@@ -25,13 +25,17 @@ from netagent.plan.operation import (
     DeleteFdb,
     DeleteLink,
     DeleteNeighbour,
+    DeleteRedirect,
     DeleteRoute,
+    DeleteShaper,
     FlushAddress,
     FlushPort,
     Operation,
     Plan,
     ReplaceRuleset,
     SetLink,
+    SetRedirect,
+    SetShaper,
     SetSysctl,
 )
 
@@ -53,6 +57,7 @@ def diff(desired: State, observed: State, *, prune: bool = True) -> Plan:
     operations.extend(_links(desired, observed, rebuilt, prune))
     operations.extend(_addresses(desired, observed, rebuilt, prune))
     operations.extend(_tables(desired, observed, rebuilt, prune))
+    operations.extend(_limits(desired, observed, rebuilt, prune))
     operations.extend(
         SetSysctl(name, value)
         for name, value in desired.sysctls.items()
@@ -123,6 +128,21 @@ def _tables(desired: State, observed: State, rebuilt: frozenset[str], prune: boo
         for r in _sorted(routes - desired.routes)
         if r.where == HOST and r.device not in gone and (r.where, r.destination) not in route_keys
     )
+
+
+def _limits(desired: State, observed: State, rebuilt: frozenset[str], prune: bool) -> Iterator[Operation]:
+    """Shapers and redirects; they vanish with either of their devices."""
+    shapers = {s for s in observed.shapers if s.device not in rebuilt}
+    redirects = {r for r in observed.redirects if not {r.device, r.through} & rebuilt}
+    # The queue first, then what leads to it.
+    yield from (SetShaper(s) for s in _sorted(desired.shapers - shapers))
+    yield from (SetRedirect(r) for r in _sorted(desired.redirects - redirects))
+    if not prune:
+        return
+    gone = _gone(desired, observed)
+    shaped, led = {s.device for s in desired.shapers}, {r.device for r in desired.redirects}
+    yield from (DeleteRedirect(r) for r in _sorted(redirects) if r.device not in led | gone)
+    yield from (DeleteShaper(s) for s in _sorted(shapers) if s.device not in shaped | gone)
 
 
 def _gone(desired: State, observed: State) -> frozenset[str]:

@@ -16,8 +16,10 @@ from netagent.plan.desired import (
     InterfaceAddress,
     Link,
     Neighbour,
+    Redirect,
     Route,
     Ruleset,
+    Shaper,
     SysctlName,
     Target,
     Veth,
@@ -38,18 +40,22 @@ class Phase(IntEnum):
     """Veth pairs, after the bridges that they become ports of."""
     SET_SYSCTLS = 6
     """After the links whose settings they are; before addresses, so that no packet sees the defaults."""
-    ADD_ADDRESSES = 7
-    ADD_NEIGHBOURS = 8
+    ADD_LIMITS = 7
+    """Before addresses: without one a container has sent nothing yet."""
+    ADD_ADDRESSES = 8
+    ADD_NEIGHBOURS = 9
     """Neighbour and forwarding entries before the routes that use them, or first packets are lost."""
-    ADD_ROUTES = 9
-    DELETE_ROUTES = 10
-    DELETE_NEIGHBOURS = 11
-    DELETE_ADDRESSES = 12
-    DELETE_PORTS = 13
-    DELETE_LINKS = 14
-    DELETE_ELEMENTS = 15
+    ADD_ROUTES = 10
+    DELETE_ROUTES = 11
+    DELETE_NEIGHBOURS = 12
+    DELETE_ADDRESSES = 13
+    DELETE_LIMITS = 14
+    """Before the device goes that packets are led through: they would be lost."""
+    DELETE_PORTS = 15
+    DELETE_LINKS = 16
+    DELETE_ELEMENTS = 17
     """An endpoint's rules go after its link, so that nothing passes without them."""
-    FLUSH_FLOWS = 16
+    FLUSH_FLOWS = 18
     """Last: a connection forgotten before the rules changed would be tracked again under the old ones."""
 
 
@@ -293,6 +299,62 @@ class SetSysctl(Operation):
 
     def __str__(self) -> str:
         return f"sysctl {'.'.join(self.name)} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetShaper(Operation):
+    """Let what leaves a device pass a token bucket, instead of whatever queue it has."""
+
+    shaper: Shaper
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.ADD_LIMITS
+
+    def __str__(self) -> str:
+        return f"qdisc replace {self.shaper}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteShaper(Operation):
+    """Take a token bucket of ours away."""
+
+    shaper: Shaper
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.DELETE_LIMITS
+
+    def __str__(self) -> str:
+        return f"qdisc delete {self.shaper}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetRedirect(Operation):
+    """Lead what arrives at a device through another one."""
+
+    redirect: Redirect
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.ADD_LIMITS
+
+    def __str__(self) -> str:
+        return f"filter replace {self.redirect}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRedirect(Operation):
+    """Let what arrives at a device go on at once again."""
+
+    redirect: Redirect
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.DELETE_LIMITS
+
+    def __str__(self) -> str:
+        return f"filter delete {self.redirect}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from netagent.plan.desired import (
     SysctlName,
     Veth,
 )
+from netagent.plan.limit import render_limits
 from netagent.plan.mtu import overlay_mtu
 
 _K = TypeVar("_K")
@@ -244,10 +245,13 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
             )
         )
         routes.update(_routes_inside(endpoint, network, subnet))
+    limits = render_limits(endpoint, name, link.mtu)
     return State(
-        links=MappingProxyType({name: link}),
+        links=MappingProxyType({name: link, **limits.links}),
         addresses=frozenset(addresses),
         routes=frozenset(routes),
+        shapers=limits.shapers,
+        redirects=limits.redirects,
         ruleset=Ruleset(elements=merge((publish.elements(endpoint), spoof.elements(name, endpoint)))),
     )
 
@@ -280,6 +284,8 @@ def union(parts: Iterable[State]) -> State:
         routes=frozenset().union(*(state.routes for state in states)),
         neighbours=frozenset().union(*(state.neighbours for state in states)),
         fdb=frozenset().union(*(state.fdb for state in states)),
+        shapers=frozenset().union(*(state.shapers for state in states)),
+        redirects=frozenset().union(*(state.redirects for state in states)),
         sysctls=_merged(state.sysctls for state in states),
         ruleset=Ruleset(elements=merge(state.ruleset.elements for state in states if state.ruleset)),
     )

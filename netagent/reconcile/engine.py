@@ -215,7 +215,7 @@ class Engine:
             await self._kernel.apply(diff(desired, observed))
 
     async def change(self, before: Endpoint, after: Endpoint) -> None:
-        """Take one endpoint of the kernel from ``before`` to ``after``, which differ in ports or default route.
+        """Take one endpoint of the kernel from ``before`` to ``after``, which differ in ports, limits or default route.
 
         Both are rendered, so what others changed meanwhile is left alone. On failure it is as before, or will be soon.
         """

@@ -8,6 +8,7 @@ from netagent.services.containers import ContainerService
 from netagent.services.events import EventBus
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
+from netagent.services.limits import LimitService
 from netagent.services.networks import NetworkService
 from netagent.services.publishing import PublishingService
 
@@ -21,6 +22,7 @@ class Services:
     attachments: AttachmentService
     connections: ConnectionService
     publishing: PublishingService
+    limits: LimitService
     hosts: HostService
     events: EventBus
     info: InfoService

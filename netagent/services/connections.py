@@ -65,7 +65,12 @@ class ConnectionService:
                 hint=f"netagent network disconnect {network.name} {container.name}",
             )
         connection = Connection(
-            networks=(network.name,), addresses=request.addresses, mac=request.mac, aliases=request.aliases
+            networks=(network.name,),
+            addresses=request.addresses,
+            mac=request.mac,
+            aliases=request.aliases,
+            rate_in=request.rate_in,
+            rate_out=request.rate_out,
         )
         used = {row.interface for row in rows}
         interface = next(name for number in count() if (name := f"eth{number}") not in used)

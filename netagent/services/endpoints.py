@@ -18,6 +18,7 @@ from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.ids import EndpointId, parse_name, short
 from netagent.model.network import DEFAULT_NETWORK, Network, NetworkState
 from netagent.model.port import PortMapping, parse_exposed, parse_published
+from netagent.model.rate import Rate, parse_rate
 from netagent.model.snapshot import Snapshot
 from netagent.services.blocks import BlockService
 from netagent.services.context import Context
@@ -42,12 +43,17 @@ class Wanted:
     aliases: tuple[str, ...] = ()
     ports: tuple[PortMapping, ...] = ()
     default_route: bool = True
+    rate_in: Rate | None = None
+    rate_out: Rate | None = None
 
 
 def parse_wanted(
     connection: Connection, networks: Sequence[Network], interfaces: Sequence[str], *, default_route: bool = True
 ) -> tuple[Wanted, ...]:
-    """Return what ``connection`` asks of ``networks``; addresses, MAC, ports and ``default_route`` go to the first."""
+    """Return what ``connection`` asks of ``networks``.
+
+    Addresses, MAC, ports and ``default_route`` go to the first; aliases and limits are the same in each.
+    """
     addresses = tuple(parse_address(text) for text in connection.addresses)
     first = networks[0]
     if addresses and first.is_predefined:
@@ -63,6 +69,8 @@ def parse_wanted(
     if len({address.version for address in addresses}) < len(addresses):
         raise InvalidRequest("more than one --ip of the same family", hint="give one IPv4 and one IPv6 address at most")
     aliases = tuple(parse_name(alias, what="alias") for alias in connection.aliases)
+    rate_in = parse_rate(connection.rate_in, what="--rate-in") if connection.rate_in else None
+    rate_out = parse_rate(connection.rate_out, what="--rate-out") if connection.rate_out else None
     return tuple(
         Wanted(
             network=network,
@@ -72,6 +80,8 @@ def parse_wanted(
             aliases=aliases,
             ports=parse_ports(connection) if network is first else (),
             default_route=default_route and network is first,
+            rate_in=rate_in,
+            rate_out=rate_out,
         )
         for network, interface in zip(networks, interfaces, strict=True)
     )
@@ -208,6 +218,8 @@ class EndpointService:
             ports=self._ports.take(want.ports),
             aliases=want.aliases,
             default_route=want.default_route,
+            rate_in=want.rate_in,
+            rate_out=want.rate_out,
         )
 
     def _choose(self, snapshot: Snapshot, network: Network, version: int) -> EndpointAddress:
@@ -258,6 +270,8 @@ class EndpointService:
             mac=want.mac or derive_mac("endpoint", identity),
             aliases=want.aliases,
             default_route=want.default_route,
+            rate_in=want.rate_in,
+            rate_out=want.rate_out,
             state=EndpointState.DORMANT,
         )
         if want.addresses:
@@ -275,7 +289,13 @@ class EndpointService:
 
         On failure the endpoint is as it was.
         """
-        changed = replace(endpoint, ports=ports)
+        return await self._change(endpoint, replace(endpoint, ports=ports))
+
+    async def set_limits(self, endpoint: Endpoint, rate_in: Rate | None, rate_out: Rate | None) -> Endpoint:
+        """Hold an endpoint to these rates from now on; on failure to those that it had."""
+        return await self._change(endpoint, replace(endpoint, rate_in=rate_in, rate_out=rate_out))
+
+    async def _change(self, endpoint: Endpoint, changed: Endpoint) -> Endpoint:
         self._context.journal.put_endpoints((changed,))
         if endpoint.in_kernel:
             try:
@@ -355,6 +375,8 @@ def wanted_again(endpoint: Endpoint, network: Network) -> Wanted:
         aliases=endpoint.aliases,
         ports=endpoint.ports,
         default_route=endpoint.default_route,
+        rate_in=endpoint.rate_in,
+        rate_out=endpoint.rate_out,
     )
 
 

@@ -42,6 +42,8 @@ class Connection:
     publish: tuple[str, ...] = ()
     expose: tuple[str, ...] = ()
     publish_all: bool = False
+    rate_in: str = ""
+    rate_out: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,21 @@ class NewConnection:
     addresses: tuple[str, ...] = ()
     mac: str = ""
     aliases: tuple[str, ...] = ()
+    rate_in: str = ""
+    rate_out: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitChange:
+    """New limits of a container in one of its networks, or in all if ``network`` is empty.
+
+    A rate None stays as it is, an empty text takes the limit away.
+    """
+
+    container: str
+    network: str = ""
+    rate_in: str | None = None
+    rate_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from netagent.model.host import Host
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId, parse_interface_name, parse_name
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.port import PROTOCOLS, PortMapping
+from netagent.model.rate import HIGHEST_BITS, LARGEST_BURST_BYTES, LOWEST_BITS, Rate
 from netagent.plan.mtu import MAXIMUM_MTU, MINIMUM_MTU
 
 VERSION = 1
@@ -132,6 +133,13 @@ class PortRecord(msgspec.Struct, kw_only=True):
     host_address: Text | None = None
 
 
+class RateRecord(msgspec.Struct, kw_only=True):
+    """A limit of an endpoint, bits a second and bytes."""
+
+    bits: Annotated[int, msgspec.Meta(ge=LOWEST_BITS, le=HIGHEST_BITS)]
+    burst: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_BURST_BYTES)] | None = None
+
+
 class EndpointRecord(Header, kw_only=True):
     """``endpoints/<host>/<network>/<endpoint>``, and the journal's row."""
 
@@ -147,6 +155,8 @@ class EndpointRecord(Header, kw_only=True):
     ports: Annotated[list[PortRecord], msgspec.Meta(max_length=65535)] = []
     aliases: Annotated[list[Text], msgspec.Meta(max_length=256)] = []
     default_route: bool = True
+    rate_in: RateRecord | None = None
+    rate_out: RateRecord | None = None
     state: EndpointState = EndpointState.ATTACHED
 
 
@@ -381,6 +391,8 @@ def encode_endpoint(endpoint: Endpoint, old: bytes | None = None) -> bytes:
         ],
         aliases=list(endpoint.aliases),
         default_route=endpoint.default_route,
+        rate_in=_encode_rate(endpoint.rate_in),
+        rate_out=_encode_rate(endpoint.rate_out),
         state=endpoint.state,
     )
     return updated(old, record)
@@ -403,11 +415,21 @@ def decode_endpoint(value: bytes, *, limit: int | None = SIZE_LIMIT) -> Endpoint
             ports=tuple(_decode_port(port) for port in record.ports),
             aliases=tuple(parse_name(alias, what="alias") for alias in record.aliases),
             default_route=record.default_route,
+            rate_in=_decode_rate(record.rate_in),
+            rate_out=_decode_rate(record.rate_out),
             state=record.state,
         )
 
     endpoint: Endpoint = _read(value, EndpointRecord, convert, limit=limit)
     return endpoint
+
+
+def _encode_rate(rate: Rate | None) -> RateRecord | None:
+    return None if rate is None else RateRecord(bits=rate.bits, burst=rate.burst)
+
+
+def _decode_rate(record: RateRecord | None) -> Rate | None:
+    return None if record is None else Rate(bits=record.bits, burst=record.burst)
 
 
 def _decode_port(record: PortRecord) -> PortMapping:

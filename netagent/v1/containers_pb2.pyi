@@ -31,9 +31,14 @@ class Connection(_message.Message):
     PUBLISH_FIELD_NUMBER: _builtins.int
     EXPOSE_FIELD_NUMBER: _builtins.int
     PUBLISH_ALL_FIELD_NUMBER: _builtins.int
+    RATE_IN_FIELD_NUMBER: _builtins.int
+    RATE_OUT_FIELD_NUMBER: _builtins.int
     mac: _builtins.str
     publish_all: _builtins.bool
     """Publish what is exposed on free ports of the host."""
+    rate_in: _builtins.str
+    """How much the container may receive and send in each of its networks, as tc writes it: "10mbit"; no limit if empty."""
+    rate_out: _builtins.str
     @_builtins.property
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Network names, or one of "host", "none", "container:NAME"; the network "bridge" if empty."""
@@ -62,10 +67,12 @@ class Connection(_message.Message):
         publish: _abc.Iterable[_builtins.str] | None = ...,
         expose: _abc.Iterable[_builtins.str] | None = ...,
         publish_all: _builtins.bool = ...,
+        rate_in: _builtins.str = ...,
+        rate_out: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "expose", b"expose", "mac", b"mac", "networks", b"networks", "publish", b"publish", "publish_all", b"publish_all"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "expose", b"expose", "mac", b"mac", "networks", b"networks", "publish", b"publish", "publish_all", b"publish_all", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,12 +518,17 @@ class Endpoint(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     ALIASES_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    RATE_IN_FIELD_NUMBER: _builtins.int
+    RATE_OUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     network_id: _builtins.str
     network_name: _builtins.str
     interface: _builtins.str
     mac: _builtins.str
     state: _builtins.str
+    rate_in: _builtins.int
+    """Bits a second, 0 for no limit."""
+    rate_out: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointAddress]: ...
     @_builtins.property
@@ -538,10 +550,12 @@ class Endpoint(_message.Message):
         ports: _abc.Iterable[Global___PublishedPort] | None = ...,
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         state: _builtins.str = ...,
+        rate_in: _builtins.int = ...,
+        rate_out: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "gateways", b"gateways", "id", b"id", "interface", b"interface", "mac", b"mac", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "gateways", b"gateways", "id", b"id", "interface", b"interface", "mac", b"mac", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports", "rate_in", b"rate_in", "rate_out", b"rate_out", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -773,3 +787,55 @@ class UnpublishResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UnpublishResponse: _TypeAlias = UnpublishResponse  # noqa: Y015
+
+@_typing.final
+class UpdateContainerRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NETWORK_FIELD_NUMBER: _builtins.int
+    RATE_IN_FIELD_NUMBER: _builtins.int
+    RATE_OUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    network: _builtins.str
+    """The network in which; all if empty."""
+    rate_in: _builtins.str
+    """As in Connection; an empty text takes the limit away, unset leaves it."""
+    rate_out: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        network: _builtins.str = ...,
+        rate_in: _builtins.str | None = ...,
+        rate_out: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rate_in", b"_rate_in", "_rate_out", b"_rate_out", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rate_in", b"_rate_in", "_rate_out", b"_rate_out", "name", b"name", "network", b"network", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rate_in: _TypeAlias = _typing.Literal["rate_in"]  # noqa: Y015
+    _WhichOneofArgType__rate_in: _TypeAlias = _typing.Literal["_rate_in", b"_rate_in"]  # noqa: Y015
+    _WhichOneofReturnType__rate_out: _TypeAlias = _typing.Literal["rate_out"]  # noqa: Y015
+    _WhichOneofArgType__rate_out: _TypeAlias = _typing.Literal["_rate_out", b"_rate_out"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_in) -> _WhichOneofReturnType__rate_in | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_out) -> _WhichOneofReturnType__rate_out | None: ...
+
+Global___UpdateContainerRequest: _TypeAlias = UpdateContainerRequest  # noqa: Y015
+
+@_typing.final
+class UpdateContainerResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateContainerResponse: _TypeAlias = UpdateContainerResponse  # noqa: Y015

@@ -94,6 +94,11 @@ class ContainersStub:
                 request_serializer=netagent_dot_v1_dot_containers__pb2.UnpublishRequest.SerializeToString,
                 response_deserializer=netagent_dot_v1_dot_containers__pb2.UnpublishResponse.FromString,
                 _registered_method=True)
+        self.Update = channel.unary_unary(
+                '/netagent.v1.Containers/Update',
+                request_serializer=netagent_dot_v1_dot_containers__pb2.UpdateContainerRequest.SerializeToString,
+                response_deserializer=netagent_dot_v1_dot_containers__pb2.UpdateContainerResponse.FromString,
+                _registered_method=True)
 
 
 class ContainersServicer:
@@ -182,6 +187,13 @@ class ContainersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Update(self, request, context):
+        """Update changes how much a container may receive and send.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContainersServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -244,6 +256,11 @@ def add_ContainersServicer_to_server(servicer, server):
                     servicer.Unpublish,
                     request_deserializer=netagent_dot_v1_dot_containers__pb2.UnpublishRequest.FromString,
                     response_serializer=netagent_dot_v1_dot_containers__pb2.UnpublishResponse.SerializeToString,
+            ),
+            'Update': grpc.unary_unary_rpc_method_handler(
+                    servicer.Update,
+                    request_deserializer=netagent_dot_v1_dot_containers__pb2.UpdateContainerRequest.FromString,
+                    response_serializer=netagent_dot_v1_dot_containers__pb2.UpdateContainerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -570,6 +587,33 @@ class Containers:
             '/netagent.v1.Containers/Unpublish',
             netagent_dot_v1_dot_containers__pb2.UnpublishRequest.SerializeToString,
             netagent_dot_v1_dot_containers__pb2.UnpublishResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Update(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netagent.v1.Containers/Update',
+            netagent_dot_v1_dot_containers__pb2.UpdateContainerRequest.SerializeToString,
+            netagent_dot_v1_dot_containers__pb2.UpdateContainerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,8 @@ class ContainersStub:
     """Publish publishes further ports of a container; one that is stopped has them with its next start."""
     Unpublish: _grpc.UnaryUnaryMultiCallable[_containers_pb2.UnpublishRequest, _containers_pb2.UnpublishResponse]
     """Unpublish takes published ports back."""
+    Update: _grpc.UnaryUnaryMultiCallable[_containers_pb2.UpdateContainerRequest, _containers_pb2.UpdateContainerResponse]
+    """Update changes how much a container may receive and send."""
 
 @_typing.type_check_only
 class ContainersAsyncStub(ContainersStub):
@@ -83,6 +85,8 @@ class ContainersAsyncStub(ContainersStub):
     """Publish publishes further ports of a container; one that is stopped has them with its next start."""
     Unpublish: _aio.UnaryUnaryMultiCallable[_containers_pb2.UnpublishRequest, _containers_pb2.UnpublishResponse]  # type: ignore[assignment]
     """Unpublish takes published ports back."""
+    Update: _aio.UnaryUnaryMultiCallable[_containers_pb2.UpdateContainerRequest, _containers_pb2.UpdateContainerResponse]  # type: ignore[assignment]
+    """Update changes how much a container may receive and send."""
 
 class ContainersServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -180,5 +184,13 @@ class ContainersServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_containers_pb2.UnpublishResponse, _abc.Awaitable[_containers_pb2.UnpublishResponse]]:
         """Unpublish takes published ports back."""
+
+    @_abc_1.abstractmethod
+    def Update(
+        self,
+        request: _containers_pb2.UpdateContainerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_containers_pb2.UpdateContainerResponse, _abc.Awaitable[_containers_pb2.UpdateContainerResponse]]:
+        """Update changes how much a container may receive and send."""
 
 def add_ContainersServicer_to_server(servicer: ContainersServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

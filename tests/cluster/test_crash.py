@@ -79,6 +79,14 @@ def _cni(host: Host, command: str) -> None:
     host.run("/opt/cni/bin/netagent", check=False, env=env, stdin=json.dumps(configuration))
 
 
+def _limit(host: Host) -> None:
+    netagent(host, "update", "--rate-in", "10mbit", "--rate-out", "10mbit", "keeper-app", check=False)
+
+
+def _unlimit(host: Host) -> None:
+    netagent(host, "update", "--rate-in", "none", "--rate-out", "none", "keeper-app", check=False)
+
+
 def _create_network(host: Host) -> None:
     netagent(host, "network", "create", "--driver", "vxlan", "--subnet", "10.66.0.0/16", "brief", check=False)
 
@@ -190,6 +198,8 @@ VERBS = {
         settle=_rm,
     ),
     "rm": Verb(prepare=_run, act=lambda host: netagent(host, "rm", "-f", "crash", check=False), settle=_rm),
+    "limit": Verb(act=_limit, settle=_unlimit),
+    "unlimit": Verb(prepare=_limit, act=_unlimit, settle=_unlimit),
     "network-create": Verb(act=_create_network, settle=_remove_network),
     "network-rm": Verb(
         prepare=lambda host: (

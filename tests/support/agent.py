@@ -32,6 +32,7 @@ from netagent.services.endpoints import EndpointService
 from netagent.services.events import EventBus
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
+from netagent.services.limits import LimitService
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.predefined import create_predefined
@@ -85,6 +86,8 @@ def kernel_tables(kernel: FakeKernel) -> tuple[object, ...]:
         dict(kernel.routes),
         dict(kernel.neighbours),
         dict(kernel.fdb),
+        dict(kernel.shapers),
+        dict(kernel.redirects),
         dict(kernel.sysctls),
         kernel.ruleset,
     )
@@ -182,6 +185,7 @@ class Agent:
                 self.publishing = PublishingService(
                     self.context, self.endpoints, self.ports, self.containers, self.attachments
                 )
+                self.limits = LimitService(self.context, self.endpoints, self.containers, self.attachments)
                 for access in self.stores.all:
                     tasks.spawn(access.mirror.run(), name="mirror")
                 await self._hear_stores()

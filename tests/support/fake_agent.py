@@ -29,6 +29,7 @@ from netagent.services.requests import (
     Attachment,
     ContainerView,
     HostView,
+    LimitChange,
     NetworkChange,
     NetworkView,
     NewConnection,
@@ -65,6 +66,7 @@ class FakeServices:
             "attachments": _Attachments(self),
             "connections": _Connections(self),
             "publishing": _Publishing(self),
+            "limits": _Limits(self),
             "hosts": _Hosts(self),
             "info": _Info(self),
         }
@@ -203,6 +205,11 @@ class _Publishing(_Part):
 
     async def unpublish(self, name: str, texts: tuple[str, ...]) -> None:
         self.agent.note("unpublish", name, texts)
+
+
+class _Limits(_Part):
+    async def update(self, change: LimitChange) -> None:
+        self.agent.note("update-container", change)
 
 
 class _Hosts(_Part):

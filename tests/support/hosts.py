@@ -120,6 +120,9 @@ def dump(host: Host) -> dict[str, str]:
         "containers": host.run("sh", "-c", "ls /run/netagent/containers /run/netagent/runc 2>/dev/null || true").stdout,
         "mounts": "\n".join(sorted(line.split()[4] for line in _lines(host, "cat", "/proc/self/mountinfo"))),
         "journal": host.run(sys.executable, "-c", _JOURNAL_DUMP).stdout,
+        "queues": "\n".join(
+            line.partition(" refcnt")[0] for line in _lines(host, "tc", "qdisc", "show") if "noqueue" not in line
+        ),
         "listening": "\n".join(_lines(host, "ss", "-Hlntu")),
     }
 

@@ -249,6 +249,8 @@ def test_inspect_has_dockers_shape(agent: ServedAgent, netagent_cli: Cli) -> Non
         "EndpointID": EndpointId("e" * 64),
         "Interface": "eth1",
         "MacAddress": an_endpoint(digit="e").mac,
+        "RateIn": 0,
+        "RateOut": 0,
         "Gateway": "172.16.0.1",
         "IPAddress": "172.16.0.2",
         "IPPrefixLen": 24,

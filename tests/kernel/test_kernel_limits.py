@@ -1,0 +1,176 @@
+"""Limits in the real kernel: rates as measured by iperf3, drift seen, nothing left behind."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from netagent.kernel.kernel import Kernel
+from netagent.model.rate import Rate
+from netagent.plan.desired import State
+from netagent.plan.diff import diff
+from netagent.plan.limit import render_limits
+from netagent.plan.render import union
+from tests.support.netns import Namespace, address, bridge, endpoint, eventually, state
+from tests.support.world import an_endpoint
+
+pytestmark = pytest.mark.kernel
+
+WEB = an_endpoint("10.9.0.2", digit="2")
+MTU = 1450
+SECONDS = 1.0
+
+
+def _network() -> State:
+    return state(bridge(), addresses=[address("10.9.0.1/16", "nab1")])
+
+
+def _limited(sandbox: Namespace, rate_in: Rate | None, rate_out: Rate | None) -> State:
+    limits = render_limits(replace(WEB, rate_in=rate_in, rate_out=rate_out), "nae2", MTU)
+    whole = union((_network(), endpoint(sandbox, 2), limits))
+    return replace(whole, ruleset=None)
+
+
+def _throughput(sender: Namespace, receiver: Namespace, target: str, device: str, *, over: float) -> float:
+    """Return the bits a second that reach ``device`` of ``receiver`` while iperf3 sends all it can.
+
+    Counted once ``over`` bytes have passed, so that the burst is behind it.
+    """
+
+    def received() -> int:
+        return int(receiver.json("-s", "link", "show", device)[0]["stats64"]["rx"]["bytes"])
+
+    with _running(receiver, "iperf3", "-s", "-1"):
+        eventually(lambda: ":5201" in receiver.run("ss", "-tlnH"))
+        begun = received()
+        with _running(sender, "iperf3", "-c", target, "-t", "60"):
+            eventually(lambda: received() - begun > over)
+            before, since = received(), time.monotonic()
+            eventually(lambda: time.monotonic() - since > SECONDS)
+            return (received() - before) * 8 / (time.monotonic() - since)
+
+
+@contextmanager
+def _running(namespace: Namespace, *command: str) -> Iterator[None]:
+    process = subprocess.Popen(
+        ["nsenter", f"--net={namespace.path}", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("mbit", [10, 400])
+async def test_a_container_receives_and_sends_at_its_rates(
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace], mbit: int
+) -> None:
+    inside = sandbox()
+    rate_in, rate_out = Rate(bits=mbit * 10**6), Rate(bits=mbit * 500_000)
+    plain, limited = _limited(inside, None, None), _limited(inside, rate_in, rate_out)
+    await kernel.apply(diff(limited, State()))
+    burst = rate_in.bits / 8 * 0.05
+    assert _throughput(host, inside, "10.9.0.2", "eth0", over=burst) == pytest.approx(rate_in.bits, rel=0.1)
+    assert _throughput(inside, host, "10.9.0.1", "nab1", over=burst) == pytest.approx(rate_out.bits, rel=0.1)
+    await kernel.apply(diff(plain, limited))
+    assert _throughput(host, inside, "10.9.0.2", "eth0", over=burst) > 1.5 * rate_in.bits
+    assert _throughput(inside, host, "10.9.0.1", "nab1", over=burst) > 1.5 * rate_in.bits
+
+
+async def test_a_container_with_net_admin_cannot_take_its_limits_away(
+    kernel: Kernel, sandbox: Callable[[], Namespace]
+) -> None:
+    inside = sandbox()
+    await kernel.apply(diff(_limited(inside, Rate(bits=10**7), Rate(bits=10**7)), State()))
+    assert "tbf" not in inside.run("tc", "qdisc", "show")
+    assert "ifb" not in inside.run("ip", "-d", "link")
+
+
+RATES = {
+    "both": (Rate(bits=10**7), Rate(bits=10**6)),
+    "in": (Rate(bits=10**9), None),
+    "out": (None, Rate(bits=8000)),
+    "above-32-bits": (Rate(bits=10**12), Rate(bits=40 * 10**9)),
+    "with-a-burst": (Rate(bits=12_345_678, burst=123_457), Rate(bits=10**9, burst=3_333_333)),
+}
+
+
+@pytest.mark.parametrize("rates", RATES.values(), ids=RATES.keys())
+async def test_what_was_applied_is_observed_and_goes_without_a_trace(
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace], rates: tuple[Rate | None, Rate | None]
+) -> None:
+    inside = sandbox()
+    plain = _limited(inside, None, None)
+    await kernel.apply(diff(plain, State()))
+    before = host.links().keys(), host.run("tc", "qdisc", "show")
+    desired = _limited(inside, *rates)
+    await kernel.apply(diff(desired, await kernel.observe(desired)))
+    assert not str(diff(desired, await kernel.observe(desired)))
+    await kernel.apply(diff(plain, desired))
+    await kernel.apply(diff(plain, await kernel.observe(plain)))
+    await kernel.drained()
+    assert (host.links().keys(), host.run("tc", "qdisc", "show")) == before
+
+
+DISTURBANCES = {
+    "queue-deleted": "tc qdisc del dev nae2 root",
+    "queue-replaced": "tc qdisc replace dev nae2 root handle 1: tbf rate 99mbit burst 64kb latency 50ms",
+    "rate-changed": "tc qdisc change dev nae2 root handle 6e61: tbf rate 99mbit burst 64kb latency 50ms",
+    "outgoing-queue-deleted": "tc qdisc del dev nai222222222222 root",
+    "filter-deleted": "tc filter del dev nae2 parent ffff:",
+    "ingress-deleted": "tc qdisc del dev nae2 ingress",
+    "device-deleted": "ip link del nai222222222222",
+}
+
+
+@pytest.mark.parametrize("command", DISTURBANCES.values(), ids=DISTURBANCES.keys())
+async def test_what_others_take_away_is_noticed_and_comes_back(
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace], command: str
+) -> None:
+    inside = sandbox()
+    desired = _limited(inside, Rate(bits=10**7), Rate(bits=10**7))
+    await kernel.apply(diff(desired, State()))
+    noticed: list[float] = []
+    async with kernel.watched(lambda: noticed.append(time.monotonic())):
+        await kernel.apply(diff(desired, await kernel.observe(desired)))
+        assert not noticed
+        host.run(*command.split())
+        await _until(lambda: bool(noticed))
+    plan = diff(desired, await kernel.observe(desired))
+    assert plan
+    await kernel.apply(plan)
+    assert not str(diff(desired, await kernel.observe(desired)))
+
+
+FOREIGN = (
+    "qdisc add dev nae2 root handle 1: tbf rate 99mbit burst 64kb latency 50ms",
+    "qdisc add dev nae2 ingress",
+    "filter add dev nae2 parent ffff: pref 7 protocol ip u32 match u32 0 0 flowid 1:1",
+)
+
+
+async def test_queues_and_filters_of_others_on_our_links_stay(
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace]
+) -> None:
+    inside = sandbox()
+    plain = _limited(inside, None, None)
+    await kernel.apply(diff(plain, State()))
+    for command in FOREIGN:
+        host.run("tc", *command.split())
+    assert not str(diff(plain, await kernel.observe(plain)))
+    limited = _limited(inside, None, Rate(bits=10**7))
+    await kernel.apply(diff(limited, await kernel.observe(limited)))
+    await kernel.apply(diff(plain, await kernel.observe(plain)))
+    assert "99Mbit" in host.run("tc", "qdisc", "show", "dev", "nae2")
+    assert "pref 7" in host.run("tc", "filter", "show", "dev", "nae2", "parent", "ffff:")
+
+
+async def _until(predicate: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not predicate():
+            await asyncio.sleep(0.01)
