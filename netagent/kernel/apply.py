@@ -8,7 +8,7 @@ from typing import Any
 
 from netagent import failpoint
 from netagent.errors import NetagentError, NotFound
-from netagent.kernel import conntrack, limits, links, nftables, reaper, routes
+from netagent.kernel import announce, conntrack, limits, links, nftables, reaper, routes
 from netagent.kernel.advertisements import FORWARDING6, keep_learnt_routes
 from netagent.kernel.netns import Namespace
 from netagent.kernel.rtnl import Rtnl
@@ -23,6 +23,7 @@ from netagent.plan.operation import (
     AddLink,
     AddNeighbour,
     AddRoute,
+    Announce,
     DeleteAddress,
     DeleteElements,
     DeleteFdb,
@@ -58,6 +59,7 @@ class Workplace:
     nft: nftables.Nftables
     reaper: reaper.Reaper
     flusher: conntrack.Flusher
+    announcer: announce.Announcer
 
 
 @dataclass(slots=True)
@@ -194,4 +196,5 @@ _HANDLERS: dict[type[Operation], Callable[[_Pass, Any], None]] = {
     DeleteRedirect: lambda work, batch: limits.delete_redirects(work.place.rtnl, batch),
     FlushPort: lambda work, batch: work.place.flusher.flush(batch),
     FlushAddress: lambda work, batch: work.place.flusher.flush(batch),
+    Announce: lambda work, batch: work.place.announcer.announce(batch),
 }

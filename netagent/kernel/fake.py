@@ -37,6 +37,7 @@ from netagent.plan.operation import (
     AddLink,
     AddNeighbour,
     AddRoute,
+    Announce,
     DeleteAddress,
     DeleteElements,
     DeleteFdb,
@@ -232,7 +233,7 @@ class FakeKernel:
                 self.redirects[redirect.device] = redirect
             case DeleteRedirect(redirect):
                 self.redirects.pop(redirect.device, None)
-            case FlushPort() | FlushAddress():
+            case FlushPort() | FlushAddress() | Announce():
                 pass  # No packets, so no connections.
             case AddAdminChains(chains):
                 self.admin = self.admin or chains

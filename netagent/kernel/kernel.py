@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from netagent.errors import KernelRejected
 from netagent.kernel import encode, netns
+from netagent.kernel.announce import Announcer
 from netagent.kernel.apply import Workplace, apply
 from netagent.kernel.apply import failpoints as apply_failpoints
 from netagent.kernel.conntrack import Flusher
@@ -43,6 +44,7 @@ class Kernel:
         self._namespace = namespace
         self._reaper = Reaper(self._enter)
         self._flusher = Flusher(self._enter)
+        self._announcer = Announcer(self._enter)
         self._worker = ThreadPoolExecutor(1, "netagent-kernel", initializer=self._enter)
         self._place: Workplace | None = None
 
@@ -85,9 +87,10 @@ class Kernel:
         await self.drained()
 
     async def drained(self) -> None:
-        """Wait until the links deleted and the connections forgotten so far are gone from the kernel."""
+        """Wait until the links deleted and connections forgotten so far are gone, and all announcements are out."""
         await asyncio.wrap_future(self._reaper.drained())
         await asyncio.wrap_future(self._flusher.drained())
+        await asyncio.wrap_future(self._announcer.drained())
 
     @contextlib.asynccontextmanager
     async def watched(self, changed: Callable[[], None]) -> AsyncIterator[None]:
@@ -106,6 +109,7 @@ class Kernel:
         await loop.run_in_executor(None, self._worker.shutdown)
         await loop.run_in_executor(None, self._reaper.close)
         await loop.run_in_executor(None, self._flusher.close)
+        await loop.run_in_executor(None, self._announcer.close)
 
     async def _run(self, function: Callable[[Workplace], _T]) -> _T:
         """Return ``function`` of the workplace, called on the worker thread."""
@@ -123,7 +127,9 @@ class Kernel:
 
     def _workplace(self) -> Workplace:
         if self._place is None:
-            self._place = Workplace(netns.open_own_namespace(), Rtnl(), Nftables(), self._reaper, self._flusher)
+            self._place = Workplace(
+                netns.open_own_namespace(), Rtnl(), Nftables(), self._reaper, self._flusher, self._announcer
+            )
         return self._place
 
     def _close_place(self) -> None:

@@ -38,6 +38,7 @@ def add_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[AddLink]) -
             if refusal is not None:
                 raise rejected(operation, refusal)
             _bring_up_inside(sandboxes, operation)
+            _settle_carrier(host, operation)
         except NetagentError as failure:
             _take_back(host, operation)
             failures.append(failure)
@@ -46,6 +47,17 @@ def add_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[AddLink]) -
             raise _creation_failure(host, operation, refusal)
     if failures:
         raise failures[0]
+
+
+def _settle_carrier(host: Rtnl, operation: AddLink) -> None:
+    """See to it that a bridge forwards on a new port from now on.
+
+    It waits for the kernel's link watch, which a worker runs a moment later, or much later on a busy machine; a
+    container's first packets would be lost. Asking for the link does that work at once (linkwatch_sync_dev in
+    rtnl_getlink, net/core/rtnetlink.c; since Linux 6.8). The far end is asked for when it gets its address.
+    """
+    if isinstance(operation.link.kind, Veth):
+        host.link(operation.link.name)
 
 
 def set_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[SetLink]) -> None:

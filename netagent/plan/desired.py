@@ -162,6 +162,23 @@ class Redirect:
         return f"dev {self.device} through {self.through}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announcement:
+    """What the neighbours on a link are told when it becomes so: ``address`` is at ``mac``. Sent from ``device``.
+
+    In a sandbox it goes with the address there; on the host with the route to the address alone, for which the
+    bridge ``device`` answers.
+    """
+
+    device: str
+    address: Address
+    mac: Mac
+    where: str = HOST
+
+    def __str__(self) -> str:
+        return f"{self.address} at {self.mac} dev {self.device}{_in(self.where)}"
+
+
 SysctlName: TypeAlias = tuple[str, ...]
 """The parts below /proc/sys, e.g. ``("net", "ipv4", "conf", "na0", "proxy_arp")``: interface names may hold dots."""
 
@@ -254,6 +271,8 @@ class State:
     admin: tuple[Chain, ...] = ()
     """The administrator's chains, in a table of their own: made empty where that is missing, and never touched again.
     In an observation: as desired if the table is there, whatever it holds."""
+    announcements: frozenset[Announcement] = frozenset()
+    """In a desired state only: what is told once, when it comes true; nothing that could be observed."""
     broken: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """In an observation: links of ours that cannot be used as they are -> why (their sandbox end is gone)."""
 

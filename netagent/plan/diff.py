@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from netagent.firewall.publish import published_ports
 from netagent.firewall.spoof import source_addresses
-from netagent.model.address import Address
+from netagent.model.address import Address, host_prefix
 from netagent.plan.desired import HOST, Link, Ruleset, State, Veth
 from netagent.plan.operation import (
     AddAddress,
@@ -20,6 +20,7 @@ from netagent.plan.operation import (
     AddLink,
     AddNeighbour,
     AddRoute,
+    Announce,
     DeleteAddress,
     DeleteElements,
     DeleteFdb,
@@ -63,6 +64,7 @@ def diff(desired: State, observed: State, *, prune: bool = True) -> Plan:
         for name, value in desired.sysctls.items()
         if observed.sysctls.get(name) != value or _sysctl_device(name) in rebuilt
     )
+    operations.extend(_announcements(desired, observed, rebuilt))
     return Plan.ordered(operations)
 
 
@@ -143,6 +145,21 @@ def _limits(desired: State, observed: State, rebuilt: frozenset[str], prune: boo
     shaped, led = {s.device for s in desired.shapers}, {r.device for r in desired.redirects}
     yield from (DeleteRedirect(r) for r in _sorted(redirects) if r.device not in led | gone)
     yield from (DeleteShaper(s) for s in _sorted(shapers) if s.device not in shaped | gone)
+
+
+def _announcements(desired: State, observed: State, rebuilt: frozenset[str]) -> Iterator[Operation]:
+    """Yield what neighbours must be told: addresses new in a sandbox, and those that are elsewhere from now on."""
+    if not desired.announcements:
+        return
+    kept = {a for a in observed.addresses if a.device not in rebuilt}
+    new = {(a.where, a.device, a.address) for a in desired.addresses - kept}
+    moved = {r.destination for r in desired.routes - observed.routes if r.where == HOST}
+    for told in _sorted(desired.announcements):
+        is_new = (
+            host_prefix(told.address) in moved if told.where == HOST else (told.where, told.device, told.address) in new
+        )
+        if is_new:
+            yield Announce(told)
 
 
 def _gone(desired: State, observed: State) -> frozenset[str]:

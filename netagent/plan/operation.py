@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from netagent.model.address import Address
 from netagent.plan.desired import (
+    Announcement,
     Chain,
     FdbEntry,
     HostPort,
@@ -56,7 +57,9 @@ class Phase(IntEnum):
     DELETE_ELEMENTS = 17
     """An endpoint's rules go after its link, so that nothing passes without them."""
     FLUSH_FLOWS = 18
-    """Last: a connection forgotten before the rules changed would be tracked again under the old ones."""
+    """A connection forgotten before the rules changed would be tracked again under the old ones."""
+    ANNOUNCE = 19
+    """Last: whoever hears of an address may use it at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +391,20 @@ class FlushAddress(Operation):
 
     def __str__(self) -> str:
         return f"conntrack flush to {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Announce(Operation):
+    """Tell the neighbours where an address is now, so that they do not go on sending to its former owner."""
+
+    announcement: Announcement
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.ANNOUNCE
+
+    def __str__(self) -> str:
+        return f"announce {self.announcement}"
 
 
 @dataclass(frozen=True, slots=True)

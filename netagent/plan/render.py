@@ -22,6 +22,7 @@ from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import (
     ALIAS_PREFIX,
+    Announcement,
     Bridge,
     InterfaceAddress,
     Link,
@@ -148,6 +149,13 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
         routes=held if network.scope is Scope.GLOBAL else frozenset(),
         sysctls=MappingProxyType(dict(_sysctls(bridge, network))),
         ruleset=Ruleset(elements=elements),
+        # After a move the neighbours here must ask the bridge, which answers for it. IPv6 ones always do.
+        announcements=frozenset(
+            Announcement(device=bridge, address=claim.address, mac=bridge_mac(network.id, snapshot.host.id))
+            for peer in peers
+            for claim in peer.fixed
+            if claim.address.version == 4
+        ),
     )
     return union([state, own_part])
 
@@ -252,6 +260,9 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
         routes=frozenset(routes),
         shapers=limits.shapers,
         redirects=limits.redirects,
+        announcements=frozenset(
+            Announcement(device=a.device, address=a.address, mac=endpoint.mac, where=a.where) for a in addresses
+        ),
         ruleset=Ruleset(elements=merge((publish.elements(endpoint), spoof.elements(name, endpoint)))),
     )
 
@@ -286,6 +297,7 @@ def union(parts: Iterable[State]) -> State:
         fdb=frozenset().union(*(state.fdb for state in states)),
         shapers=frozenset().union(*(state.shapers for state in states)),
         redirects=frozenset().union(*(state.redirects for state in states)),
+        announcements=frozenset().union(*(state.announcements for state in states)),
         sysctls=_merged(state.sysctls for state in states),
         ruleset=Ruleset(elements=merge(state.ruleset.elements for state in states if state.ruleset)),
     )

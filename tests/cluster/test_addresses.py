@@ -2,8 +2,9 @@
 
 import pytest
 
+from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from tests.support.hosts import address, netagent, pings, run
+from tests.support.hosts import address, inside, netagent, pings, run
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -16,7 +17,8 @@ def lab(make_lab: MakeLab) -> Lab:
     create = ("network", "create", "--driver", "vxlan", "--subnet")
     netagent(h1, *create, "10.77.0.0/24", "small")
     netagent(h1, *create, "192.168.0.0/16", "staticnet")
-    eventually(lambda: {"small", "staticnet"} <= set(netagent(h2, "network", "ls").stdout.split()))
+    netagent(h1, *create, "10.78.0.0/16", "--subnet", "fd78::/64", "both")
+    eventually(lambda: {"small", "staticnet", "both"} <= set(netagent(h2, "network", "ls").stdout.split()))
     return lab
 
 
@@ -42,6 +44,57 @@ def test_a_fixed_address_is_free_for_the_next_container_at_once(lab: Lab) -> Non
         run(h1, name, "--network", "staticnet", "--ip", "192.168.0.50")
         assert address(h1, name) == "192.168.0.50"
         netagent(h1, "rm", "-f", name)
+
+
+FIXED = ("10.78.0.60", "fd78::60")
+
+
+def _run_fixed(host: Host, name: str) -> None:
+    run(host, name, "--network", "both", "--ip", FIXED[0], "--ip", FIXED[1])
+
+
+def test_neighbours_and_the_host_reach_the_next_owner_of_an_address_at_once(lab: Lab) -> None:
+    (h1, _) = lab.hosts
+    run(h1, "witness", "--network", "both")
+    _run_fixed(h1, "former")
+    for target in FIXED:
+        assert pings(h1, "witness", target)
+        assert h1.run("ping", "-n", "-c", "1", "-W", "2", target, check=False).returncode == 0
+    netagent(h1, "rm", "-f", "former")
+    _run_fixed(h1, "latter")
+    for target in FIXED:
+        assert inside(h1, "witness", "ping", "-n", "-c", "1", "-W", "1", target).returncode == 0, target
+        assert h1.run("ping", "-n", "-c", "1", "-W", "1", target, check=False).returncode == 0, target
+    netagent(h1, "rm", "-f", "witness", "latter")
+
+
+def test_neighbours_on_all_hosts_follow_an_address_that_moves_to_another_host_and_back(lab: Lab) -> None:
+    for host in lab.hosts:
+        run(host, "witness", "--network", "both")
+    _move_fixed(lab, *lab.hosts)
+    _move_fixed(lab, *lab.hosts[::-1])
+    for host in lab.hosts:
+        netagent(host, "rm", "-f", "witness")
+
+
+def _move_fixed(lab: Lab, before: Host, after: Host) -> None:
+    _run_fixed(before, "former")
+    eventually(lambda: all(pings(host, "witness", target) for host in lab.hosts for target in FIXED))
+    netagent(before, "rm", "-f", "former")
+    eventually(lambda: _runs_fixed(after, "latter"))
+    eventually(lambda: all(_reaches_soon(host, target) for host in lab.hosts for target in FIXED), within=1)
+    netagent(after, "rm", "-f", "latter")
+
+
+def _reaches_soon(host: Host, target: str) -> bool:
+    return inside(host, "witness", "ping", "-n", "-c", "1", "-W", "0.2", target).returncode == 0
+
+
+def _runs_fixed(host: Host, name: str) -> bool:
+    """Tell whether the container could be started; the other host gives its claim back a moment after the removal."""
+    options = ("--network", "both", "--ip", FIXED[0], "--ip", FIXED[1])
+    result = netagent(host, "run", "-d", "--name", name, *options, "--", "sleep", "1000", check=False)
+    return result.returncode == 0
 
 
 def test_thousands_of_ports_survive_a_restart_of_the_agent(lab: Lab) -> None:

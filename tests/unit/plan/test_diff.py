@@ -9,7 +9,7 @@ from netagent.plan.desired import Chain, ElementSet, Link, Route, Ruleset, State
 from netagent.plan.diff import confirm_flows, diff
 from netagent.plan.operation import Phase
 from netagent.plan.render import render_everything
-from tests.support.world import H2, a_claim, an_endpoint, an_overlay, two_hosts
+from tests.support.world import H1, H2, a_claim, an_endpoint, an_overlay, two_hosts
 
 TUNNEL = "nav" + "a" * 12
 
@@ -51,6 +51,25 @@ def test_a_device_with_another_vni_is_made_anew_with_all_that_hangs_on_it() -> N
     assert sum(line.startswith("route replace") for line in lines) == 2
     assert any(line.startswith("neighbour replace") for line in lines)
     assert not any("delete" in line for line in lines[1:])
+
+
+def test_a_fixed_address_that_moved_to_another_host_is_announced_as_the_bridges() -> None:
+    here, there = (
+        render_everything(two_hosts(an_overlay(), fixed=(a_claim("192.168.0.2", host),))) for host in (H1, H2)
+    )
+    bridge = next(name for name in here.links if name.startswith("nab"))
+    lines = str(diff(there, here)).splitlines()
+    assert lines[-1] == f"announce 192.168.0.2 at {here.links[bridge].mac} dev {bridge}"
+    assert not any(line.startswith("announce") for line in str(diff(here, there)).splitlines())
+
+
+def test_an_address_is_announced_with_its_interface_and_not_again() -> None:
+    endpoint = an_endpoint("192.168.1.7")
+    before = render_everything(two_hosts(an_overlay()))
+    after = render_everything(two_hosts(an_overlay(), endpoint))
+    assert str(diff(after, before)).splitlines()[-1].startswith("announce 192.168.1.7 at")
+    published = render_everything(two_hosts(an_overlay(), an_endpoint("192.168.1.7", publish=("4000:80",))))
+    assert "announce" not in str(diff(published, after))
 
 
 def test_a_changed_mtu_is_set_on_the_living_device() -> None:

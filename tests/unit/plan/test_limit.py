@@ -31,7 +31,7 @@ def test_what_comes_is_shaped_on_the_veth_and_what_goes_on_a_device_of_its_own()
 
 def test_the_queue_is_there_before_packets_are_led_to_it_and_before_the_container_has_an_address() -> None:
     steps = [line.split()[0] for line in str(diff(rendered(), NOTHING)).splitlines()]
-    assert steps[-5:-1] == ["qdisc", "qdisc", "filter", "address"]
+    assert steps[-6:-2] == ["qdisc", "qdisc", "filter", "address"]
 
 
 def test_a_limit_that_goes_takes_its_device_after_the_packets_no_longer_pass_it() -> None:

@@ -75,6 +75,7 @@ def test_an_endpoint_is_one_veth_pair_with_its_address_route_and_port() -> None:
         "route replace 0.0.0.0/0 via 192.168.0.1 dev eth0 in /run/netns/web",
         "conntrack flush ipv4 *:4000/tcp not to 192.168.1.7:80",
         "conntrack flush ipv4 127.0.0.1:53/udp not to 192.168.1.7:53",
+        f"announce 192.168.1.7 at {endpoint.mac} dev eth0 in /run/netns/web",
     ]
 
 

@@ -23,7 +23,7 @@ from tests.support.world import H2, a_claim, an_endpoint, an_overlay, two_hosts
 ATTACH_STEPS = 5
 """The operations of one attach, as the first test spells them out."""
 
-PASS_STEPS = 21
+PASS_STEPS = 23
 """Operations of a pass that builds everything: each of them fails once below."""
 
 REFUSAL = KernelRejected("an operation", errno.ENOBUFS, "no buffer space")
@@ -99,6 +99,7 @@ async def test_an_attach_applies_one_endpoint_without_looking(host: Host) -> Non
         ["address", "add", "192.168.1.7/16"],
         ["route", "replace", "0.0.0.0/0"],
         ["conntrack", "flush", "ipv4"],
+        ["announce", "192.168.1.7", "at"],
     ]
 
 
