@@ -42,6 +42,7 @@ from netagent.kernel.uapi import (
     RTA_PREFSRC,
     RTA_PRIORITY,
     RTA_TABLE,
+    RTA_VIA,
     RTN_UNICAST,
     RTNH_F_ONLINK,
 )
@@ -53,6 +54,7 @@ _IFADDRMSG = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _RTGENMSG_BYTES = 4
+_RTVIA_FAMILY_BYTES = 2
 _AF_INET6 = 10
 _EMPTY = memoryview(b"")
 _UNSPECIFIED = memoryview(bytes(4))
@@ -214,12 +216,17 @@ def decode_route(body: memoryview) -> RouteRecord | None:
     return RouteRecord(
         destination=ipaddress.ip_network((destination, length)),
         index=_u32(attributes.get(RTA_OIF, _EMPTY)),
-        gateway=_optional(attributes, RTA_GATEWAY),
+        gateway=_gateway(attributes),
         source=_optional(attributes, RTA_PREFSRC),
         onlink=bool(flags & RTNH_F_ONLINK),
         protocol=protocol,
         metric=_u32(attributes.get(RTA_PRIORITY, _EMPTY)),
     )
+
+
+def _gateway(attributes: Mapping[int, memoryview]) -> Address | None:
+    via = attributes.get(RTA_VIA)
+    return _optional(attributes, RTA_GATEWAY) if via is None else _address(via[_RTVIA_FAMILY_BYTES:])
 
 
 def decode_neighbour(body: memoryview) -> NeighbourRecord:

@@ -53,6 +53,7 @@ from netagent.kernel.uapi import (
     RTA_GATEWAY,
     RTA_OIF,
     RTA_PREFSRC,
+    RTA_VIA,
     RTEXT_FILTER_SKIP_STATS,
     RTM_DELADDR,
     RTM_DELLINK,
@@ -92,6 +93,7 @@ _IFADDRMSG = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _U16_BIG = struct.Struct("!H")
+_U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
 
 
@@ -301,8 +303,11 @@ def get_addresses() -> Request:
 
 def _route_attributes(route: Route, index: int) -> bytes:
     attributes = [encode_attribute(RTA_DST, route.destination.network_address.packed), _u32(RTA_OIF, index)]
-    if route.gateway is not None:
+    if route.gateway is not None and route.gateway.version == route.destination.version:
         attributes.append(encode_attribute(RTA_GATEWAY, route.gateway.packed))
+    elif route.gateway is not None:
+        via = _U16.pack(_FAMILY[route.gateway.version]) + route.gateway.packed
+        attributes.append(encode_attribute(RTA_VIA, via))
     if route.source is not None:
         attributes.append(encode_attribute(RTA_PREFSRC, route.source.packed))
     return b"".join(attributes)

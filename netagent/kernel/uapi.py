@@ -59,6 +59,7 @@ RTA_GATEWAY: Final = 5
 RTA_PRIORITY: Final = 6
 RTA_PREFSRC: Final = 7
 RTA_TABLE: Final = 15
+RTA_VIA: Final = 18
 RTNLGRP_LINK: Final = 1
 RTNLGRP_NEIGH: Final = 3
 RTNLGRP_TC: Final = 4

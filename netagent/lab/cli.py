@@ -13,7 +13,7 @@ from netagent.errors import NetagentError, NotFound
 from netagent.lab import record
 from netagent.lab.command import require_root
 from netagent.lab.lab import Lab
-from netagent.lab.layout import DEFAULT_LAB
+from netagent.lab.layout import DEFAULT_LAB, UNDERLAYS
 from netagent.lab.machine import Machine
 
 _RUNNING = "running"
@@ -35,13 +35,28 @@ def lab() -> None:
 @click.option(
     "--mtu", type=int, default=1500, show_default=True, help="MTU of the network between the hosts, in bytes."
 )
+@click.option(
+    "--underlay",
+    type=click.Choice(UNDERLAYS),
+    default="both",
+    show_default=True,
+    help="Addresses between the hosts: IPv4 and IPv6, or IPv6 alone.",
+)
 @click.option("--no-agent", is_flag=True, help="Leave it to you to start agents.")
 @format_option()
-def up(name: str, hosts: int, etcd: int, mtu: int, no_agent: bool, form: str) -> None:
+def up(name: str, hosts: int, etcd: int, mtu: int, underlay: str, no_agent: bool, form: str) -> None:
     """Make a lab: hosts, their network, etcd and agents."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
-    made = Lab.up(name, hosts, etcd, agents=not no_agent, mtu=mtu, say=lambda line: click.echo(line, err=True))
+    made = Lab.up(
+        name,
+        hosts,
+        etcd,
+        agents=not no_agent,
+        mtu=mtu,
+        underlay=underlay,
+        say=lambda line: click.echo(line, err=True),
+    )
     if form == "json":
         print_json_lines([_describe(made)])
     else:
@@ -119,6 +134,7 @@ def _describe(found: Lab) -> Json:
     return {
         "lab": found.name,
         "mtu": found.layout.mtu,
+        "underlay": found.layout.underlay,
         "directory": str(found.directory),
         "store": found.layout.store_url,
         "etcd": [_place(etcd) | {"etcd": _state(running=etcd.running)} for etcd in found.etcd],

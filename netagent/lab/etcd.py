@@ -21,7 +21,7 @@ class EtcdMember(Machine):
 
     def __init__(self, record: Record, seat: Seat) -> None:
         super().__init__(record, seat)
-        self.url = _url(seat, CLIENT_PORT)
+        self.url = record.layout.url(seat, CLIENT_PORT)
         self._log_read_from = 0
 
     @property
@@ -73,16 +73,12 @@ class EtcdMember(Machine):
 
     def _argv(self) -> list[str]:
         layout = self._record.layout
-        peers = ",".join(f"{seat.name}={_url(seat, PEER_PORT)}" for seat in layout.etcd_seats)
+        peers = ",".join(f"{seat.name}={layout.url(seat, PEER_PORT)}" for seat in layout.etcd_seats)
         clients = f"{self.url},http://127.0.0.1:{CLIENT_PORT}"
         return [
             *("etcd", "--name", self.name, "--data-dir", _DATA),
             *("--listen-client-urls", clients, "--advertise-client-urls", self.url),
-            *("--listen-peer-urls", _url(self.seat, PEER_PORT)),
-            *("--initial-advertise-peer-urls", _url(self.seat, PEER_PORT)),
+            *("--listen-peer-urls", layout.url(self.seat, PEER_PORT)),
+            *("--initial-advertise-peer-urls", layout.url(self.seat, PEER_PORT)),
             *("--initial-cluster", peers, "--initial-cluster-token", f"nalab-{layout.name}"),
         ]
-
-
-def _url(seat: Seat, port: int) -> str:
-    return f"http://{seat.ipv4}:{port}"

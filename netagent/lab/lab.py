@@ -49,6 +49,7 @@ class Lab:
         *,
         agents: bool = True,
         mtu: int = 1500,
+        underlay: str = "both",
         say: Say = _quiet,
     ) -> Self:
         """Make a lab and wait until everything in it answers. What was made is taken down again if that fails.
@@ -56,7 +57,7 @@ class Lab:
         Raises InvalidRequest for a size that cannot be, AlreadyExists for a name that is taken, EnvironmentProblem
         without root or the programs, Unavailable for an etcd or an agent that does not come up.
         """
-        layout = parse_layout(name, hosts=hosts, etcd=etcd, mtu=mtu)
+        layout = parse_layout(name, hosts=hosts, etcd=etcd, mtu=mtu, underlay=underlay)
         require_tools()
         with record.locked(name):
             _refuse_strangers(layout)

@@ -14,6 +14,8 @@ MOST_HOSTS = 200
 FIRST_ETCD_NUMBER = 201
 MTU_RANGE = range(1280, 65536)
 """From what IPv6 needs (RFC 8200, section 5) to the most a veth takes."""
+UNDERLAYS = ("both", "ipv6")
+"""IPv4 and IPv6 addresses between the hosts, or IPv6 alone."""
 CLIENT_PORT = 2379
 PEER_PORT = 2380
 
@@ -35,12 +37,24 @@ class Seat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The size of a lab, and all that follows from it."""
+    """The size of a lab, and all that follows from it. ``underlay`` is one of ``UNDERLAYS``."""
 
     name: str
     hosts: int
     etcd: int
     mtu: int
+    underlay: str = "both"
+
+    def address(self, seat: Seat) -> IPv4Address | IPv6Address:
+        """Return the address by which the others know the machine in that seat."""
+        return seat.ipv6 if self.underlay == "ipv6" else seat.ipv4
+
+    def url(self, seat: Seat, port: int) -> str:
+        """Return the web address of that port of the machine in that seat."""
+        return f"http://{self._endpoint(seat, port)}"
+
+    def _endpoint(self, seat: Seat, port: int) -> str:
+        return f"[{seat.ipv6}]:{port}" if self.underlay == "ipv6" else f"{seat.ipv4}:{port}"
 
     @property
     def switch(self) -> str:
@@ -70,7 +84,7 @@ class Layout:
     @property
     def store_url(self) -> str:
         """What an agent of this lab gets as ``--store``."""
-        return "etcd://" + ",".join(f"{seat.ipv4}:{CLIENT_PORT}" for seat in self.etcd_seats)
+        return "etcd://" + ",".join(self._endpoint(seat, CLIENT_PORT) for seat in self.etcd_seats)
 
     def _netns(self, member: str) -> str:
         return f"nalab-{member}" if self.name == DEFAULT_LAB else f"nalab-{self.name}-{member}"
@@ -79,7 +93,7 @@ class Layout:
         return Seat(name=name, netns=self._netns(name), ipv4=UNDERLAY_V4[number], ipv6=UNDERLAY_V6[number])
 
 
-def parse_layout(name: str, *, hosts: int, etcd: int, mtu: int) -> Layout:
+def parse_layout(name: str, *, hosts: int, etcd: int, mtu: int, underlay: str = "both") -> Layout:
     """Check what was asked for; InvalidRequest names the value that cannot be."""
     parse_name(name)
     if not 1 <= hosts <= MOST_HOSTS:
@@ -88,7 +102,9 @@ def parse_layout(name: str, *, hosts: int, etcd: int, mtu: int) -> Layout:
         raise InvalidRequest(f"a lab with {etcd} etcd members", hint="1, or 3 to survive the loss of one")
     if mtu not in MTU_RANGE:
         raise InvalidRequest(f"underlay MTU {mtu}", hint=f"{MTU_RANGE.start} to {MTU_RANGE.stop - 1} bytes")
-    return Layout(name=name, hosts=hosts, etcd=etcd, mtu=mtu)
+    if underlay not in UNDERLAYS:
+        raise InvalidRequest(f"underlay {underlay!r}", hint=f"one of {', '.join(UNDERLAYS)}")
+    return Layout(name=name, hosts=hosts, etcd=etcd, mtu=mtu, underlay=underlay)
 
 
 def parse_name(name: str) -> str:

@@ -73,7 +73,7 @@ class Machine:
         self._record = record
         self.seat = seat
         self.name = seat.name
-        self.ip = seat.ipv4
+        self.ip = record.layout.address(seat)
 
     def power_on(self) -> None:
         """Start the machine: namespaces, private directories, ``netagent`` on its PATH, and its cable."""

@@ -40,10 +40,11 @@ def plug_in(layout: Layout, seat: Seat) -> None:
         ],
         netns=layout.switch,
     )
+    v4 = f"address add {seat.ipv4}/{UNDERLAY_V4.prefixlen} dev {UNDERLAY_INTERFACE}"
     ip_batch(
         [
             "link set lo up",
-            f"address add {seat.ipv4}/{UNDERLAY_V4.prefixlen} dev {UNDERLAY_INTERFACE}",
+            *([] if layout.underlay == "ipv6" else [v4]),
             # Nobody else has it: duplicate address detection would only hold it back for a second.
             f"address add {seat.ipv6}/{UNDERLAY_V6.prefixlen} dev {UNDERLAY_INTERFACE} nodad",
             f"link set {UNDERLAY_INTERFACE} up",

@@ -95,7 +95,10 @@ class InterfaceAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A unicast route with our protocol number; ``onlink`` for a gateway that no connected prefix covers."""
+    """A unicast route with our protocol number; ``onlink`` for a gateway that no connected prefix covers.
+
+    An IPv4 destination may have an IPv6 gateway (RFC 5549; since Linux 5.2).
+    """
 
     destination: Prefix
     device: str
@@ -105,7 +108,8 @@ class Route:
     where: str = HOST
 
     def __str__(self) -> str:
-        via = f" via {self.gateway}" if self.gateway else ""
+        is_foreign = self.gateway is not None and self.gateway.version != self.destination.version
+        via = f" via {'inet6 ' if is_foreign else ''}{self.gateway}" if self.gateway else ""
         src = f" src {self.source}" if self.source else ""
         return f"{self.destination}{via} dev {self.device}{src}{' onlink' if self.onlink else ''}{_in(self.where)}"
 

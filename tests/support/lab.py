@@ -23,7 +23,9 @@ _live: list[Lab] = []
 class MakeLab(Protocol):
     """Make a lab that is taken down at the end of the module; arguments as for ``Lab.up``."""
 
-    def __call__(self, hosts: int = 3, etcd: int = 1, *, agents: bool = True, mtu: int = 1500) -> Lab: ...
+    def __call__(
+        self, hosts: int = 3, etcd: int = 1, *, agents: bool = True, mtu: int = 1500, underlay: str = "both"
+    ) -> Lab: ...
 
 
 def unique_name() -> str:
@@ -36,8 +38,8 @@ def make_lab() -> Iterator[MakeLab]:
     """Make as many labs as the module needs."""
     with ExitStack() as labs:
 
-        def make(hosts: int = 3, etcd: int = 1, *, agents: bool = True, mtu: int = 1500) -> Lab:
-            lab = labs.enter_context(Lab.up(unique_name(), hosts, etcd, agents=agents, mtu=mtu))
+        def make(hosts: int = 3, etcd: int = 1, *, agents: bool = True, mtu: int = 1500, underlay: str = "both") -> Lab:
+            lab = labs.enter_context(Lab.up(unique_name(), hosts, etcd, agents=agents, mtu=mtu, underlay=underlay))
             _live.append(lab)
             labs.callback(_live.remove, lab)
             return lab
