@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection
 from netagent.api.agent import AgentServicer
 from netagent.api.containers import ContainersServicer
 from netagent.api.events import EventsServicer
+from netagent.api.firewall import FirewallServicer
 from netagent.api.hosts import HostsServicer
 from netagent.api.intercept import Interceptor
 from netagent.api.networks import NetworksServicer
@@ -16,10 +17,11 @@ from netagent.api.shield import Shield
 from netagent.api.unix_socket import listening_at
 from netagent.runtime.runc import Runtime
 from netagent.services.all import Services
-from netagent.v1 import agent_pb2, containers_pb2, events_pb2, hosts_pb2, networks_pb2
+from netagent.v1 import agent_pb2, containers_pb2, events_pb2, firewall_pb2, hosts_pb2, networks_pb2
 from netagent.v1.agent_pb2_grpc import add_AgentServicer_to_server
 from netagent.v1.containers_pb2_grpc import add_ContainersServicer_to_server
 from netagent.v1.events_pb2_grpc import add_EventsServicer_to_server
+from netagent.v1.firewall_pb2_grpc import add_FirewallServicer_to_server
 from netagent.v1.hosts_pb2_grpc import add_HostsServicer_to_server
 from netagent.v1.networks_pb2_grpc import add_NetworksServicer_to_server
 
@@ -30,7 +32,7 @@ _OPTIONS = (
     ("grpc.max_send_message_length", 64 << 20),
 )
 
-_FILES = (agent_pb2, containers_pb2, events_pb2, hosts_pb2, networks_pb2)
+_FILES = (agent_pb2, containers_pb2, events_pb2, firewall_pb2, hosts_pb2, networks_pb2)
 _SERVICES = tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
 
 
@@ -77,6 +79,7 @@ async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiS
         server,
     )
     add_EventsServicer_to_server(EventsServicer(services.events), server)
+    add_FirewallServicer_to_server(FirewallServicer(services.exposure), server)
     add_HostsServicer_to_server(HostsServicer(services.hosts), server)
     add_NetworksServicer_to_server(
         NetworksServicer(services.networks, services.connections, services.info, shield), server

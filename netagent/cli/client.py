@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from netagent.v1.agent_pb2_grpc import AgentStub
     from netagent.v1.containers_pb2_grpc import ContainersStub
     from netagent.v1.events_pb2_grpc import EventsStub
+    from netagent.v1.firewall_pb2_grpc import FirewallStub
     from netagent.v1.hosts_pb2_grpc import HostsStub
     from netagent.v1.networks_pb2_grpc import NetworksStub
 
@@ -89,6 +90,13 @@ class Client:
         from netagent.v1.events_pb2_grpc import EventsStub
 
         return EventsStub(self.connect())
+
+    @cached_property
+    def firewall(self) -> "FirewallStub":
+        """The service Firewall."""
+        from netagent.v1.firewall_pb2_grpc import FirewallStub
+
+        return FirewallStub(self.connect())
 
     @cached_property
     def hosts(self) -> "HostsStub":

@@ -21,6 +21,7 @@ _COMMANDS = {
     "detach": ("netagent.cli.attach", "detach", "Disconnect what attach has connected."),
     "events": ("netagent.cli.events", "events", "Show what happened, or follow what happens."),
     "exec": ("netagent.cli.run", "execute", "Run a command in a running container."),
+    "exposure": ("netagent.cli.exposure", "exposure", "Show what of this host can be reached."),
     "host": ("netagent.cli.host", "host", "Look at the hosts of the cluster."),
     "info": ("netagent.cli.info", "info", "Show how the agent is doing."),
     "inspect": ("netagent.cli.inspect", "inspect", "Show all of containers or networks as JSON."),

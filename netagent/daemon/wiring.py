@@ -22,6 +22,7 @@ from netagent.services.containers import ContainerService
 from netagent.services.context import Context, Knowledge
 from netagent.services.endpoints import EndpointService
 from netagent.services.events import EventBus
+from netagent.services.exposure import ExposureService
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
@@ -96,6 +97,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         hosts=HostService(context),
         events=events,
         info=InfoService(context, store=config.store or "embedded", run_dir=str(run_dir)),
+        exposure=ExposureService(context),
     )
     return Agent(config=config, context=context, kernel=kernel, publisher=publisher, ports=ports, services=services)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from netagent.errors import AlreadyExists, Conflict, EnvironmentProblem, KernelRejected, NetagentError, NotFound
+from netagent.firewall.verdict import Rules
 from netagent.model.host import HostFacts
 from netagent.model.port import PortMapping
 from netagent.plan.desired import (
@@ -81,6 +82,7 @@ class FakeKernel:
         self.sysctls: dict[SysctlName, str] = {}
         self.ruleset: Ruleset | None = None
         self.admin: tuple[Chain, ...] = ()
+        self.foreign_firewall = Rules()
         self.sandboxes: dict[str, int] = {}
         """Path -> inode of the namespaces that exist."""
         self.applied: list[Operation] = []
@@ -154,6 +156,10 @@ class FakeKernel:
     async def facts(self) -> HostFacts:
         """Return the facts that the fake was made with."""
         return self._facts
+
+    async def foreign_rules(self) -> Rules:
+        """Return what a test has put into ``foreign_firewall``."""
+        return self.foreign_firewall
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the sandbox at ``path``, or raise NotFound."""

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from netagent.errors import KernelRejected
+from netagent.firewall.verdict import Rules
 from netagent.kernel import encode, netns
 from netagent.kernel.announce import Announcer
 from netagent.kernel.apply import Workplace, apply
@@ -17,6 +18,7 @@ from netagent.kernel.apply import failpoints as apply_failpoints
 from netagent.kernel.conntrack import Flusher
 from netagent.kernel.events import Watch
 from netagent.kernel.facts import observe_facts
+from netagent.kernel.foreign import read_foreign_rules
 from netagent.kernel.nftables import Nftables
 from netagent.kernel.observe import observe, observe_endpoint
 from netagent.kernel.reaper import Reaper, delete_half_made
@@ -67,6 +69,10 @@ class Kernel:
     async def facts(self) -> HostFacts:
         """Return the machine's own interfaces and routes, without ours."""
         return await self._run(lambda place: observe_facts(place.rtnl))
+
+    async def foreign_rules(self) -> Rules:
+        """Return the rules of all nftables tables that are not netagent's; the administrator's are among them."""
+        return await self._run(lambda place: read_foreign_rules(place.nft))
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the namespace at ``path``; NotFound if absent, InvalidRequest if no container's."""

@@ -44,6 +44,8 @@ FAMILIES: Mapping[str, int] = MappingProxyType({"inet": NFPROTO_INET, "bridge": 
 _LIBRARY = "libnftables.so.1"
 _OUTPUT_JSON = 1 << 4
 """NFT_CTX_OUTPUT_JSON, nftables/libnftables.h."""
+_OUTPUT_STATELESS_WITH_HANDLES = 1 << 2 | 1 << 3
+"""NFT_CTX_OUTPUT_STATELESS and NFT_CTX_OUTPUT_HANDLE."""
 _ERRNO_BY_TEXT = {os.strerror(number): number for number in errno.errorcode} | {
     # Interval sets are compared in libnftables itself (src/intervals.c), in words of its own.
     "element does not exist": errno.ENOENT,
@@ -81,8 +83,12 @@ class Nftables:
         self._library.nft_ctx_free(self._context)
 
     def run(self, script: str, *, as_json: bool = False) -> str:
-        """Run ``script`` as one transaction and return its output; NftRefusalError means that nothing was done."""
-        self._library.nft_ctx_output_set_flags(self._context, ctypes.c_uint(_OUTPUT_JSON if as_json else 0))
+        """Run ``script`` as one transaction; NftRefusalError means that nothing was done.
+
+        Return its output: libnftables-json(5), or text without counters and with handles.
+        """
+        flags = _OUTPUT_JSON if as_json else _OUTPUT_STATELESS_WITH_HANDLES
+        self._library.nft_ctx_output_set_flags(self._context, ctypes.c_uint(flags))
         status = self._library.nft_run_cmd_from_buffer(self._context, ctypes.c_char_p(script.encode()))
         output = self._read(self._library.nft_ctx_get_output_buffer)
         problem = self._read(self._library.nft_ctx_get_error_buffer)

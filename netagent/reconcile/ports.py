@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from netagent.firewall.verdict import Rules
 from netagent.model.host import HostFacts
 from netagent.model.port import PortMapping
 from netagent.plan.desired import State
@@ -35,6 +36,9 @@ class Kernel(Protocol):
 
     async def facts(self) -> HostFacts:
         """Return the machine's own interfaces and routes, without ours."""
+
+    async def foreign_rules(self) -> Rules:
+        """Return what other people's firewall rules say, as far as it can be read."""
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the network namespace at ``path``; NotFound or InvalidRequest if it is none."""

@@ -6,6 +6,7 @@ from netagent.services.attachments import AttachmentService
 from netagent.services.connections import ConnectionService
 from netagent.services.containers import ContainerService
 from netagent.services.events import EventBus
+from netagent.services.exposure import ExposureService
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
@@ -26,3 +27,4 @@ class Services:
     hosts: HostService
     events: EventBus
     info: InfoService
+    exposure: ExposureService

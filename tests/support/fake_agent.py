@@ -24,6 +24,7 @@ from netagent.runtime.layout import Layout
 from netagent.runtime.runc import Runtime
 from netagent.services.all import Services
 from netagent.services.events import EventBus
+from netagent.services.exposure import ExposureView
 from netagent.services.info import AgentInfo
 from netagent.services.requests import (
     Attachment,
@@ -57,6 +58,7 @@ class FakeServices:
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     kernel_error: str = ""
+    exposed: ExposureView = field(default_factory=lambda: ExposureView(ways=(), warnings=()))
 
     def services(self) -> Services:
         self.events = EventBus(lambda: CREATED)
@@ -69,6 +71,7 @@ class FakeServices:
             "limits": _Limits(self),
             "hosts": _Hosts(self),
             "info": _Info(self),
+            "exposure": _Exposure(self),
         }
         return Services(events=self.events, **fakes)
 
@@ -215,6 +218,12 @@ class _Limits(_Part):
 class _Hosts(_Part):
     def list(self) -> list[HostView]:
         return self.agent.hosts_known
+
+
+class _Exposure(_Part):
+    async def view(self) -> ExposureView:
+        self.agent.note("exposure")
+        return self.agent.exposed
 
 
 class _Info(_Part):
