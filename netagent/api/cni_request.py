@@ -27,7 +27,7 @@ from netagent.api.cni_error import CniCode, CniError
 from netagent.errors import InvalidRequest, NetagentError
 from netagent.model.address import parse_address, parse_mac
 from netagent.model.container import ContainerKind
-from netagent.model.ids import NAME_LIMIT, parse_interface_name, parse_name, short
+from netagent.model.ids import NAME_LIMIT, parse_alias, parse_interface_name, parse_name, short
 from netagent.model.port import PortMapping, parse_publish
 from netagent.services.requests import Attachment, Connection
 
@@ -217,7 +217,7 @@ def _connection(configuration: Configuration, arguments: Mapping[str, str]) -> C
         networks=(configuration.network,),
         addresses=tuple(_parse_ip(text) for text in ips),
         mac=parse_mac(mac) if mac else "",
-        aliases=tuple(parse_name(alias, what="alias") for alias in aliases),
+        aliases=tuple(parse_alias(alias) for alias in aliases),
         publish=_parse_ports(runtime.port_mappings or []),
     )
 

@@ -34,6 +34,7 @@ def render_result(endpoint: Endpoint, network: Network, host_id: HostId, sandbox
             for address, subnet in addresses
         ],
     }
+    result["dns"] = {"nameservers": list(dict.fromkeys(str(subnet.gateway) for _, subnet in addresses))}
     if endpoint.default_route and not network.internal:
         result["routes"] = [
             {"dst": _EVERYWHERE[subnet.prefix.version], "gw": str(subnet.gateway)} for _, subnet in addresses
@@ -48,13 +49,13 @@ def convert_result(result: Result, version: str, previous: Mapping[str, Any] | N
     """
     before = dict(previous or {})
     if version in ("0.1.0", "0.2.0"):
-        return before | {"cniVersion": version} | _families(result)
+        return {"dns": result["dns"]} | before | {"cniVersion": version} | _families(result)
     if version in ("0.3.0", "0.3.1", "0.4.0"):
         result = result | {"ips": [{"version": str(_version_of(ip["address"]))} | ip for ip in result["ips"]]}
     offset = len(_list_of(before, "interfaces"))
     moved = result | {"ips": [ip | {"interface": ip["interface"] + offset} for ip in result["ips"]]}
     joined = {key: [*_list_of(before, key), *moved[key]] for key in ("interfaces", "ips", "routes") if key in moved}
-    return before | {"cniVersion": version} | joined
+    return {"dns": result["dns"]} | before | {"cniVersion": version} | joined
 
 
 def _list_of(previous: Mapping[str, Any], key: str) -> Sequence[Any]:

@@ -144,6 +144,8 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         # Whatever happened between the first pass and now was heard by nobody.
         context.engine.request()
         agent.publisher.request()
+        tasks.spawn(agent.naming.run(), name="naming")
+        await agent.naming.published()
         run_dir = Path(agent.config.run_dir)
         cni = CniServer(services, run_dir / "cni.sock", CNI_QUEUE)
         await cni.start()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from netagent.daemon.config import Config
 from netagent.daemon.identity import describe_host, load_host_id
+from netagent.dns.client import NameServer
 from netagent.ipam.pools import parse_pool
 from netagent.kernel.kernel import Kernel
 from netagent.kernel.reserve import SocketReservations
@@ -26,6 +27,7 @@ from netagent.services.exposure import ExposureService
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
+from netagent.services.naming import NamingService
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.publisher import Publisher
@@ -52,6 +54,7 @@ class Agent:
     context: Context
     kernel: Kernel
     publisher: Publisher
+    naming: NamingService
     ports: PortService
     services: Services
 
@@ -65,6 +68,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     knowledge = Knowledge(host, stores, journal)
     engine = Engine(kernel, knowledge.snapshot)
     publisher = Publisher(knowledge, stores, journal, engine)
+    naming = NamingService(knowledge, stores, journal, NameServer(run_dir / "dns.sock"))
     events = EventBus(_now)
     context = Context(
         knowledge=knowledge,
@@ -76,10 +80,12 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         now=_now,
         new_id=lambda: secrets.token_hex(32),
         publish_records=publisher.request,
+        names=naming,
         pools=tuple(parse_pool(pool.base, pool.size) for pool in config.default_address_pools),
     )
     for access in stores.all:
         access.subscribe(_react(knowledge, engine, publisher, host.id))
+        access.subscribe(_rename(naming, host.id))
     ports = PortService(journal, SocketReservations(), _ephemeral_ports())
     endpoints = EndpointService(context, BlockService(context), ports)
     networks = NetworkService(context)
@@ -99,7 +105,15 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         info=InfoService(context, store=config.store or "embedded", run_dir=str(run_dir)),
         exposure=ExposureService(context),
     )
-    return Agent(config=config, context=context, kernel=kernel, publisher=publisher, ports=ports, services=services)
+    return Agent(
+        config=config,
+        context=context,
+        kernel=kernel,
+        publisher=publisher,
+        naming=naming,
+        ports=ports,
+        services=services,
+    )
 
 
 def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Journal) -> Stores:
@@ -138,6 +152,17 @@ def _react(
             publisher.request()
 
     return react
+
+
+def _rename(naming: NamingService, own_host: HostId) -> Callable[[frozenset[str]], None]:
+    """Return what a change of a store means for names: this host's own endpoints are known from the journal."""
+    own_endpoints = keys.own_endpoints_prefix(own_host)
+
+    def rename(changed: frozenset[str]) -> None:
+        if _any_outside(changed, (own_endpoints,)):
+            naming.request(remote=True)
+
+    return rename
 
 
 def _any_outside(changed: Iterable[str], prefixes: tuple[str, ...]) -> bool:

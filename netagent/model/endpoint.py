@@ -36,6 +36,7 @@ class Endpoint:
 
     ``sandbox`` is the path of the network namespace; ``sandbox_inode`` tells a namespace from a later one at the same
     path (0 while unknown). ``rate_in`` limits what goes to the container, ``rate_out`` what comes from it.
+    ``hostname`` is the container's own name for itself, empty if it is not ours to know.
     """
 
     id: EndpointId
@@ -49,6 +50,7 @@ class Endpoint:
     mac: Mac
     ports: tuple[PortMapping, ...] = ()
     aliases: tuple[str, ...] = ()
+    hostname: str = ""
     default_route: bool = True
     rate_in: Rate | None = None
     rate_out: Rate | None = None

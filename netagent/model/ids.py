@@ -30,6 +30,12 @@ def parse_name(text: str, *, what: str) -> str:
     return text
 
 
+def parse_alias(text: str) -> str:
+    """Return ``text`` if it is a usable DNS alias: a name, or ``*.NAME`` for everything below it."""
+    parse_name(text.removeprefix("*."), what="alias")
+    return text
+
+
 def parse_interface_name(text: str) -> str:
     """Return ``text`` if the kernel takes it as an interface name (``dev_valid_name``, net/core/dev.c)."""
     wrong = (

@@ -14,10 +14,11 @@ import msgspec
 
 from netagent.errors import Conflict, NetagentError, NotFound
 from netagent.model.container import Container, ContainerKind, ContainerState
-from netagent.model.endpoint import Endpoint, EndpointState
+from netagent.model.endpoint import EndpointState
 from netagent.model.ids import ContainerId, short
 from netagent.runtime.runc import RunStatus, Runtime
-from netagent.runtime.spec import ContainerSpec, TextFile
+from netagent.runtime.spec import ContainerSpec
+from netagent.services.container_files import read_host_resolver, render_files
 from netagent.services.context import Context
 from netagent.services.endpoints import (
     EndpointService,
@@ -125,7 +126,8 @@ class ContainerService:
         endpoints = await self._endpoints.attach(container, wanted) if wanted else ()
         spec = _read_spec(container)
         assert spec is not None
-        await self._runtime.create(replace(spec, files=(_hosts_file(container, endpoints), _hostname_file(container))))
+        files = render_files(container, endpoints, self._context.snapshot().networks, read_host_resolver())
+        await self._runtime.create(replace(spec, files=files))
 
     # Running
 
@@ -341,14 +343,3 @@ def _require_own(container: Container, verb: str) -> None:
 
 def _read_spec(container: Container) -> ContainerSpec | None:
     return msgspec.json.decode(container.spec, type=ContainerSpec) if container.spec else None
-
-
-def _hosts_file(container: Container, endpoints: tuple[Endpoint, ...]) -> TextFile:
-    """Return ``/etc/hosts`` as Docker writes it: loopback names, then the container's own addresses."""
-    lines = ["127.0.0.1\tlocalhost", "::1\tlocalhost ip6-localhost ip6-loopback"]
-    lines += [f"{a.address}\t{container.hostname} {container.name}" for e in endpoints for a in e.addresses]
-    return TextFile(path="/etc/hosts", text="\n".join(lines) + "\n")
-
-
-def _hostname_file(container: Container) -> TextFile:
-    return TextFile(path="/etc/hostname", text=f"{container.hostname}\n")

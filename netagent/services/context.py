@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from netagent.ipam.pools import Pool
 from netagent.model.host import Host
@@ -41,6 +42,26 @@ class Knowledge:
         return self._joined.with_endpoints(self._journal.endpoints)
 
 
+class Names(Protocol):
+    """Who makes endpoints' names answered."""
+
+    def request(self) -> None:
+        """Ask for names to be brought up to date soon."""
+
+    async def published(self) -> None:
+        """Wait until they are, but not long."""
+
+
+class NoNames:
+    """Names for nobody."""
+
+    def request(self) -> None:
+        """Do nothing."""
+
+    async def published(self) -> None:
+        """Do not wait."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """The parts that services share. ``publish_records`` asks for this host's records to be brought into the store.
@@ -57,6 +78,7 @@ class Context:
     now: Callable[[], str]
     new_id: Callable[[], str]
     publish_records: Callable[[], None]
+    names: Names
     pools: tuple[Pool, ...] = ()
 
     @property

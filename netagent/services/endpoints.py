@@ -15,7 +15,7 @@ from netagent.ipam.allocate import choose_address, needs_claim
 from netagent.model.address import Address, Mac, derive_mac, parse_address, parse_mac
 from netagent.model.container import Container, ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
-from netagent.model.ids import EndpointId, parse_name, short
+from netagent.model.ids import EndpointId, parse_alias, short
 from netagent.model.network import DEFAULT_NETWORK, Network, NetworkState
 from netagent.model.port import PortMapping, parse_exposed, parse_published
 from netagent.model.rate import Rate, parse_rate
@@ -68,9 +68,9 @@ def parse_wanted(
         )
     if len({address.version for address in addresses}) < len(addresses):
         raise InvalidRequest("more than one --ip of the same family", hint="give one IPv4 and one IPv6 address at most")
-    aliases = tuple(parse_name(alias, what="alias") for alias in connection.aliases)
     rate_in = parse_rate(connection.rate_in, what="--rate-in") if connection.rate_in else None
     rate_out = parse_rate(connection.rate_out, what="--rate-out") if connection.rate_out else None
+    aliases = tuple(parse_alias(alias) for alias in connection.aliases)
     return tuple(
         Wanted(
             network=network,
@@ -163,6 +163,7 @@ class EndpointService:
         attached = tuple(replace(endpoint, state=EndpointState.ATTACHED) for endpoint in endpoints)
         self._context.journal.put_endpoints(attached)
         self._tell("connect", attached)
+        await self._context.names.published()
         return attached
 
     def _intend(
@@ -217,6 +218,7 @@ class EndpointService:
             mac=want.mac or derive_mac("endpoint", endpoint_id),
             ports=self._ports.take(want.ports),
             aliases=want.aliases,
+            hostname=container.hostname,
             default_route=want.default_route,
             rate_in=want.rate_in,
             rate_out=want.rate_out,
@@ -248,12 +250,14 @@ class EndpointService:
             # In one transaction with its endpoints: a container without any was disconnected by its user.
             self._context.journal.remove_container(new.id)
             self._context.publish_records()
+            await self._context.names.published()
             return
         asleep = [dormant[e.interface] for e in endpoints if e.interface in dormant]
         if asleep:
             self._context.journal.put_endpoints(asleep)
         self._context.journal.remove_endpoints(e.id for e in endpoints if e.interface not in dormant)
         self._context.publish_records()
+        await self._context.names.published()
 
     async def add_dormant(self, container: Container, want: Wanted) -> Endpoint:
         """Give a stopped container one more endpoint, for its next start; a fixed address is held from now on."""
@@ -304,6 +308,7 @@ class EndpointService:
                 self._context.journal.put_endpoints((endpoint,))
                 raise
         self._context.publish_records()
+        self._context.names.request()
         return changed
 
     async def set_default_route(self, endpoint: Endpoint) -> None:
@@ -349,6 +354,8 @@ class EndpointService:
         elif endpoints:
             self._context.journal.remove_endpoints(e.id for e in endpoints)
         self._tell("disconnect", leaving)
+        if leaving:
+            await self._context.names.published()
 
     def _tell(self, action: str, endpoints: Iterable[Endpoint]) -> None:
         networks = self._context.snapshot().networks

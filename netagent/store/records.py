@@ -19,7 +19,7 @@ from netagent.model.address import is_inside, parse_address, parse_mac, parse_pr
 from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.host import Host
-from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId, parse_interface_name, parse_name
+from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId, parse_alias, parse_interface_name, parse_name
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.port import PROTOCOLS, PortMapping
 from netagent.model.rate import HIGHEST_BITS, LARGEST_BURST_BYTES, LOWEST_BITS, Rate
@@ -154,6 +154,7 @@ class EndpointRecord(Header, kw_only=True):
     mac: Text
     ports: Annotated[list[PortRecord], msgspec.Meta(max_length=65535)] = []
     aliases: Annotated[list[Text], msgspec.Meta(max_length=256)] = []
+    hostname: Text = ""
     default_route: bool = True
     rate_in: RateRecord | None = None
     rate_out: RateRecord | None = None
@@ -390,6 +391,7 @@ def encode_endpoint(endpoint: Endpoint, old: bytes | None = None) -> bytes:
             for p in endpoint.ports
         ],
         aliases=list(endpoint.aliases),
+        hostname=endpoint.hostname,
         default_route=endpoint.default_route,
         rate_in=_encode_rate(endpoint.rate_in),
         rate_out=_encode_rate(endpoint.rate_out),
@@ -413,7 +415,8 @@ def decode_endpoint(value: bytes, *, limit: int | None = SIZE_LIMIT) -> Endpoint
             addresses=tuple(EndpointAddress(address=parse_address(a.address), fixed=a.fixed) for a in record.addresses),
             mac=parse_mac(record.mac),
             ports=tuple(_decode_port(port) for port in record.ports),
-            aliases=tuple(parse_name(alias, what="alias") for alias in record.aliases),
+            aliases=tuple(parse_alias(alias) for alias in record.aliases),
+            hostname=record.hostname,
             default_route=record.default_route,
             rate_in=_decode_rate(record.rate_in),
             rate_out=_decode_rate(record.rate_out),

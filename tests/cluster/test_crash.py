@@ -160,6 +160,13 @@ def _disturb(host: Host) -> None:
     eventually(lambda: not host.agent.running or is_mended())
 
 
+def _kill_name_server(host: Host) -> None:
+    """End the DNS process, and wait until there is another."""
+    host.run("sh", "-c", "kill -9 $(cat /run/netagent/dns.pid)", check=False)
+    listening = "sed -n 's/^Name:.//p' /proc/$(cat /run/netagent/dns.pid)/status && ss -Hlnu 'sport = 53'"
+    eventually(lambda: not host.agent.running or ":53" in host.run("sh", "-c", listening, check=False).stdout)
+
+
 def _use_network_once(host: Host) -> None:
     _create_network(host)
     run(host, "user", "--network", "brief")
@@ -182,6 +189,7 @@ VERBS = {
     "peer-comes": Verb(act=_peer_comes, settle=_peer_goes),
     "peer-goes": Verb(prepare=_peer_comes, act=_peer_goes, settle=_peer_goes),
     "repair": Verb(act=_disturb, settle=lambda host: None),
+    "name-server-dies": Verb(act=_kill_name_server, settle=lambda host: None),
     "attach": Verb(act=_attach, settle=_detach),
     "detach": Verb(prepare=_attach, act=lambda h: netagent(h, "detach", "crash", check=False), settle=_detach),
     "cni-add": Verb(act=lambda host: _cni(host, "ADD"), settle=lambda host: _cni(host, "DEL")),

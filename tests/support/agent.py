@@ -27,7 +27,7 @@ from netagent.services.attachments import AttachmentService
 from netagent.services.blocks import BlockService
 from netagent.services.connections import ConnectionService
 from netagent.services.containers import ContainerService
-from netagent.services.context import Context, Knowledge
+from netagent.services.context import Context, Knowledge, NoNames
 from netagent.services.endpoints import EndpointService
 from netagent.services.events import EventBus
 from netagent.services.hosts import HostService
@@ -142,6 +142,7 @@ class Agent:
             now=lambda: TIME,
             new_id=lambda: f"{self.host.id[-1]}{next(_numbers):011d}".ljust(64, "0"),
             publish_records=self.publisher.request,
+            names=NoNames(),
         )
         for access in self.stores.all:
             access.subscribe(_react(self.knowledge, self.engine, self.publisher, self.host.id))

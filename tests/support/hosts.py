@@ -111,9 +111,11 @@ def dump(host: Host) -> dict[str, str]:
         "addresses": "\n".join(sorted(line.partition(": ")[2] for line in _lines(host, "ip", "-o", "-4", "address"))),
         "routes": host.run("ip", "route", "show", "table", "main").stdout,
         "neighbours": "\n".join(_lines(host, "ip", "neigh", "show", "nud", "permanent")),
-        # Without the multicast groups that the kernel joins by itself, or not yet.
+        # Without the multicast groups that the kernel joins by itself, or not yet, and what bridges learn and forget.
         "fdb": "\n".join(
-            line for line in _lines(host, "bridge", "fdb", "show") if not line.startswith(("33:33", "01:00"))
+            line
+            for line in _lines(host, "bridge", "fdb", "show")
+            if "permanent" in line and not line.startswith(("33:33", "01:00"))
         ),
         "ruleset": host.run("nft", "--stateless", "list", "ruleset").stdout,
         "sandboxes": host.run("sh", "-c", "ls /run/netagent/netns 2>/dev/null || true").stdout,

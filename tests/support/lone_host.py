@@ -74,6 +74,7 @@ class LoneHost:
         """End the agent and everything else that was started here."""
         if self._agent is not None:
             self.stop_agent()
+        self._end_name_server()
         for process in (*self._others, self._init):
             process.kill()
             process.wait()
@@ -145,6 +146,12 @@ class LoneHost:
         self._agent.send_signal(number)
         self._agent.wait(timeout=20)
         self._agent = None
+
+    def _end_name_server(self) -> None:
+        """End the DNS process, which outlives the agent."""
+        noted = Path(f"/proc/{self._init.pid}/root/run/netagent/dns.pid")
+        if noted.exists():
+            os.kill(int(noted.read_text()), signal.SIGKILL)
 
     # Containers' namespaces
 

@@ -28,6 +28,7 @@ def result(version: str, previous: dict[str, Any] | None = None) -> dict[str, An
 def test_the_first_versions_have_one_object_a_family(version: str) -> None:
     assert result(version) == {
         "cniVersion": version,
+        "dns": {"nameservers": ["10.1.0.1", "fd00:1::1"]},
         "ip4": {"ip": "10.1.0.5/16", "gateway": "10.1.0.1", "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}]},
         "ip6": {"ip": "fd00:1::5/64", "gateway": "fd00:1::1", "routes": [{"dst": "::/0", "gw": "fd00:1::1"}]},
     }
@@ -56,7 +57,7 @@ def test_the_new_versions_do_not(version: str) -> None:
         veth_name(endpoint.id),
         "eth0",
     ]
-    assert "dns" not in answer
+    assert answer["dns"] == {"nameservers": ["10.1.0.1", "fd00:1::1"]}
 
 
 @pytest.mark.parametrize("version", VERSIONS[2:])

@@ -1,0 +1,88 @@
+"""Names of containers, asked for by containers of two hosts."""
+
+import pytest
+
+from netagent.lab.lab import Lab
+from tests.support.hosts import address, inside, netagent, run
+from tests.support.lab import MakeLab, eventually
+
+pytestmark = pytest.mark.cluster
+
+NETWORK = ("--network", "staticnet")
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: MakeLab) -> Lab:
+    lab = make_lab(hosts=2)
+    h1, h2 = lab.hosts
+    netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "staticnet")
+    eventually(lambda: "staticnet" in netagent(h2, "network", "ls").stdout)
+    run(h1, "web", *NETWORK, "--alias", "www", "--hostname", "front")
+    run(h2, "client", *NETWORK)
+    eventually(lambda: resolve(lab, "web"))
+    return lab
+
+
+def resolve(lab: Lab, name: str, container: str = "client", host: str = "h2") -> list[str]:
+    """Return the IPv4 addresses that the C library of a container finds for ``name``."""
+    found = inside(lab.host(host), container, "getent", "ahostsv4", name).stdout
+    return sorted({line.split()[0] for line in found.splitlines()})
+
+
+def test_a_container_finds_one_on_another_host_by_name(lab: Lab) -> None:
+    web = address(lab.host("h1"), "web")
+    assert resolve(lab, "web") == [web]
+    assert inside(lab.host("h2"), "client", "ping", "-c", "1", "-W", "2", "web").returncode == 0
+
+
+@pytest.mark.parametrize("name", ["www", "front", "web.staticnet", "WEB"])
+def test_other_names_of_a_container_lead_to_it_too(lab: Lab, name: str) -> None:
+    assert resolve(lab, name) == [address(lab.host("h1"), "web")]
+
+
+def test_a_short_id_is_a_name(lab: Lab) -> None:
+    identity = netagent(lab.host("h1"), "ps", "-q").stdout.split()[0]
+    assert len(identity) == 12
+    assert resolve(lab, identity) == [address(lab.host("h1"), "web")]
+
+
+def test_a_name_can_be_found_as_soon_as_its_container_runs_and_not_any_more_once_it_is_gone(lab: Lab) -> None:
+    h2 = lab.host("h2")
+    for _ in range(5):
+        run(h2, "brief", *NETWORK)
+        assert resolve(lab, "brief") == [address(h2, "brief")]
+        netagent(h2, "rm", "-f", "brief")
+        assert resolve(lab, "brief") == []
+
+
+def test_names_are_answered_while_the_agent_is_killed_and_comes_back(lab: Lab) -> None:
+    h2 = lab.host("h2")
+    ask = "echo begun; for n in $(seq 40); do getent ahostsv4 web >/dev/null || echo lost; sleep 0.05; done; echo asked"
+    flow = h2.popen("netagent", "exec", "client", "--", "sh", "-c", ask, stdout=-1)
+    with flow:
+        assert flow.stdout is not None
+        assert flow.stdout.readline() == "begun\n"
+        h2.agent.kill()
+        h2.agent.start()
+        said, _ = flow.communicate(timeout=60)
+    assert said == "asked\n"
+
+
+def test_the_process_that_answers_may_do_nothing_else(lab: Lab) -> None:
+    status = lab.host("h1").run("sh", "-c", "cat /proc/$(cat /run/netagent/dns.pid)/status").stdout
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    assert fields["Uid"].split() == ["65534"] * 4
+    assert fields["Gid"].split() == ["65534"] * 4
+    assert fields["Groups"].strip() == ""
+    assert fields["NoNewPrivs"] == "1"
+    assert {name: fields[name] for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == dict.fromkeys(
+        ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"), "0000000000000000"
+    )
+
+
+def test_another_process_takes_over_from_one_that_died(lab: Lab) -> None:
+    h2 = lab.host("h2")
+    before = h2.run("cat", "/run/netagent/dns.pid").stdout
+    h2.run("kill", "-9", before.strip())
+    eventually(lambda: h2.run("cat", "/run/netagent/dns.pid").stdout != before)
+    eventually(lambda: resolve(lab, "web") == [address(lab.host("h1"), "web")])
