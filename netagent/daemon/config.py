@@ -8,6 +8,7 @@ from typing import Annotated
 import msgspec
 
 from netagent.errors import InvalidRequest
+from netagent.store.released import HOLD_DOWN_S
 
 DEFAULT_FILE = Path("/etc/netagent/agent.toml")
 
@@ -35,6 +36,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     ``store`` is empty for the embedded store, else ``etcd://HOST:PORT,…`` or ``etcds://…`` (TLS). ``host_ip`` is this
     host's address on the network between hosts; empty: the address on the interface of the default route.
     ``default_address_pools`` are where networks of the driver bridge get their subnets; empty: netagent's own.
+    ``address_hold_down`` is for how many seconds an address that was given back is not given to another container.
     """
 
     store: str = ""
@@ -44,6 +46,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     host_ip: str = ""
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     default_address_pools: tuple[PoolOptions, ...] = ()
+    address_hold_down: Annotated[float, msgspec.Meta(ge=0, le=86400)] = HOLD_DOWN_S
     etcd: EtcdOptions = EtcdOptions()
 
 

@@ -25,6 +25,7 @@ from netagent.errors import EnvironmentProblem, NetagentError
 from netagent.services.predefined import create_predefined
 from netagent.services.tasks import Tasks
 from netagent.store.journal import Journal
+from netagent.store.released import Rest
 
 log = logging.getLogger("netagent")
 
@@ -84,7 +85,7 @@ def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:
 
 async def _run(config: Config) -> None:
     stopping = _stop_on_signals()
-    journal = Journal(Path(config.state_dir))
+    journal = Journal(Path(config.state_dir), rest=Rest(hold_down_s=config.address_hold_down))
     alone = _claim_namespace()
     try:
         async with asyncio.TaskGroup() as group:

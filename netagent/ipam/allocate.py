@@ -1,7 +1,8 @@
 """Blocks for hosts and addresses for endpoints."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 
 from netagent.errors import Conflict, Exhausted, InvalidRequest
 from netagent.model.address import Address, Prefix, blocks_of, is_inside, is_unassignable, nth
@@ -9,6 +10,8 @@ from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.ids import HostId
 from netagent.model.network import Network, Subnet
 from netagent.model.snapshot import Snapshot
+
+_NONE_RESTS: Mapping[Address, float] = MappingProxyType({})
 
 
 def choose_block(subnet: Subnet, claimed: Iterable[Prefix], fixed: Iterable[Address], *, skip: int = 0) -> Prefix:
@@ -37,13 +40,33 @@ def own_address(subnet: Subnet, block: Prefix) -> Address | None:
 
 
 def choose_address(
-    network: Network, blocks: Iterable[Block], used: Collection[Address], last: Address | None
+    network: Network,
+    blocks: Iterable[Block],
+    used: Collection[Address],
+    last: Address | None,
+    resting: Mapping[Address, float] = _NONE_RESTS,
 ) -> Address:
     """Return the next free address after ``last`` in ``blocks``, coming round at the end.
 
-    Going on from the last one given keeps an address that was just released out of use for as long as possible.
+    ``resting`` are addresses that were given back too short a time ago, and when: they are given only if there is no
+    other, the one that rested longest first.
     """
     usable = [b for b in blocks if b.state is BlockState.CONFIRMED]
+    chosen = _next_free(network, usable, {*used, *resting} if resting else used, last)
+    if chosen is None:
+        rested = [a for a in resting if a not in used and any(_may_give(network, b, a) for b in usable)]
+        chosen = min(rested, key=resting.__getitem__, default=None)
+    if chosen is None:
+        raise Exhausted(
+            f"no available addresses on this pool: network {network.name} on this host",
+            hint="remove containers (netagent rm), or use another network",
+        )
+    return chosen
+
+
+def _next_free(
+    network: Network, usable: Sequence[Block], used: Collection[Address], last: Address | None
+) -> Address | None:
     starts = [b for b in usable if last is not None and last in b.prefix]
     order = starts + [b for b in usable if b not in starts] + starts
     for position, block in enumerate(order):
@@ -51,10 +74,7 @@ def choose_address(
         found = _first_free(network, block, used, after)
         if found is not None:
             return found
-    raise Exhausted(
-        f"no available addresses in network {network.name} on this host",
-        hint="remove containers (netagent rm), or use another network",
-    )
+    return None
 
 
 def _first_free(network: Network, block: Block, used: Collection[Address], after: Address | None) -> Address | None:
@@ -66,11 +86,17 @@ def _first_free(network: Network, block: Block, used: Collection[Address], after
     # At most as many misses as there are addresses in use, so a large block costs no more than a small one.
     for index in range(offset, min(pool.num_addresses, offset + len(used) + len(subnet.auxiliary) + 4)):
         address = nth(pool, index)
-        if address in used or address == block.own_address or subnet.is_taken(address):
-            continue
-        if not is_unassignable(address, subnet.prefix):
+        if address not in used and _may_give(network, block, address):
             return address
     return None
+
+
+def _may_give(network: Network, block: Block, address: Address) -> bool:
+    """Tell whether an address may be given out of a block of this host, if nobody has it."""
+    subnet = network.subnet_around(block.prefix)
+    if subnet is None or address not in block.prefix or address not in subnet.pool:
+        return False
+    return not (address == block.own_address or subnet.is_taken(address) or is_unassignable(address, subnet.prefix))
 
 
 def needs_claim(snapshot: Snapshot, network: Network, address: Address) -> bool:

@@ -227,7 +227,8 @@ class EndpointService:
     def _choose(self, snapshot: Snapshot, network: Network, version: int) -> EndpointAddress:
         blocks = [b for b in snapshot.own_blocks_in(network.id) if b.prefix.version == version]
         last = self._context.journal.last_address(network.id, version)
-        address = choose_address(network, blocks, snapshot.used_addresses(network.id), last)
+        resting = self._context.journal.resting(network.id)
+        address = choose_address(network, blocks, snapshot.used_addresses(network.id), last, resting)
         return EndpointAddress(address=address)
 
     async def _claim(self, endpoints: Iterable[Endpoint]) -> None:

@@ -25,6 +25,8 @@ from netagent.model.container import Container
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import ContainerId, EndpointId, NetworkId
 from netagent.store.records import decode_endpoint, encode_endpoint
+from netagent.store.released import SCHEMA as RELEASED_SCHEMA
+from netagent.store.released import ReleasedAddresses, Rest
 
 SCHEMA_VERSION = 1
 
@@ -39,9 +41,12 @@ PRAGMA user_version = {SCHEMA_VERSION};
 
 
 class Journal:
-    """This host's endpoints and containers. All reads come from memory; every write is one durable transaction."""
+    """This host's endpoints and containers. All reads come from memory; every write is one durable transaction.
 
-    def __init__(self, directory: Path) -> None:
+    ``rest`` says how long an address rests that an endpoint gave back.
+    """
+
+    def __init__(self, directory: Path, *, rest: Rest | None = None) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(directory / "journal.lock")
         try:
@@ -53,6 +58,7 @@ class Journal:
         self.containers: dict[ContainerId, Container] = {}
         self.adopted: dict[str, bytes] = {}
         self._cursors: dict[tuple[NetworkId, int], Address] = {}
+        self._released = ReleasedAddresses(self._database, rest or Rest())
         try:
             self._load()
         except (sqlite3.DatabaseError, msgspec.MsgspecError, NetagentError) as error:
@@ -68,6 +74,7 @@ class Journal:
             self.containers[ContainerId(identity)] = msgspec.json.decode(record, type=Container)
         for network, version, last in self._database.execute("SELECT network, version, last FROM cursors"):
             self._cursors[NetworkId(network), version] = parse_address(last)
+        self._released.load()
         self.adopted.update(self._database.execute("SELECT key, value FROM adopted"))
 
     def endpoints_of(self, container_id: ContainerId) -> tuple[Endpoint, ...]:
@@ -77,6 +84,10 @@ class Journal:
     def last_address(self, network_id: NetworkId, version: int) -> Address | None:
         """Return the dynamic address of IP ``version`` given last in a network, or None."""
         return self._cursors.get((network_id, version))
+
+    def resting(self, network_id: NetworkId) -> Mapping[Address, float]:
+        """Return the addresses of a network that were given back too short a time ago, and when (Unix time)."""
+        return self._released.resting(network_id)
 
     def put_endpoints(
         self,
@@ -99,6 +110,7 @@ class Journal:
                     (endpoint.id, encode_endpoint(endpoint)),
                 )
                 self._put_cursors(endpoint)
+            self._released.note((self.endpoints.get(endpoint.id) for endpoint in rows), rows)
             self._database.executemany("INSERT OR REPLACE INTO adopted VALUES (?, ?)", (adopt or {}).items())
         self.adopted.update(adopt or {})
         for endpoint in rows:
@@ -118,6 +130,7 @@ class Journal:
         identities = tuple(endpoint_ids)
         with self._transaction("remove_endpoints"):
             self._database.executemany("DELETE FROM endpoints WHERE id = ?", [(i,) for i in identities])
+            self._released.note(self.endpoints.get(i) for i in identities)
         for identity in identities:
             self.endpoints.pop(identity, None)
 
@@ -140,6 +153,7 @@ class Journal:
         with self._transaction("remove_container"):
             self._database.executemany("DELETE FROM endpoints WHERE id = ?", [(i,) for i in orphans])
             self._database.execute("DELETE FROM containers WHERE id = ?", (container_id,))
+            self._released.note(self.endpoints.get(i) for i in orphans)
         self.containers.pop(container_id, None)
         for identity in orphans:
             self.endpoints.pop(identity, None)
@@ -148,6 +162,7 @@ class Journal:
         """Forget where address hand-out stood in a network that is gone."""
         with self._transaction("forget_network"):
             self._database.execute("DELETE FROM cursors WHERE network = ?", (network_id,))
+            self._released.forget_network(network_id)
         self._cursors = {key: last for key, last in self._cursors.items() if key[0] != network_id}
 
     def disown(self, keys: Iterable[str]) -> None:
@@ -203,6 +218,8 @@ def _open(path: Path) -> sqlite3.Connection:
                 f"the journal {path} has layout {version}, this agent knows {SCHEMA_VERSION}",
                 hint="use the netagent version that wrote it",
             )
+        # Later than the layout: an agent without it neither needs nor touches it.
+        database.executescript(RELEASED_SCHEMA)
     except sqlite3.DatabaseError as error:
         database.close()
         raise EnvironmentProblem(

@@ -69,7 +69,7 @@ def test_a_local_network_gives_neither_network_nor_gateway_nor_broadcast_address
         last = choose_address(network, blocks, used, last)  # type: ignore[arg-type]
         used.add(last)
     assert sorted(str(a) for a in used) == [f"10.0.0.{n}" for n in range(2, 7)]
-    with pytest.raises(Exhausted, match="no available addresses in network app"):
+    with pytest.raises(Exhausted, match="no available addresses on this pool: network app"):
         choose_address(network, blocks, used, last)  # type: ignore[arg-type]
 
 
@@ -110,3 +110,18 @@ def test_fixed_addresses_that_cannot_be_had_are_refused_by_name(address: str, er
 def test_a_fixed_address_is_claimed_outside_own_blocks_and_decided_locally_inside(address: str, claim: bool) -> None:
     snapshot = two_hosts(an_overlay(), an_endpoint("192.168.1.7"))
     assert needs_claim(snapshot, an_overlay(), parse_address(address)) is claim
+
+
+def test_an_address_that_rests_is_given_only_if_there_is_no_other_and_then_the_one_that_rested_longest() -> None:
+    network = a_local_network("10.0.0.0/29")
+    blocks = [a_block("10.0.0.0/29", H1, network=LOCALNET, own=False)]
+    resting = {parse_address("10.0.0.2"): 5.0, parse_address("10.0.0.3"): 4.0, parse_address("10.9.9.9"): 1.0}
+    used = {parse_address(f"10.0.0.{n}") for n in (4, 5)}
+    assert str(choose_address(network, blocks, used, None, resting)) == "10.0.0.6"
+    used.add(parse_address("10.0.0.6"))
+    assert str(choose_address(network, blocks, used, None, resting)) == "10.0.0.3"
+    used.add(parse_address("10.0.0.3"))
+    assert str(choose_address(network, blocks, used, None, resting)) == "10.0.0.2"
+    used.add(parse_address("10.0.0.2"))
+    with pytest.raises(Exhausted):
+        choose_address(network, blocks, used, None, resting)

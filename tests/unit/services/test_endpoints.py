@@ -49,6 +49,22 @@ async def test_an_endpoint_has_an_address_of_the_hosts_block_and_is_in_kernel_jo
     assert not await online.engine.reconcile()
 
 
+async def test_of_the_addresses_given_back_the_one_that_rested_longest_is_given_first(
+    online: Agent, start_agent: StartAgent, cluster: MemoryStore
+) -> None:
+    await online.create_network("tiny", driver="bridge", subnets=("10.0.0.0/29",))
+    given = [str((await online.attach(f"t{n}", "tiny")).address_of(4)) for n in range(5)]
+    assert given == [f"10.0.0.{n}" for n in range(2, 7)]
+    await online.attachments.detach("t3")
+    await online.attachments.detach("t0")
+    await online.stop()
+    again = await start_agent(cluster=cluster, kernel=online.kernel)
+    assert str((await again.attach("u0", "tiny")).address_of(4)) == "10.0.0.5"
+    assert str((await again.attach("u1", "tiny")).address_of(4)) == "10.0.0.2"
+    with pytest.raises(Exhausted, match="no available addresses on this pool: network tiny"):
+        await again.attach("u2", "tiny")
+
+
 async def test_detaching_puts_everything_back(online: Agent) -> None:
     before = online.picture()
     await online.attach("web", "staticnet", ip="192.168.0.2", publish=("4000:80",))
