@@ -28,7 +28,7 @@ from netagent.model.endpoint import Endpoint, EndpointAddress
 from netagent.model.host import Host
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope, Subnet
-from netagent.model.port import parse_published
+from netagent.model.port_grammar import parse_published
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import Chain
 from netagent.plan.render import render_everything

@@ -9,6 +9,7 @@ import hashlib
 import ipaddress
 import re
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ from netagent.errors import InvalidRequest, NetagentError
 from netagent.model.address import parse_address, parse_mac
 from netagent.model.container import ContainerKind
 from netagent.model.ids import NAME_LIMIT, parse_alias, parse_interface_name, parse_name, short
-from netagent.model.port import PortMapping, parse_publish
+from netagent.model.port_grammar import parse_publish, parse_published
 from netagent.services.requests import Attachment, Connection
 
 REQUEST_LIMIT = 16 << 20
@@ -235,18 +236,16 @@ def _parse_ip(text: str) -> str:
 
 def _parse_ports(entries: list[PortMap]) -> tuple[str, ...]:
     """Return the texts of ``-p`` for the capability ``portMappings``."""
-    mappings: list[PortMapping] = []
-    texts: list[str] = []
-    for entry in entries:
-        text = _publish_text(entry)
+    texts = tuple(map(_publish_text, entries))
+    for entry, text in zip(entries, texts, strict=True):
         (mapping,) = parse_publish(text)
         if mapping.host_port == 0:
             raise InvalidRequest(f"invalid hostPort: {entry.host_port}", hint="ports are 1 to 65535")
-        if any(mapping.collides(other) for other in mappings):
-            raise InvalidRequest(f"host port {mapping.host_port}/{mapping.protocol} is mapped twice")
-        mappings.append(mapping)
-        texts.append(text)
-    return tuple(texts)
+    twice = next((text for text, count in Counter(texts).items() if count > 1), None)
+    if twice is not None:
+        raise InvalidRequest(f"host port is mapped twice: {twice}")
+    parse_published(texts)
+    return texts
 
 
 def _publish_text(entry: PortMap) -> str:

@@ -233,12 +233,14 @@ def encode_endpoint(endpoint: Endpoint, network: Network | None) -> containers_p
 
 
 def encode_port(mapping: PortMapping) -> containers_pb2.PublishedPort:
-    """Return a published port as a message."""
+    """Return a mapping of published ports as a message."""
     return containers_pb2.PublishedPort(
         protocol=mapping.protocol,
         container_port=mapping.container_port,
         host_port=mapping.host_port,
         host_address="" if mapping.host_address is None else str(mapping.host_address),
+        count=mapping.count,
+        sources=map(str, mapping.sources),
     )
 
 

@@ -15,12 +15,13 @@ _WILDCARDS = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - it is only printed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
-    """One host address and port that leads to one container port."""
+    """One host address and port that leads to one container port; from ``sources`` alone, from anywhere if empty."""
 
     protocol: str
     container_port: int
     host_address: str
     host_port: int
+    sources: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -32,19 +33,26 @@ class Binding:
         """The host's side, ``0.0.0.0:4000`` or ``[::]:4000``."""
         return f"{bracketed(self.host_address)}:{self.host_port}"
 
+    @property
+    def limit(self) -> str:
+        """Who alone is let in, as ``-p`` writes it: ``@10.0.0.0/8``; empty for anybody."""
+        return f"@{','.join(self.sources)}" if self.sources else ""
+
 
 def bindings_of(container: "Container") -> list[Binding]:
     """Return what is published of a container, sorted by container port. A port on every address counts per family."""
     found = {
         Binding(
             protocol=port.protocol,
-            container_port=port.container_port,
+            container_port=port.container_port + index,
             host_address=address,
-            host_port=port.host_port,
+            host_port=port.host_port + index,
+            sources=tuple(port.sources),
         )
         for endpoint in container.endpoints
         for port in endpoint.ports
         for address in ([port.host_address] if port.host_address else _wildcards(endpoint))
+        for index in range(port.count or 1)
     }
     return sorted(found, key=lambda b: (natural_key(b.key), ":" in b.host_address, b.host_address, b.host_port))
 
@@ -52,9 +60,14 @@ def bindings_of(container: "Container") -> list[Binding]:
 def port_map(bindings: Iterable[Binding], exposed: Iterable[str] = ()) -> Json:
     """Return ``NetworkSettings.Ports``; what is ``exposed`` but not published has no value there."""
     return dict.fromkeys(exposed) | {
-        key: [{"HostIp": b.host_address, "HostPort": str(b.host_port)} for b in group]
-        for key, group in groupby(bindings, lambda b: b.key)
+        key: [_binding_json(binding) for binding in group] for key, group in groupby(bindings, lambda b: b.key)
     }
+
+
+def _binding_json(binding: Binding) -> Json:
+    """Return Docker's object for a binding, and ours beside it where there is more to say."""
+    limit = {"Sources": list(binding.sources)} if binding.sources else {}
+    return {"HostIp": binding.host_address, "HostPort": str(binding.host_port), **limit}
 
 
 def port_summary(bindings: Iterable[Binding], exposed: Iterable[str] = ()) -> str:
@@ -62,10 +75,10 @@ def port_summary(bindings: Iterable[Binding], exposed: Iterable[str] = ()) -> st
     known = tuple(bindings)
     straight = sorted(
         (b for b in known if b.host_port == b.container_port),
-        key=lambda b: (b.protocol, ":" in b.host_address, b.host_address, b.host_port),
+        key=lambda b: (b.protocol, ":" in b.host_address, b.host_address, b.limit, b.host_port),
     )
     parts = [_range_text(first, last) for first, last in _runs(straight)]
-    parts += [f"{b.host}->{b.key}" for b in known if b.host_port != b.container_port]
+    parts += [f"{b.host}->{b.key}{b.limit}" for b in known if b.host_port != b.container_port]
     published = {b.key for b in known}
     parts += [key for key in sorted(exposed, key=natural_key) if key not in published]
     return ", ".join(parts)
@@ -88,7 +101,8 @@ def _runs(bindings: Iterable[Binding]) -> Iterator[tuple[Binding, Binding]]:
         if (
             first is not None
             and last is not None
-            and (binding.protocol, binding.host_address) == (last.protocol, last.host_address)
+            and (binding.protocol, binding.host_address, binding.sources)
+            == (last.protocol, last.host_address, last.sources)
             and binding.host_port == last.host_port + 1
         ):
             last = binding
@@ -102,6 +116,6 @@ def _runs(bindings: Iterable[Binding]) -> Iterator[tuple[Binding, Binding]]:
 
 def _range_text(first: Binding, last: Binding) -> str:
     if first is last:
-        return f"{first.host}->{first.key}"
+        return f"{first.host}->{first.key}{first.limit}"
     ports = f"{first.host_port}-{last.host_port}"
-    return f"{bracketed(first.host_address)}:{ports}->{ports}/{first.protocol}"
+    return f"{bracketed(first.host_address)}:{ports}->{ports}/{first.protocol}{first.limit}"

@@ -26,7 +26,8 @@ def port(client: Client, form: str, name: str, private_port: str | None) -> None
         print_json_lines([port_map(bindings)])
         return
     for binding in bindings:
-        click.echo(binding.host if key is not None else f"{binding.key} -> {binding.host}")
+        host = f"{binding.host}{binding.limit}"
+        click.echo(host if key is not None else f"{binding.key} -> {host}")
 
 
 def _parse_key(text: str) -> str:

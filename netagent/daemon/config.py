@@ -37,6 +37,8 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     host's address on the network between hosts; empty: the address on the interface of the default route.
     ``default_address_pools`` are where networks of the driver bridge get their subnets; empty: netagent's own.
     ``address_hold_down`` is for how many seconds an address that was given back is not given to another container.
+    ``host_binding_ipv4`` and ``host_binding_ipv6`` are the host addresses of published ports for which neither
+    their user nor their network names one; empty: all addresses.
     """
 
     store: str = ""
@@ -47,6 +49,8 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     default_address_pools: tuple[PoolOptions, ...] = ()
     address_hold_down: Annotated[float, msgspec.Meta(ge=0, le=86400)] = HOLD_DOWN_S
+    host_binding_ipv4: str = ""
+    host_binding_ipv6: str = ""
     etcd: EtcdOptions = EtcdOptions()
 
 

@@ -28,6 +28,7 @@ from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
 from netagent.services.naming import NamingService
+from netagent.services.network_options import parse_host_bindings
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.publisher import Publisher
@@ -41,9 +42,6 @@ from netagent.store.journal import Journal
 from netagent.store.mirror import Mirror
 from netagent.store.sqlite import SqliteStore
 from netagent.store.view import ClusterView
-
-_FALLBACK_PORTS = (49153, 65535)
-"""Docker's range for automatic ports where the kernel does not tell its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +84,11 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     for access in stores.all:
         access.subscribe(_react(knowledge, engine, publisher, host.id))
         access.subscribe(_rename(naming, host.id))
-    ports = PortService(journal, SocketReservations(), _ephemeral_ports())
+    ports = PortService(
+        journal,
+        SocketReservations(),
+        bindings=parse_host_bindings(config.host_binding_ipv4, config.host_binding_ipv6),
+    )
     endpoints = EndpointService(context, BlockService(context), ports)
     networks = NetworkService(context)
     containers = ContainerService(
@@ -175,11 +177,3 @@ def _path(text: str) -> Path | None:
 
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def _ephemeral_ports() -> tuple[int, int]:
-    try:
-        first, last = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
-        return int(first), int(last)
-    except (OSError, ValueError):
-        return _FALLBACK_PORTS

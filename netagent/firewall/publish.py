@@ -1,8 +1,12 @@
-"""Published ports: one map element per port and address family, looked up once per connection.
+"""Published ports: one map element per mapping and address family, looked up once per connection.
 
-A port on every address is keyed by protocol and port, one on a single address by that address too. Only packets for
-an address of this host are looked up, so traffic that merely passes through is never caught (CVE-2025-67499 was such
-a case elsewhere).
+A port on every address is keyed by protocol and port, one on a single address by that address too. A run of ports
+that keep their numbers is one element of ``ranges``, whatever its length; where host and container ports differ there
+is an element for each. Only packets for an address of this host are looked up, so traffic that merely passes through
+is never caught (CVE-2025-67499 was such a case elsewhere).
+
+A mapping with source ranges is in ``limited``, and who is let in is in ``allowed``, by source, host address, protocol
+and port. Everybody else's first packet is dropped right there: it reaches neither the container nor a socket here.
 
 127.0.0.1 works through ``route_localnet`` on the bridges; ``guard`` stands before it and lets nothing from any wire
 reach 127.0.0.0/8. The kernel cannot translate to or from ::1, so that is left alone.
@@ -15,11 +19,21 @@ from netagent.model.endpoint import Endpoint
 from netagent.model.port import PortMapping
 from netagent.plan.desired import Chain, ElementSet, HostPort, Target
 
+_EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
+
 SETS = (
     ElementSet(name="publish4", key="inet_proto . inet_service", data="ipv4_addr . inet_service"),
     ElementSet(name="publish4_at", key="ipv4_addr . inet_proto . inet_service", data="ipv4_addr . inet_service"),
     ElementSet(name="publish6", key="inet_proto . inet_service", data="ipv6_addr . inet_service"),
     ElementSet(name="publish6_at", key="ipv6_addr . inet_proto . inet_service", data="ipv6_addr . inet_service"),
+    ElementSet(name="ranges4", key="inet_proto . inet_service", data="ipv4_addr", flags=("interval",)),
+    ElementSet(name="ranges4_at", key="ipv4_addr . inet_proto . inet_service", data="ipv4_addr", flags=("interval",)),
+    ElementSet(name="ranges6", key="inet_proto . inet_service", data="ipv6_addr", flags=("interval",)),
+    ElementSet(name="ranges6_at", key="ipv6_addr . inet_proto . inet_service", data="ipv6_addr", flags=("interval",)),
+    ElementSet(name="limited4", key="ipv4_addr . inet_proto . inet_service", flags=("interval",)),
+    ElementSet(name="limited6", key="ipv6_addr . inet_proto . inet_service", flags=("interval",)),
+    ElementSet(name="allowed4", key="ipv4_addr . ipv4_addr . inet_proto . inet_service", flags=("interval",)),
+    ElementSet(name="allowed6", key="ipv6_addr . ipv6_addr . inet_proto . inet_service", flags=("interval",)),
     ElementSet(name="hairpin4", key="ipv4_addr . ipv4_addr"),
     ElementSet(name="hairpin6", key="ipv6_addr . ipv6_addr"),
 )
@@ -31,13 +45,27 @@ CHAINS = (
         rules=('iifname != "lo" ip daddr 127.0.0.0/8 drop',),
     ),
     Chain(
+        name="admit",
+        rules=(
+            "ip saddr . ip daddr . meta l4proto . th dport @allowed4 return",
+            "ip6 saddr . ip6 daddr . meta l4proto . th dport @allowed6 return",
+            "counter drop",
+        ),
+    ),
+    Chain(
         name="publish",
         rules=(
             "ip6 daddr ::1 return",
+            "ip daddr . meta l4proto . th dport @limited4 jump admit",
+            "ip6 daddr . meta l4proto . th dport @limited6 jump admit",
             "dnat ip to ip daddr . meta l4proto . th dport map @publish4_at",
             "dnat ip6 to ip6 daddr . meta l4proto . th dport map @publish6_at",
             "dnat ip to meta l4proto . th dport map @publish4",
             "dnat ip6 to meta l4proto . th dport map @publish6",
+            "dnat ip to ip daddr . meta l4proto . th dport map @ranges4_at",
+            "dnat ip6 to ip6 daddr . meta l4proto . th dport map @ranges6_at",
+            "dnat ip to meta l4proto . th dport map @ranges4",
+            "dnat ip6 to meta l4proto . th dport map @ranges6",
         ),
     ),
     Chain(
@@ -60,16 +88,36 @@ def _elements_of(endpoint: Endpoint, mapping: PortMapping) -> Iterator[tuple[str
         target = endpoint.address_of(version)
         if target is None:
             continue
-        key = f"{mapping.protocol} . {mapping.host_port}"
-        data = f"{target} . {mapping.container_port}"
-        if where is None or where.is_unspecified:
-            yield f"publish{version}", f"{key} : {data}"
+        at, prefix = ("", "") if where is None or where.is_unspecified else ("_at", f"{where} . ")
+        if mapping.count > 1 and mapping.host_port == mapping.container_port:
+            yield f"ranges{version}{at}", f"{prefix}{mapping.protocol} . {_span(mapping)} : {target}"
         else:
-            yield f"publish{version}_at", f"{where} . {key} : {data}"
+            for host_port, port in zip(mapping.host_ports, mapping.container_ports, strict=True):
+                yield f"publish{version}{at}", f"{prefix}{mapping.protocol} . {host_port} : {target} . {port}"
+        yield from _limits_of(mapping, version)
+
+
+def _limits_of(mapping: PortMapping, version: int) -> Iterator[tuple[str, str]]:
+    """Yield what keeps others than the sources of a mapping away, in one family; none of its sources may be in it."""
+    if not mapping.sources:
+        return
+    where = mapping.host_address
+    here = _EVERYWHERE[version] if where is None or where.is_unspecified else str(where)
+    port = f"{here} . {mapping.protocol} . {_span(mapping)}"
+    yield f"limited{version}", port
+    for source in mapping.sources:
+        if source.version == version:
+            alone = source.prefixlen == source.max_prefixlen
+            yield f"allowed{version}", f"{source.network_address if alone else source} . {port}"
+
+
+def _span(mapping: PortMapping) -> str:
+    ports = mapping.host_ports
+    return str(ports[0]) if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"
 
 
 def elements(endpoint: Endpoint) -> dict[str, frozenset[str]]:
-    """Return the elements of one endpoint: set name -> elements, one per published port and family.
+    """Return the elements of one endpoint: set name -> elements, one per mapping or port, and family.
 
     ``hairpin`` holds the endpoint's own address twice: as the source and destination of a request to itself.
     """
@@ -86,7 +134,7 @@ def published_ports(elements: Mapping[str, frozenset[str]]) -> dict[HostPort, Ta
     """Return what the publishing maps among ``elements`` say: host port -> where its connections go."""
     ports: dict[HostPort, Target] = {}
     for version in (4, 6):
-        for set_name in (f"publish{version}", f"publish{version}_at"):
+        for set_name in (f"{kind}{version}{at}" for kind in ("publish", "ranges") for at in ("", "_at")):
             for element in elements.get(set_name, ()):
                 key, _, data = element.partition(" : ")
                 *where, protocol, service = key.split(" . ")
@@ -99,5 +147,5 @@ def published_ports(elements: Mapping[str, frozenset[str]]) -> dict[HostPort, Ta
                     last=int(last or first),
                     address=ip_address(where[0]) if where else None,
                 )
-                ports[port] = Target(address=ip_address(target), port=int(target_port))
+                ports[port] = Target(address=ip_address(target), port=int(target_port or first))
     return ports

@@ -8,6 +8,8 @@ from netagent.plan.desired import Ruleset
 
 SETS = isolate.SETS + masquerade.SETS + publish.SETS + routed.SETS + tunnel.SETS + spoof.SETS
 CHAINS = publish.CHAINS + masquerade.CHAINS + isolate.CHAINS + redirect.CHAINS + tunnel.CHAINS + spoof.CHAINS
+INTERVAL_SETS = frozenset(declared.name for declared in SETS if "interval" in declared.flags)
+"""Sets in which an element is in the way of every other one that overlaps it."""
 
 
 def merge(groups: Iterable[Mapping[str, frozenset[str]]]) -> Mapping[str, frozenset[str]]:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from netagent.errors import AlreadyExists, Conflict, EnvironmentProblem, KernelRejected, NetagentError, NotFound
 from netagent.firewall.verdict import Rules
 from netagent.model.host import HostFacts
-from netagent.model.port import PortMapping
+from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
 from netagent.plan.desired import (
     HOST,
     Chain,
@@ -329,22 +329,38 @@ class FakeKernel:
         return replace(link, mac=None) if wanted is not None and wanted.mac is None else link
 
 
+AUTOMATIC_PORTS = AutomaticPorts(49153, 49162, frozenset())
+"""Few enough for a test to use them up."""
+
+
 class FakeReservations:
     """Satisfies ``reconcile.ports.PortReservations``: ports in ``taken`` are somebody else's."""
 
-    def __init__(self, taken: frozenset[tuple[str, int]] = frozenset()) -> None:
+    def __init__(
+        self,
+        taken: frozenset[tuple[str, int]] = frozenset(),
+        automatic: AutomaticPorts = AUTOMATIC_PORTS,
+    ) -> None:
         self.taken = taken
-        self.held: set[PortMapping] = set()
+        self.automatic = automatic
+        self.held: set[PortSlot] = set()
 
-    def reserve(self, mapping: PortMapping) -> None:
-        """Hold the host port of ``mapping``; Conflict if it is taken."""
-        if mapping in self.held:
-            return
-        is_taken = (mapping.protocol, mapping.host_port) in self.taken
-        if is_taken or any(other.collides(mapping) for other in self.held):
-            raise Conflict(f"failed to bind host port 0.0.0.0:{mapping.host_port}/{mapping.protocol}: in use")
-        self.held.add(mapping)
+    def reserve(self, slot: PortSlot) -> None:
+        """Hold a host port; Conflict if it is taken."""
+        if (slot.protocol, slot.port) in self.taken:
+            raise Conflict(f"failed to bind host port {slot}: address already in use")
+        self.held.add(slot)
 
-    def release(self, mapping: PortMapping) -> None:
+    def release(self, slot: PortSlot) -> None:
         """Let go of it; one that is not held is no error."""
-        self.held.discard(mapping)
+        self.held.discard(slot)
+
+    def check_free(self, mapping: PortMapping) -> None:
+        """Raise Conflict if one of the mapping's host ports is taken."""
+        for slot in mapping.slots:
+            if (slot.protocol, slot.port) in self.taken:
+                raise Conflict(f"failed to bind host port {slot}: address already in use")
+
+    def automatic_ports(self) -> AutomaticPorts:
+        """Return the range that was given."""
+        return self.automatic

@@ -8,12 +8,26 @@ pile up in its buffer.
 import ctypes
 import errno
 import os
+import resource
 import socket
 import struct
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from netagent.errors import Conflict, EnvironmentProblem
 from netagent.kernel import netns
-from netagent.model.port import PortMapping
+from netagent.kernel.sockets import PROTOCOLS, bound_sockets
+from netagent.kernel.sysctl import read_sysctl
+from netagent.model.port import AutomaticPorts, PortMapping, PortSlot, overlap
+
+_T = TypeVar("_T")
+_AUTOMATIC = ("net", "ipv4", "ip_local_port_range")
+_RESERVED = ("net", "ipv4", "ip_local_reserved_ports")
+_FALLBACK_PORTS = (49153, 65535)
+"""Docker's range for automatic ports where the kernel does not tell its own."""
+
+_DESCRIPTORS_KEPT = 512
+"""Descriptors that are left for everything but ports: clients, the store, namespaces."""
 
 _SO_ATTACH_FILTER = 26
 """asm-generic/socket.h; Python has no name for it."""
@@ -33,64 +47,92 @@ _TYPES = {
 class SocketReservations:
     """The host ports that this process holds. Binding never blocks, so this is for the event loop's thread.
 
-    ``namespace`` is the path of the network namespace whose ports are held; None stands for the process's own.
+    Who may have a port is not decided here: the sockets only tell whether a process of the host has it. ``namespace``
+    is the path of the network namespace whose ports are held; None stands for the process's own.
     """
 
     def __init__(self, *, namespace: str | None = None) -> None:
         self._namespace = namespace
-        self._held: dict[PortMapping, list[socket.socket]] = {}
-        self._by_port: dict[tuple[str, int], list[PortMapping]] = {}
+        self._held: dict[PortSlot, list[socket.socket]] = {}
 
-    def reserve(self, mapping: PortMapping) -> None:
-        """Hold the host port of ``mapping``; one that is held already stays.
+    def reserve(self, slot: PortSlot) -> None:
+        """Hold a host port; one that is held already stays.
 
-        Raises Conflict if another mapping or a process of the host has the port, EnvironmentProblem if this machine
-        lacks the address or the privilege.
+        Raises Conflict if a process of the host has the port, EnvironmentProblem if this machine lacks the address,
+        the privilege or the descriptors.
         """
-        if mapping in self._held:
-            return
-        rivals = self._by_port.setdefault((mapping.protocol, mapping.host_port), [])
-        other = next((m for m in rivals if m.collides(mapping)), None)
-        if other is not None:
-            raise Conflict(
-                f"failed to bind host port {mapping.host_port}/{mapping.protocol}: port is already allocated",
-                hint=f"it is published as {other}",
-                port=mapping.host_port,
-            )
-        self._held[mapping] = self._bind_all(mapping)
-        rivals.append(mapping)
+        if slot not in self._held:
+            if len(self._held) >= _most_ports():
+                raise EnvironmentProblem(
+                    f"failed to bind host port {slot}: {len(self._held)} ports are all this process may hold",
+                    hint="raise the agent's limit of open files (LimitNOFILE=)",
+                )
+            self._held[slot] = self._inside(lambda: _bind_all(slot))
 
-    def release(self, mapping: PortMapping) -> None:
-        """Let go of the host port of ``mapping``; one that is not held is no error."""
-        if mapping in self._held:
-            self._by_port[mapping.protocol, mapping.host_port].remove(mapping)
-        for held in self._held.pop(mapping, ()):
+    def release(self, slot: PortSlot) -> None:
+        """Let go of a host port; one that is not held is no error."""
+        for held in self._held.pop(slot, ()):
             held.close()
+
+    def check_free(self, mapping: PortMapping) -> None:
+        """Raise Conflict if a process of the host has one of the mapping's host ports, without binding any."""
+        if mapping.protocol not in PROTOCOLS:
+            return
+        ports = mapping.host_ports
+        for found in self._inside(lambda: list(bound_sockets(mapping.protocol, ports[0], ports[-1]))):
+            is_everywhere = found.is_dual and found.address.is_unspecified
+            if is_everywhere or overlap(mapping.host_address, found.address):
+                slot = PortSlot(mapping.protocol, found.port, mapping.host_address)
+                raise _failure(slot, _addresses(slot)[0], OSError(errno.EADDRINUSE, ""))
+
+    def automatic_ports(self) -> AutomaticPorts:
+        """Return where the kernel takes ports from that nobody named, Docker's range if it does not tell."""
+        text = self._inside(lambda: (read_sysctl(_AUTOMATIC), read_sysctl(_RESERVED)))
+        try:
+            first, last = map(int, (text[0] or "").split())
+        except ValueError:
+            first, last = _FALLBACK_PORTS
+        return AutomaticPorts(first, last, frozenset(_parse_ports(text[1] or "")))
 
     def close(self) -> None:
         """Let go of all ports."""
-        for mapping in tuple(self._held):
-            self.release(mapping)
+        for slot in tuple(self._held):
+            self.release(slot)
 
-    def _bind_all(self, mapping: PortMapping) -> list[socket.socket]:
+    def _inside(self, function: Callable[[], _T]) -> _T:
         if self._namespace is None:
-            return _bind_all(mapping)
+            return function()
         home, namespace = netns.open_own_namespace(), netns.open_namespace(self._namespace)
         try:
-            return netns.call_inside(namespace, home, lambda: _bind_all(mapping))
+            return netns.call_inside(namespace, home, function)
         finally:
             namespace.close()
             home.close()
 
 
-def _bind_all(mapping: PortMapping) -> list[socket.socket]:
-    """Return bound sockets for every address of ``mapping``; none for a protocol that this kernel has not."""
-    everywhere = ["0.0.0.0", "::"]  # noqa: S104
-    wanted = everywhere if mapping.host_address is None else [str(mapping.host_address)]
+def _most_ports() -> int:
+    """Return how many ports may be held with two descriptors each, so that the agent keeps some for its own work."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(limit - _DESCRIPTORS_KEPT, 0) // 2
+
+
+def _parse_ports(text: str) -> Iterator[int]:
+    """Yield the ports of net.ipv4.ip_local_reserved_ports, ``8080,9000-9010``."""
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def _addresses(slot: PortSlot) -> tuple[str, ...]:
+    return ("0.0.0.0", "::") if slot.address is None else (str(slot.address),)  # noqa: S104
+
+
+def _bind_all(slot: PortSlot) -> list[socket.socket]:
+    """Return bound sockets for every address of ``slot``; none for a protocol that this kernel has not."""
     sockets: list[socket.socket] = []
     try:
-        for address in wanted:
-            held = _bind(mapping, address, is_optional=address == "::" and mapping.host_address is None)
+        for address in _addresses(slot):
+            held = _bind(slot, address, is_optional=address == "::" and slot.address is None)
             if held is not None:
                 sockets.append(held)
     except BaseException:
@@ -100,51 +142,51 @@ def _bind_all(mapping: PortMapping) -> list[socket.socket]:
     return sockets
 
 
-def _bind(mapping: PortMapping, address: str, *, is_optional: bool) -> socket.socket | None:
+def _bind(slot: PortSlot, address: str, *, is_optional: bool) -> socket.socket | None:
     """Return a bound socket, None where the kernel lacks the protocol or, if ``is_optional``, the address family."""
     try:
-        return _bind_exclusively(mapping, address)
+        return _bind_exclusively(slot, address)
     except OSError as error:
         if error.errno in _NO_SUCH_PROTOCOL or (is_optional and error.errno in _NO_SUCH_FAMILY):
             return None
-        if error.errno == errno.EADDRINUSE and mapping.protocol == "tcp":
-            held = _bind_over_leftovers(mapping, address)
+        if error.errno == errno.EADDRINUSE and slot.protocol == "tcp":
+            held = _bind_over_leftovers(slot, address)
             if held is not None:
                 return held
-        raise _failure(mapping, address, error) from None
+        raise _failure(slot, address, error) from None
 
 
-def _open(mapping: PortMapping, address: str) -> socket.socket:
+def _open(slot: PortSlot, address: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    opened = socket.socket(family, *_TYPES[mapping.protocol])
+    opened = socket.socket(family, *_TYPES[slot.protocol])
     if family == socket.AF_INET6:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     return opened
 
 
-def _bind_exclusively(mapping: PortMapping, address: str) -> socket.socket:
-    opened = _open(mapping, address)
+def _bind_exclusively(slot: PortSlot, address: str) -> socket.socket:
+    opened = _open(slot, address)
     try:
-        if mapping.protocol == "udp":
+        if slot.protocol == "udp":
             _drop_everything(opened)
-        opened.bind((address, mapping.host_port))
+        opened.bind((address, slot.port))
     except BaseException:
         opened.close()
         raise
     return opened
 
 
-def _bind_over_leftovers(mapping: PortMapping, address: str) -> socket.socket | None:
+def _bind_over_leftovers(slot: PortSlot, address: str) -> socket.socket | None:
     """Return a socket bound although closed connections linger on the port (TIME_WAIT); None if somebody has it.
 
     With SO_REUSEADDR bind() passes over leftovers, and over sockets that have the option but do not listen; listen()
     fails if one of those does. As this socket then listens, it drops whatever comes.
     """
-    opened = _open(mapping, address)
+    opened = _open(slot, address)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         _drop_everything(opened)
-        opened.bind((address, mapping.host_port))
+        opened.bind((address, slot.port))
         opened.listen(1)
     except OSError:
         opened.close()
@@ -158,15 +200,15 @@ def _drop_everything(target: socket.socket) -> None:
     target.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(program)))
 
 
-def _failure(mapping: PortMapping, address: str, error: OSError) -> Conflict | EnvironmentProblem:
+def _failure(slot: PortSlot, address: str, error: OSError) -> Conflict | EnvironmentProblem:
     spelled = f"[{address}]" if ":" in address else address
-    where = f"failed to bind host port {spelled}:{mapping.host_port}/{mapping.protocol}"
+    where = f"failed to bind host port {spelled}:{slot.port}/{slot.protocol}"
     if error.errno == errno.EADDRINUSE:
-        option = {"tcp": "tn", "udp": "un", "sctp": "Sn"}[mapping.protocol]
+        option = {"tcp": "tn", "udp": "un", "sctp": "Sn"}[slot.protocol]
         return Conflict(
             f"{where}: address already in use",
-            hint=f"ss -l{option}p 'sport = :{mapping.host_port}' shows by whom",
-            port=mapping.host_port,
+            hint=f"ss -l{option}p 'sport = :{slot.port}' shows by whom",
+            port=slot.port,
         )
     hint = {
         errno.EADDRNOTAVAIL: f"no interface of this host has {address}",

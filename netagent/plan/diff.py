@@ -4,11 +4,13 @@ One function for both scopes: for one endpoint both states hold only that endpoi
 all that is ours. ``prune`` false leaves surplus alone: nothing is removed before the whole truth has been heard.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import replace
 from typing import TypeVar
 
+from netagent.firewall.elements import element_key, overlap
 from netagent.firewall.publish import published_ports
+from netagent.firewall.ruleset import INTERVAL_SETS
 from netagent.firewall.spoof import source_addresses
 from netagent.model.address import Address, host_prefix
 from netagent.plan.desired import HOST, Link, Ruleset, State, Veth
@@ -181,8 +183,7 @@ def _ruleset(desired: Ruleset | None, observed: Ruleset | None, prune: bool) -> 
         wanted = desired.elements.get(name, frozenset())
         present = observed.elements.get(name, frozenset())
         added, surplus = wanted - present, present - wanted
-        replaced = {_element_key(element) for element in added}
-        early = tuple(sorted(e for e in surplus if _element_key(e) in replaced))
+        early = tuple(sorted(_in_the_way(surplus, added, is_interval=name in INTERVAL_SETS)))
         late = tuple(sorted(surplus.difference(early)))
         if early:
             yield DeleteElements(name, early, early=True)
@@ -192,13 +193,23 @@ def _ruleset(desired: Ruleset | None, observed: Ruleset | None, prune: bool) -> 
             yield DeleteElements(name, late)
 
 
+def _in_the_way(surplus: Set[str], added: Set[str], *, is_interval: bool) -> Iterator[str]:
+    """Yield the surplus elements that must go before ``added`` can come: same key, or an interval that overlaps."""
+    keys = {element_key(element) for element in added}
+    for element in surplus:
+        key = element_key(element)
+        if key in keys or (is_interval and any(overlap(key, other) for other in keys)):
+            yield element
+
+
 def _with_elements_of(observed: Ruleset, desired: Ruleset) -> Ruleset:
     """Return ``desired`` with the elements that the old table has in sets of the same name, by key."""
     merged = dict(desired.elements)
     for element_set in desired.sets:
         wanted = desired.elements.get(element_set.name, frozenset())
-        taken = {_element_key(element) for element in wanted}
-        kept = {e for e in observed.elements.get(element_set.name, frozenset()) if _element_key(e) not in taken}
+        old = observed.elements.get(element_set.name, frozenset())
+        kept = old - wanted
+        kept -= frozenset(_in_the_way(kept, wanted, is_interval=element_set.name in INTERVAL_SETS))
         if kept:
             merged[element_set.name] = wanted | kept
     return replace(desired, elements=merged)
@@ -232,10 +243,6 @@ def confirm_flows(desired: State) -> Plan:
     """
     ports = published_ports(desired.ruleset.elements if desired.ruleset else {})
     return Plan.ordered(FlushPort(port, ports[port]) for port in _sorted(ports))
-
-
-def _element_key(element: str) -> str:
-    return element.partition(" : ")[0]
 
 
 def _sorted(items: Iterable[_T]) -> list[_T]:

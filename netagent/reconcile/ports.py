@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 
 from netagent.firewall.verdict import Rules
 from netagent.model.host import HostFacts
-from netagent.model.port import PortMapping
+from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
 from netagent.plan.desired import State
 from netagent.plan.operation import Plan
 
@@ -53,11 +53,17 @@ class Kernel(Protocol):
 class PortReservations(Protocol):
     """Host ports held by bound sockets, so that no other process takes a published one."""
 
-    def reserve(self, mapping: PortMapping) -> None:
-        """Hold the host port of ``mapping``; Conflict if a process of the host has it."""
+    def reserve(self, slot: PortSlot) -> None:
+        """Hold a host port; Conflict if a process of the host has it. One that is held already stays."""
 
-    def release(self, mapping: PortMapping) -> None:
+    def release(self, slot: PortSlot) -> None:
         """Let go of it; one that is not held is no error."""
+
+    def check_free(self, mapping: PortMapping) -> None:
+        """Raise Conflict if a process of the host has one of the mapping's host ports, without holding any."""
+
+    def automatic_ports(self) -> AutomaticPorts:
+        """Return where host ports that nobody named come from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

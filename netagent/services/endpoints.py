@@ -17,7 +17,8 @@ from netagent.model.container import Container, ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.ids import EndpointId, parse_alias, short
 from netagent.model.network import DEFAULT_NETWORK, Network, NetworkState
-from netagent.model.port import PortMapping, parse_exposed, parse_published
+from netagent.model.port import PortMapping
+from netagent.model.port_grammar import parse_exposed, parse_published
 from netagent.model.rate import Rate, parse_rate
 from netagent.model.snapshot import Snapshot
 from netagent.services.blocks import BlockService
@@ -93,14 +94,14 @@ def parse_ports(connection: Connection) -> tuple[PortMapping, ...]:
     exposed = parse_exposed(connection.expose)
     if not connection.publish_all:
         return published
-    covered = {mapping.key for mapping in published}
-    return published + tuple(mapping for mapping in exposed if mapping.key not in covered)
+    covered = {(mapping.protocol, port) for mapping in published for port in mapping.container_ports}
+    return published + tuple(m for m in exposed if (m.protocol, m.container_port) not in covered)
 
 
 def parse_served(connection: Connection) -> tuple[str, ...]:
     """Return the ports that a container serves, as ``80/tcp``: those exposed and those published."""
     mappings = (*parse_exposed(connection.expose), *parse_published(connection.publish))
-    return tuple(dict.fromkeys(mapping.key for mapping in mappings))
+    return tuple(dict.fromkeys(f"{port}/{m.protocol}" for m in mappings for port in m.container_ports))
 
 
 class EndpointService:
@@ -116,7 +117,7 @@ class EndpointService:
         asked = tuple(wanted)
         self._check_networks(asked, ours)
         for want in asked:
-            self._ports.check(want.ports)
+            self._ports.check(want.ports, want.network)
 
     def _check_networks(self, wanted: Iterable[Wanted], ours: Iterable[Endpoint]) -> None:
         own = {(e.network_id, a.address) for e in ours for a in e.addresses}
@@ -216,7 +217,7 @@ class EndpointService:
             sandbox_inode=inode,
             addresses=tuple(fixed.get(v) or self._choose(snapshot, want.network, v) for v in versions),
             mac=want.mac or derive_mac("endpoint", endpoint_id),
-            ports=self._ports.take(want.ports),
+            ports=self._ports.take(want.ports, want.network),
             aliases=want.aliases,
             hostname=container.hostname,
             default_route=want.default_route,

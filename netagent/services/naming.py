@@ -58,7 +58,7 @@ def render_name(endpoint: Endpoint, network: Network, *, here: bool) -> NameReco
         container=endpoint.container_id,
         names=names,
         addresses=tuple(str(given.address) for given in endpoint.addresses),
-        ports=tuple(dict.fromkeys((port.container_port, port.protocol) for port in endpoint.ports)),
+        ports=tuple(dict.fromkeys((port, m.protocol) for m in endpoint.ports for port in m.container_ports)),
         here=here,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from netagent.errors import InvalidRequest, NetagentError
 from netagent.ipam.pools import parse_subnet
-from netagent.model.address import parse_address, parse_prefix
+from netagent.model.address import Address, parse_address, parse_prefix
 from netagent.model.network import Scope, Subnet
 from netagent.plan.mtu import parse_mtu
 from netagent.services.requests import NewNetwork
@@ -23,6 +23,9 @@ _NAMES = {
     "direct-routing": "direct-routing",
     "fallback": "fallback",
     "underlay": "underlay",
+    "host_binding_ipv4": "host_binding_ipv4",
+    "com.docker.network.bridge.host_binding_ipv4": "host_binding_ipv4",
+    "host_binding_ipv6": "host_binding_ipv6",
 }
 
 _DRIVERS = {
@@ -49,6 +52,7 @@ class NetworkOptions:
     underlay: int | None = None
     direct_routing: bool = False
     fallback: str | None = None
+    host_bindings: tuple[Address, ...] = ()
 
 
 def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> NetworkOptions:
@@ -73,7 +77,27 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
         underlay=_UNDERLAYS[_parse_choice("underlay", texts["underlay"], _UNDERLAYS)] if "underlay" in texts else None,
         direct_routing=_parse_boolean("direct-routing", texts.get("direct-routing", "false")),
         fallback=_parse_choice("fallback", texts["fallback"], ("vxlan",)) if "fallback" in texts else None,
+        host_bindings=parse_host_bindings(texts.get("host_binding_ipv4", ""), texts.get("host_binding_ipv6", "")),
     )
+
+
+def parse_host_bindings(ipv4: str, ipv6: str) -> tuple[Address, ...]:
+    """Return the host addresses of published ports for which nobody names one; none stands for all addresses.
+
+    As in Docker one for IPv4 alone means that nothing is published over IPv6, but 0.0.0.0 means both families.
+    """
+    found = []
+    for version, text in ((4, ipv4), (6, ipv6)):
+        if not text:
+            continue
+        address = parse_address(text, what=f"host_binding_ipv{version}")
+        if address.version != version:
+            raise InvalidRequest(
+                f"invalid host_binding_ipv{version}: {text}", hint=f"give one of this host's IPv{version} addresses"
+            )
+        found.append(address)
+    is_wide = len(found) == 1 and found[0].version == 4 and found[0].is_unspecified
+    return () if is_wide else tuple(found)
 
 
 def change_options(options: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:

@@ -151,6 +151,7 @@ class NetworkService:
                 underlay=options.underlay or self._underlay_version(),
                 direct_routing=options.direct_routing,
                 fallback=options.fallback,
+                host_bindings=options.host_bindings,
                 options=MappingProxyType(dict(request.options)),
                 labels=MappingProxyType(dict(request.labels)),
                 created=self._context.now(),
@@ -354,6 +355,7 @@ def _changed(network: Network, change: NetworkChange) -> Network:
         underlay=parsed.underlay or network.underlay,
         direct_routing=parsed.direct_routing,
         fallback=parsed.fallback,
+        host_bindings=parsed.host_bindings,
         options=MappingProxyType(options),
         labels=MappingProxyType({**kept, **change.labels}),
     )

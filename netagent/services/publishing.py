@@ -6,7 +6,10 @@ from contextlib import AbstractAsyncContextManager
 from netagent.errors import Conflict, NotFound
 from netagent.model.container import Container, ContainerKind, NetworkMode
 from netagent.model.endpoint import Endpoint
-from netagent.model.port import PortMapping, parse_published
+from netagent.model.ids import short
+from netagent.model.network import Network
+from netagent.model.port import PortMapping, join
+from netagent.model.port_grammar import parse_published
 from netagent.services.attachments import AttachmentService
 from netagent.services.containers import ContainerService
 from netagent.services.context import Context
@@ -38,11 +41,12 @@ class PublishingService:
         _refuse_modes(container)
         async with self._exclusive(container):
             endpoint = self._endpoint_of(container)
+            network = self._network_of(endpoint)
             if not endpoint.in_kernel:
-                self._ports.check(wanted)
+                self._ports.check(wanted, network)
                 await self._endpoints.set_ports(endpoint, (*endpoint.ports, *wanted))
                 return wanted
-            taken = self._ports.take(wanted)
+            taken = self._ports.take(wanted, network)
             try:
                 await self._endpoints.set_ports(endpoint, (*endpoint.ports, *taken))
             except BaseException:
@@ -57,22 +61,17 @@ class PublishingService:
         container = self._containers.find(name)
         _refuse_modes(container)
         async with self._exclusive(container):
-            leaving: list[tuple[Endpoint, tuple[PortMapping, ...]]] = []
             rows = self._context.journal.endpoints_of(container.id)
+            kept = {row.id: row.ports for row in rows}
             for pattern in asked:
-                if not any(_matches(pattern, port) for row in rows for port in row.ports):
-                    raise NotFound(
-                        f"no public port '{pattern.key}' published for {container.name}",
-                        hint=f"netagent port {container.name} shows what is",
-                    )
+                _refuse_unpublished(container, pattern, rows)
+                kept = {identity: _without(ports, pattern) for identity, ports in kept.items()}
             for row in rows:
-                gone = tuple(port for port in row.ports if any(_matches(pattern, port) for pattern in asked))
-                if gone:
-                    leaving.append((row, gone))
-            for row, gone in leaving:
-                await self._endpoints.set_ports(row, tuple(port for port in row.ports if port not in gone))
-                self._ports.release(gone)
-                self._tell("unpublish", container, gone)
+                if kept[row.id] != row.ports:
+                    gone = _difference(row.ports, kept[row.id])
+                    await self._endpoints.set_ports(row, kept[row.id])
+                    self._ports.release(gone)
+                    self._tell("unpublish", container, gone)
 
     def _endpoint_of(self, container: Container) -> Endpoint:
         """Return the endpoint whose ports are published: the one that has some already, else the first."""
@@ -83,6 +82,12 @@ class PublishingService:
                 hint=f"netagent network connect NETWORK {container.name}",
             )
         return next((row for row in rows if row.ports), rows[0])
+
+    def _network_of(self, endpoint: Endpoint) -> Network:
+        network = self._context.snapshot().networks.get(endpoint.network_id)
+        if network is None:
+            raise NotFound(f"network {short(endpoint.network_id)} not found", hint="it was removed a moment ago")
+        return network
 
     def _exclusive(self, container: Container) -> AbstractAsyncContextManager[None]:
         owner = self._containers if container.kind is ContainerKind.RUN else self._attachments
@@ -106,9 +111,26 @@ def _refuse_modes(container: Container) -> None:
         )
 
 
-def _matches(pattern: PortMapping, port: PortMapping) -> bool:
-    return (
-        pattern.key == port.key
-        and pattern.host_port in (0, port.host_port)
-        and pattern.host_address in (None, port.host_address)
-    )
+def _refuse_unpublished(container: Container, pattern: PortMapping, rows: Iterable[Endpoint]) -> None:
+    """Raise NotFound, in Docker's words, if a port of ``pattern`` is not published."""
+    ports = [port for row in rows for port in row.ports]
+    matched = {port.container_port + i for port in ports for i in port.matching(pattern)}
+    missing = next((port for port in pattern.container_ports if port not in matched), None)
+    if missing is not None:
+        raise NotFound(
+            f"no public port '{missing}/{pattern.protocol}' published for {container.name}",
+            hint=f"netagent port {container.name} shows what is",
+        )
+
+
+def _without(ports: Iterable[PortMapping], pattern: PortMapping) -> tuple[PortMapping, ...]:
+    return tuple(left for port in ports for left in port.without(port.matching(pattern)))
+
+
+def _difference(before: Iterable[PortMapping], after: Iterable[PortMapping]) -> tuple[PortMapping, ...]:
+    """Return the host ports of ``before`` that are not in ``after``, one by one where a mapping was split."""
+    kept = set(after)
+    kept_slots = {slot for mapping in kept for slot in mapping.slots}
+    changed = [mapping for mapping in before if mapping not in kept]
+    singles = (mapping.part(i, 1) for mapping in changed for i in range(mapping.count))
+    return join(single for single in singles if next(single.slots) not in kept_slots)

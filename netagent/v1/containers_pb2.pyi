@@ -595,11 +595,20 @@ class PublishedPort(_message.Message):
     CONTAINER_PORT_FIELD_NUMBER: _builtins.int
     HOST_PORT_FIELD_NUMBER: _builtins.int
     HOST_ADDRESS_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
     protocol: _builtins.str
     container_port: _builtins.int
+    """The first of `count` consecutive ports on both sides."""
     host_port: _builtins.int
     host_address: _builtins.str
     """Empty: every address of the host."""
+    count: _builtins.int
+    """0 stands for 1."""
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The prefixes from which the port is reached; anybody if empty."""
+
     def __init__(
         self,
         *,
@@ -607,10 +616,12 @@ class PublishedPort(_message.Message):
         container_port: _builtins.int = ...,
         host_port: _builtins.int = ...,
         host_address: _builtins.str = ...,
+        count: _builtins.int = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_port", b"container_port", "host_address", b"host_address", "host_port", b"host_port", "protocol", b"protocol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_port", b"container_port", "count", b"count", "host_address", b"host_address", "host_port", b"host_port", "protocol", b"protocol", "sources", b"sources"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,7 +10,7 @@ import pytest
 from netagent.errors import Conflict, EnvironmentProblem
 from netagent.kernel import netns
 from netagent.kernel.reserve import SocketReservations
-from netagent.model.port import PortMapping
+from netagent.model.port import PortMapping, PortSlot
 from tests.support.netns import Namespace, eventually
 
 pytestmark = pytest.mark.kernel
@@ -23,11 +23,9 @@ def reservations(host: Namespace) -> Iterator[SocketReservations]:
     held.close()
 
 
-def port(number: int = 4000, protocol: str = "tcp", where: str | None = None) -> PortMapping:
-    """Return the mapping of a host port."""
-    return PortMapping(
-        protocol=protocol, container_port=80, host_port=number, host_address=ip_address(where) if where else None
-    )
+def port(number: int = 4000, protocol: str = "tcp", where: str | None = None) -> PortSlot:
+    """Return a host port."""
+    return PortSlot(protocol, number, ip_address(where) if where else None)
 
 
 @contextmanager
@@ -130,14 +128,6 @@ def test_reserving_and_releasing_twice_is_once(host: Namespace, reservations: So
         other.bind(("0.0.0.0", 4000))
 
 
-def test_our_own_mappings_exclude_each_other(host: Namespace, reservations: SocketReservations) -> None:
-    reservations.reserve(port(where="127.0.0.1"))
-    with pytest.raises(Conflict, match="already allocated"):
-        reservations.reserve(port())
-    reservations.reserve(port(protocol="udp"))
-    reservations.reserve(port(4001))
-
-
 def test_an_address_that_no_interface_has_is_named(reservations: SocketReservations) -> None:
     with pytest.raises(EnvironmentProblem, match=r"192\.0\.2\.7:4000/tcp"):
         reservations.reserve(port(where="192.0.2.7"))
@@ -150,7 +140,67 @@ def test_a_machine_without_ipv6_reserves_ipv4(host: Namespace, reservations: Soc
         other.bind(("0.0.0.0", 4000))
 
 
-def test_sctp_is_kept_book_of_where_the_kernel_has_none(reservations: SocketReservations) -> None:
+def test_sctp_is_no_error_where_the_kernel_has_none(reservations: SocketReservations) -> None:
     reservations.reserve(port(protocol="sctp"))
-    with pytest.raises(Conflict):
-        reservations.reserve(port(protocol="sctp", where="127.0.0.1"))
+    reservations.check_free(ports(protocol="sctp"))
+    reservations.release(port(protocol="sctp"))
+
+
+def ports(protocol: str = "tcp", where: str | None = None) -> PortMapping:
+    """Return a mapping of a thousand host ports, 4000 among them."""
+    return PortMapping(
+        protocol=protocol,
+        container_port=3500,
+        host_port=3500,
+        count=1000,
+        host_address=ip_address(where) if where else None,
+    )
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+@pytest.mark.parametrize(
+    ("listening", "wanted", "collides"),
+    [
+        ("0.0.0.0", None, True),
+        ("127.0.0.1", None, True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.2", "127.0.0.1", False),
+        ("::1", None, True),
+        ("::1", "127.0.0.1", False),
+        ("::", "127.0.0.1", True),
+        ("::", "::1", True),
+        ("0.0.0.0", "::1", False),
+    ],
+)
+def test_one_look_tells_whether_a_process_has_a_port_of_a_range(
+    host: Namespace, reservations: SocketReservations, protocol: str, listening: str, wanted: str | None, collides: bool
+) -> None:
+    family = socket.AF_INET6 if ":" in listening else socket.AF_INET
+    for number, is_inside in ((3499, False), (4000, True), (4500, False)):
+        with opened(host, protocol, family) as process:
+            process.bind((listening, number))
+            if protocol == "tcp":
+                process.listen()
+            if is_inside and collides:
+                with pytest.raises(Conflict, match=f":4000/{protocol}: address already in use"):
+                    reservations.check_free(ports(protocol, wanted))
+            else:
+                reservations.check_free(ports(protocol, wanted))
+
+
+def test_a_socket_that_is_bound_but_does_not_listen_has_its_port_too(
+    host: Namespace, reservations: SocketReservations
+) -> None:
+    with opened(host) as other:
+        other.bind(("0.0.0.0", 4000))
+        with pytest.raises(Conflict, match=":4000/tcp"):
+            reservations.check_free(ports())
+
+
+def test_automatic_ports_are_those_of_the_kernel_without_the_reserved_ones(
+    host: Namespace, reservations: SocketReservations
+) -> None:
+    host.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40100")
+    host.run("sysctl", "-qw", "net.ipv4.ip_local_reserved_ports=40001,40010-40012")
+    first, last, reserved = reservations.automatic_ports()
+    assert (first, last, reserved) == (40000, 40100, {40001, 40010, 40011, 40012})

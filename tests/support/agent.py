@@ -15,7 +15,7 @@ from typing import cast
 
 from netagent.daemon.wiring import _react
 from netagent.errors import KernelRejected
-from netagent.kernel.fake import FakeKernel, FakeReservations
+from netagent.kernel.fake import AUTOMATIC_PORTS, FakeKernel, FakeReservations
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host, HostFacts
 from netagent.model.network import Network
@@ -50,7 +50,7 @@ from netagent.store.view import ClusterView
 from tests.support.oci import FakeRuntime
 from tests.support.world import a_host
 
-EPHEMERAL = (49153, 49162)
+EPHEMERAL = (AUTOMATIC_PORTS.first, AUTOMATIC_PORTS.last)
 TIME = "2026-07-01T12:00:00.000000Z"
 ROUNDS = 200
 """Turns of the event loop in which everything that is ready has run: the longest chain of tasks here takes some 30."""
@@ -146,7 +146,7 @@ class Agent:
         )
         for access in self.stores.all:
             access.subscribe(_react(self.knowledge, self.engine, self.publisher, self.host.id))
-        self.ports = PortService(self.journal, self.reservations, EPHEMERAL)
+        self.ports = PortService(self.journal, self.reservations)
         self.blocks = BlockService(self.context)
         self.endpoints = EndpointService(self.context, self.blocks, self.ports)
         self.networks = NetworkService(self.context)

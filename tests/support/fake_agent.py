@@ -19,7 +19,8 @@ from netagent.errors import NotFound
 from netagent.model.container import Container, ContainerKind, ContainerState
 from netagent.model.ids import ContainerId, NetworkId
 from netagent.model.network import Network, Scope
-from netagent.model.port import PortMapping, parse_published
+from netagent.model.port import PortMapping
+from netagent.model.port_grammar import parse_published
 from netagent.runtime.layout import Layout
 from netagent.runtime.runc import Runtime
 from netagent.services.all import Services

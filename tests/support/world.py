@@ -6,7 +6,7 @@ from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.host import Host, HostFacts, HostRoute
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope, Subnet
-from netagent.model.port import parse_published
+from netagent.model.port_grammar import parse_published
 from netagent.model.snapshot import Snapshot
 
 STATICNET = NetworkId("a" * 64)

@@ -8,7 +8,7 @@ import pytest
 from netagent.api.cni_error import CniError
 from netagent.api.cni_request import Add, Delete, container_name, parse_arguments, parse_request
 from netagent.model.container import ContainerKind
-from netagent.model.port import parse_published
+from netagent.model.port_grammar import parse_published
 
 ENVIRONMENT: dict[str, str | None] = {
     "CNI_COMMAND": "ADD",

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from netagent.firewall import isolate, masquerade, publish
+from netagent.firewall.elements import overlap
 from netagent.firewall.ruleset import CHAINS, SETS, merge, render_ruleset
 from tests.support.world import a_local_network, an_endpoint, an_overlay
 
@@ -22,6 +23,15 @@ from tests.support.world import a_local_network, an_endpoint, an_overlay
         ("53:53/udp", {"publish4": {"udp . 53 : 10.0.0.2 . 53"}, "publish6": {"udp . 53 : fd00::2 . 53"}}),
         ("127.0.0.1:4000:80", {"publish4_at": {"127.0.0.1 . tcp . 4000 : 10.0.0.2 . 80"}}),
         ("[fd00::9]:4000:80", {"publish6_at": {"fd00::9 . tcp . 4000 : fd00::2 . 80"}}),
+        (
+            "8000-8999:8000-8999",
+            {"ranges4": {"tcp . 8000-8999 : 10.0.0.2"}, "ranges6": {"tcp . 8000-8999 : fd00::2"}},
+        ),
+        ("127.0.0.1:1-9:1-9/udp", {"ranges4_at": {"127.0.0.1 . udp . 1-9 : 10.0.0.2"}}),
+        (
+            "0.0.0.0:8000-8001:80-81",
+            {"publish4": {"tcp . 8000 : 10.0.0.2 . 80", "tcp . 8001 : 10.0.0.2 . 81"}},
+        ),
     ],
 )
 def test_a_published_port_is_one_element_a_family(port: str, expected: dict[str, set[str]]) -> None:
@@ -29,6 +39,50 @@ def test_a_published_port_is_one_element_a_family(port: str, expected: dict[str,
     assert elements.pop("hairpin4") == {"10.0.0.2 . 10.0.0.2"}
     assert elements.pop("hairpin6") == {"fd00::2 . fd00::2"}
     assert elements == expected
+
+
+@pytest.mark.parametrize(
+    ("port", "limited", "allowed"),
+    [
+        (
+            "0.0.0.0:5432:5432@10.0.0.0/8,192.0.2.7",
+            {"0.0.0.0/0 . tcp . 5432"},
+            {"10.0.0.0/8 . 0.0.0.0/0 . tcp . 5432", "192.0.2.7 . 0.0.0.0/0 . tcp . 5432"},
+        ),
+        (
+            "127.0.0.1:1-9:1-9/udp@127.0.0.1",
+            {"127.0.0.1 . udp . 1-9"},
+            {"127.0.0.1 . 127.0.0.1 . udp . 1-9"},
+        ),
+        ("0.0.0.0:80:80@fd00::/8", {"0.0.0.0/0 . tcp . 80"}, set()),
+    ],
+)
+def test_a_port_with_sources_is_limited_to_them(port: str, limited: set[str], allowed: set[str]) -> None:
+    elements = publish.elements(an_endpoint("10.0.0.2", publish=(port,)))
+    assert elements["limited4"] == limited
+    assert elements.get("allowed4", set()) == allowed
+
+
+def test_a_port_with_sources_of_one_family_is_closed_to_the_other() -> None:
+    elements = publish.elements(an_endpoint("10.0.0.2", "fd00::2", publish=("80:80@10.0.0.0/8",)))
+    assert elements["limited6"] == {"::/0 . tcp . 80"}
+    assert "allowed6" not in elements
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("tcp . 8000-8999", "tcp . 8005", True),
+        ("tcp . 8000-8999", "tcp . 8999-9000", True),
+        ("tcp . 8000-8999", "tcp . 9000", False),
+        ("tcp . 8000-8999", "udp . 8005", False),
+        ("10.0.0.0/8 . 0.0.0.0/0 . tcp . 1", "10.1.0.0/16 . 127.0.0.1 . tcp . 1", True),
+        ("fd00::/8 . tcp . 1", "fe00::1 . tcp . 1", False),
+        ("tcp . 1", "tcp", False),
+    ],
+)
+def test_intervals_overlap_if_all_their_parts_do(one: str, other: str, expected: bool) -> None:
+    assert overlap(one, other) is overlap(other, one) is expected
 
 
 def test_a_family_that_the_container_does_not_have_is_not_published() -> None:
@@ -42,7 +96,9 @@ def test_without_ports_there_is_nothing_to_publish() -> None:
 
 
 def test_every_published_element_has_its_set() -> None:
-    endpoint = an_endpoint("10.0.0.2", "fd00::2", publish=("1:1", "127.0.0.1:2:2", "[fd00::9]:3:3/udp", "4:4/sctp"))
+    ports = ("1:1", "127.0.0.1:2:2", "[fd00::9]:3:3/udp", "4:4/sctp@10.9.0.0/16,fd09::/16")
+    ranges = ("5-6:5-6", "127.0.0.1:7-8:7-8", "[fd00::9]:7-8:7-8")
+    endpoint = an_endpoint("10.0.0.2", "fd00::2", publish=(*ports, *ranges))
     assert set(publish.elements(endpoint)) == {declared.name for declared in publish.SETS}
 
 

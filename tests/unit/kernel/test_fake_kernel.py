@@ -8,7 +8,7 @@ import pytest
 from netagent.errors import Conflict, KernelRejected
 from netagent.kernel.fake import FakeKernel, FakeReservations
 from netagent.model.address import Mac, parse_address, parse_prefix
-from netagent.model.port import PortMapping
+from netagent.model.port import PortMapping, PortSlot
 from netagent.plan.desired import Bridge, InterfaceAddress, Link, Route, Veth
 from netagent.plan.operation import AddAddress, AddLink, AddRoute, Plan
 
@@ -38,14 +38,14 @@ async def test_a_sandbox_takes_its_veth_pairs_along() -> None:
     assert (kernel.links, kernel.routes) == ({}, {})
 
 
-def test_fake_reservations_refuse_taken_and_colliding_ports() -> None:
+def test_fake_reservations_refuse_taken_ports() -> None:
     held = FakeReservations(frozenset({("tcp", 80)}))
     with pytest.raises(Conflict):
-        held.reserve(PortMapping(protocol="tcp", container_port=1, host_port=80))
-    mapping = PortMapping(protocol="tcp", container_port=1, host_port=81)
-    held.reserve(mapping)
-    held.reserve(mapping)
+        held.reserve(PortSlot("tcp", 80, None))
     with pytest.raises(Conflict):
-        held.reserve(PortMapping(protocol="tcp", container_port=2, host_port=81))
-    held.release(mapping)
+        held.check_free(PortMapping(protocol="tcp", container_port=1, host_port=70, count=20))
+    slot = PortSlot("tcp", 81, None)
+    held.reserve(slot)
+    held.reserve(slot)
+    held.release(slot)
     assert held.held == set()

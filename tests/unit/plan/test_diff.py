@@ -106,6 +106,19 @@ def test_an_element_with_new_data_is_taken_out_before_it_is_put_in() -> None:
     assert str(plan).startswith("nft delete element publish4 { tcp . 80 : 10.0.0.2 . 80 }")
 
 
+def test_an_interval_is_taken_out_before_another_that_overlaps_it_is_put_in() -> None:
+    """The kernel refuses an element of an interval set while one that overlaps it is there."""
+    before = State(
+        ruleset=Ruleset(elements={"ranges4": frozenset({"tcp . 8000-8999 : 10.0.0.2", "tcp . 1-9 : 10.0.0.2"})})
+    )
+    after = State(ruleset=Ruleset(elements={"ranges4": frozenset({"tcp . 8000-8499 : 10.0.0.2"})}))
+    assert [str(o) for o in diff(after, before).operations if "nft" in str(o)] == [
+        "nft delete element ranges4 { tcp . 8000-8999 : 10.0.0.2 }",
+        "nft add element ranges4 { tcp . 8000-8499 : 10.0.0.2 }",
+        "nft delete element ranges4 { tcp . 1-9 : 10.0.0.2 }",
+    ]
+
+
 def test_another_structure_replaces_the_table_as_a_whole() -> None:
     desired = everything()
     assert desired.ruleset is not None

@@ -21,6 +21,7 @@ class StartAgent(Protocol):
 def _no_settling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("netagent.services.publisher.SETTLE_S", 0)
     monkeypatch.setattr("netagent.reconcile.engine.SETTLE_S", 0)
+    monkeypatch.setattr("netagent.services.ports.SETTLE_S", 0)
 
 
 @pytest.fixture
