@@ -137,7 +137,7 @@ def _parse_name(packet: bytes, offset: int) -> tuple[bytes, int]:
             raise ValueError("the name is too long")
         label = packet[offset - length : offset]
         # A dot inside of a label must not look like one between two.
-        labels.append(label.replace(b".", b"\\.") if b"." in label else label)
+        labels.append(label.replace(b"\\", b"\\\\").replace(b".", b"\\."))
     return b".".join(labels).lower(), offset + 1
 
 
@@ -150,9 +150,9 @@ def _parse_opt(packet: bytes, offset: int) -> tuple[int, int]:
 
 
 def encode_name(name: str) -> bytes | None:
-    """Return ``name`` in wire form, None if it does not fit into one."""
+    """Return ``name`` in wire form, None if it does not fit into one; names with escapes are not written."""
     labels = name.encode().split(b".")
-    if not all(1 <= len(label) <= LABEL_LIMIT for label in labels) or len(name) > NAME_LIMIT - 2:
+    if "\\" in name or not all(1 <= len(label) <= LABEL_LIMIT for label in labels) or len(name) > NAME_LIMIT - 2:
         return None
     return b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
 
