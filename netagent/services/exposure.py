@@ -98,6 +98,9 @@ class _Look:
             for element in group:
                 for port, target in publish.published_ports({name: frozenset({element})}).items():
                     is_local = port.address is not None and port.address.is_loopback
+                    sources = tuple(str(source) for source in mapping.sources if source.version == port.version)
+                    if mapping.sources and not sources:
+                        continue
                     yield Exposure(
                         container=endpoint.container_name,
                         container_id=endpoint.container_id,
@@ -109,6 +112,7 @@ class _Look:
                         ports=str(port.first) if port.first == port.last else f"{port.first}-{port.last}",
                         target=str(target),
                         rule=f"{_TABLE} {name} {{ {element} }}",
+                        sources=sources,
                         obstacles=() if is_local else self._on_the_way_in(network, port, target),
                     )
 
