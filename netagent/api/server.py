@@ -14,16 +14,18 @@ from netagent.api.hosts import HostsServicer
 from netagent.api.intercept import Interceptor
 from netagent.api.networks import NetworksServicer
 from netagent.api.shield import Shield
+from netagent.api.stats import StatsServicer
 from netagent.api.unix_socket import listening_at
 from netagent.runtime.runc import Runtime
 from netagent.services.all import Services
-from netagent.v1 import agent_pb2, containers_pb2, events_pb2, firewall_pb2, hosts_pb2, networks_pb2
+from netagent.v1 import agent_pb2, containers_pb2, events_pb2, firewall_pb2, hosts_pb2, networks_pb2, stats_pb2
 from netagent.v1.agent_pb2_grpc import add_AgentServicer_to_server
 from netagent.v1.containers_pb2_grpc import add_ContainersServicer_to_server
 from netagent.v1.events_pb2_grpc import add_EventsServicer_to_server
 from netagent.v1.firewall_pb2_grpc import add_FirewallServicer_to_server
 from netagent.v1.hosts_pb2_grpc import add_HostsServicer_to_server
 from netagent.v1.networks_pb2_grpc import add_NetworksServicer_to_server
+from netagent.v1.stats_pb2_grpc import add_StatsServicer_to_server
 
 _OPTIONS = (
     # A command line with its environment is at most 2 MiB (execve(2), ARG_MAX).
@@ -32,7 +34,7 @@ _OPTIONS = (
     ("grpc.max_send_message_length", 64 << 20),
 )
 
-_FILES = (agent_pb2, containers_pb2, events_pb2, firewall_pb2, hosts_pb2, networks_pb2)
+_FILES = (agent_pb2, containers_pb2, events_pb2, firewall_pb2, hosts_pb2, networks_pb2, stats_pb2)
 _SERVICES = tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
 
 
@@ -84,6 +86,7 @@ async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiS
     add_NetworksServicer_to_server(
         NetworksServicer(services.networks, services.connections, services.info, shield), server
     )
+    add_StatsServicer_to_server(StatsServicer(services.stats), server)
     liveness = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(liveness, server)
     reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)

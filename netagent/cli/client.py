@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from netagent.v1.firewall_pb2_grpc import FirewallStub
     from netagent.v1.hosts_pb2_grpc import HostsStub
     from netagent.v1.networks_pb2_grpc import NetworksStub
+    from netagent.v1.stats_pb2_grpc import StatsStub
 
 CONNECT_TIMEOUT_S = 3.0
 
@@ -111,6 +112,13 @@ class Client:
         from netagent.v1.networks_pb2_grpc import NetworksStub
 
         return NetworksStub(self.connect())
+
+    @cached_property
+    def stats(self) -> "StatsStub":
+        """The service Stats."""
+        from netagent.v1.stats_pb2_grpc import StatsStub
+
+        return StatsStub(self.connect())
 
     def call(self, method: "grpc.UnaryUnaryMultiCallable[_Q, _R]", request: _Q) -> _R:
         """Return the answer to ``request``, or raise the NetagentError that the agent answered with."""

@@ -35,6 +35,7 @@ _COMMANDS = {
     "rm": ("netagent.cli.container", "remove", "Remove containers."),
     "run": ("netagent.cli.run", "run", "Run a command in a new container."),
     "start": ("netagent.cli.start", "start", "Start stopped containers."),
+    "stats": ("netagent.cli.stats", "stats", "Show what containers have received and sent."),
     "stop": ("netagent.cli.container", "stop", "Stop running containers."),
     "unpublish": ("netagent.cli.publish", "unpublish", "Take published ports back."),
     "update": ("netagent.cli.update", "update", "Change the limits of containers."),

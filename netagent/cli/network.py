@@ -23,6 +23,7 @@ from netagent.cli.output import (
 )
 from netagent.cli.prune import prune
 from netagent.cli.shapes import driver_name, network_shape
+from netagent.cli.stats import network_stats
 from netagent.errors import NotFound
 from netagent.model.ids import short
 from netagent.v1.networks_pb2 import (
@@ -64,7 +65,7 @@ def network() -> None:
     """Manage networks."""
 
 
-for _command in (connect, disconnect, prune, update):
+for _command in (connect, disconnect, network_stats, prune, update):
     network.add_command(_command)
 
 

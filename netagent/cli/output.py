@@ -199,6 +199,16 @@ def human_duration(seconds: float) -> str:
     return f"{hours // 24 // 365} years"
 
 
+def human_size(octets: int) -> str:
+    """Return a number of bytes as ``docker stats`` does, in steps of 1000 with three digits (go-units ``size.go``)."""
+    size = float(octets)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if size < 1000:
+            return f"{size:.3g}{unit}"
+        size /= 1000
+    return f"{size:.4g}PB"
+
+
 def go_time(time: str) -> str:
     """Return an RFC 3339 time in UTC as Go prints it, which Docker's listings do."""
     return time.replace("T", " ").replace("Z", " +0000 UTC")

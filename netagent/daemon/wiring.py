@@ -33,6 +33,7 @@ from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
+from netagent.services.stats import StatsService
 from netagent.services.stores import StoreAccess, Stores
 from netagent.services.tasks import Tasks
 from netagent.store import keys
@@ -102,6 +103,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         connections=ConnectionService(context, networks, endpoints, containers, attachments),
         publishing=PublishingService(context, endpoints, ports, containers, attachments),
         limits=LimitService(context, endpoints, containers, attachments),
+        stats=StatsService(context, networks, containers),
         hosts=HostService(context),
         events=events,
         info=InfoService(context, store=config.store or "embedded", run_dir=str(run_dir)),

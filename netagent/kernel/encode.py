@@ -253,9 +253,9 @@ def get_link_by_index(index: int) -> Request:
     return Request(RTM_GETLINK, 0, _ifinfomsg(index) + _u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS))
 
 
-def get_links() -> Request:
-    """Ask for all links."""
-    return Request(RTM_GETLINK, 0, _ifinfomsg() + _u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS))
+def get_links(*, statistics: bool = False) -> Request:
+    """Ask for all links, with their ``statistics`` only where they are wanted."""
+    return Request(RTM_GETLINK, 0, _ifinfomsg() + _u32(IFLA_EXT_MASK, 0 if statistics else RTEXT_FILTER_SKIP_STATS))
 
 
 def get_nsid(namespace_fd: int) -> Request:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from netagent.errors import AlreadyExists, Conflict, EnvironmentProblem, KernelRejected, NetagentError, NotFound
 from netagent.firewall.verdict import Rules
+from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
 from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
 from netagent.plan.desired import (
@@ -77,6 +78,7 @@ class FakeKernel:
         self.routes: dict[tuple[str, str], Route] = {}
         self.neighbours: dict[tuple[str, str], Neighbour] = {}
         self.fdb: dict[tuple[str, str], FdbEntry] = {}
+        self.counted: dict[str, Counters] = {}
         self.shapers: dict[str, Shaper] = {}
         self.redirects: dict[str, Redirect] = {}
         self.sysctls: dict[SysctlName, str] = {}
@@ -160,6 +162,10 @@ class FakeKernel:
     async def foreign_rules(self) -> Rules:
         """Return what a test has put into ``foreign_firewall``."""
         return self.foreign_firewall
+
+    async def counters(self) -> Mapping[str, Counters]:
+        """Return the counters that a test has put there, of every other link none."""
+        return {name: self.counted.get(name, Counters()) for name in self.links}
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the sandbox at ``path``, or raise NotFound."""

@@ -5,7 +5,7 @@ A cancelled call gives up waiting, not the work: what the worker has begun it fi
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from netagent.kernel.announce import Announcer
 from netagent.kernel.apply import Workplace, apply
 from netagent.kernel.apply import failpoints as apply_failpoints
 from netagent.kernel.conntrack import Flusher
+from netagent.kernel.counters import read_counters
 from netagent.kernel.events import Watch
 from netagent.kernel.facts import observe_facts
 from netagent.kernel.foreign import read_foreign_rules
@@ -24,6 +25,7 @@ from netagent.kernel.observe import observe, observe_endpoint
 from netagent.kernel.reaper import Reaper, delete_half_made
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import open_sandbox
+from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
 from netagent.plan.desired import State
 from netagent.plan.operation import Plan
@@ -73,6 +75,10 @@ class Kernel:
     async def foreign_rules(self) -> Rules:
         """Return the rules of all nftables tables that are not netagent's; the administrator's are among them."""
         return await self._run(lambda place: read_foreign_rules(place.nft))
+
+    async def counters(self) -> Mapping[str, Counters]:
+        """Return the counters of every link of ours by name; drops of its shaper are among those on sending."""
+        return await self._run(lambda place: read_counters(place.rtnl))
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the namespace at ``path``; NotFound if absent, InvalidRequest if no container's."""

@@ -33,6 +33,8 @@ from netagent.kernel.uapi import (
     TCA_KIND,
     TCA_MIRRED_PARMS,
     TCA_OPTIONS,
+    TCA_STATS2,
+    TCA_STATS_QUEUE,
     TCA_TBF_BURST,
     TCA_TBF_PARMS,
     TCA_TBF_RATE64,
@@ -55,6 +57,7 @@ _TICK_NS = 64
 _TCMSG = struct.Struct("=BxxxiIII")
 _RATESPEC = struct.Struct("=BBHhHI")
 _TBF = struct.Struct("=12s12sIII")
+_QUEUE_STATS = struct.Struct("=IIIII")
 _U32_SELECTOR = struct.Struct("=BBBxHHhhI")
 _U32_KEY = struct.Struct("=IIii")
 _MIRRED = struct.Struct("=IIiiiiI")
@@ -120,6 +123,17 @@ def observe_limits(
             shaper = _decode_shaper(names[index], decode_attributes(body[_TCMSG.size :]))
             shapers.add(_as_desired(shaper, wanted.get(shaper.device)))
     return frozenset(shapers), frozenset(redirects)
+
+
+def read_drops(rtnl: Rtnl) -> Mapping[int, int]:
+    """Return how many packets each shaper of ours has dropped, by the index of its device."""
+    drops: dict[int, int] = {}
+    for body in rtnl.dump(_get_qdiscs(), RTM_NEWQDISC):
+        _, index, handle, _, _ = _TCMSG.unpack_from(body)
+        if handle == _HANDLE:
+            statistics = decode_attributes(decode_attributes(body[_TCMSG.size :])[TCA_STATS2])
+            drops[index] = _QUEUE_STATS.unpack_from(statistics[TCA_STATS_QUEUE])[2]
+    return drops
 
 
 def is_about(body: memoryview) -> int:

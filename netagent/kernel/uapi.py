@@ -77,6 +77,7 @@ IFLA_LINK: Final = 5
 IFLA_MASTER: Final = 10
 IFLA_LINKINFO: Final = 18
 IFLA_IFALIAS: Final = 20
+IFLA_STATS64: Final = 23
 IFLA_GROUP: Final = 27
 IFLA_NET_NS_FD: Final = 28
 IFLA_EXT_MASK: Final = 29
@@ -103,6 +104,8 @@ NETNSA_FD: Final = 3
 # linux/rtnetlink.h, linux/pkt_sched.h, linux/pkt_cls.h, linux/tc_act/tc_mirred.h
 TCA_KIND: Final = 1
 TCA_OPTIONS: Final = 2
+TCA_STATS2: Final = 7
+TCA_STATS_QUEUE: Final = 3
 TC_H_ROOT: Final = 0xFFFFFFFF
 TC_H_INGRESS: Final = 0xFFFFFFF1
 TC_LINKLAYER_ETHERNET: Final = 1

@@ -4,11 +4,12 @@ The real classes (``kernel.kernel.Kernel``, ``store.sqlite.SqliteStore``, ``stor
 satisfy these protocols by their shape; ``daemon/wiring.py`` is the one place that names both sides.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from netagent.firewall.verdict import Rules
+from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
 from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
 from netagent.plan.desired import State
@@ -39,6 +40,9 @@ class Kernel(Protocol):
 
     async def foreign_rules(self) -> Rules:
         """Return what other people's firewall rules say, as far as it can be read."""
+
+    async def counters(self) -> Mapping[str, Counters]:
+        """Return what every link of ours has received and sent, by name; drops of its shaper among those on sending."""
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the network namespace at ``path``; NotFound or InvalidRequest if it is none."""

@@ -12,6 +12,7 @@ from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
 from netagent.services.networks import NetworkService
 from netagent.services.publishing import PublishingService
+from netagent.services.stats import StatsService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Services:
     connections: ConnectionService
     publishing: PublishingService
     limits: LimitService
+    stats: StatsService
     hosts: HostService
     events: EventBus
     info: InfoService

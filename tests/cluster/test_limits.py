@@ -109,3 +109,23 @@ def test_what_cannot_be_limited_is_refused_and_nothing_changes(h1: Host) -> None
     assert said.startswith("invalid --rate-in 'x'")
     assert netagent(h1, "update", "idle", check=False).returncode == 2
     assert same(h1, before)
+
+
+def test_counters_tell_what_a_container_and_its_network_received_and_sent(h1: Host) -> None:
+    run(h1, "web", "--network", "db")
+    target = inspect(h1, "keeper")["NetworkSettings"]["Networks"]["db"]["IPAddress"]
+
+    def stats(*arguments: str) -> dict[str, int]:
+        found: dict[str, int] = json.loads(netagent(h1, *arguments, "--format", "json").stdout)
+        return found
+
+    before, network = stats("stats", "web"), stats("network", "stats", "db")
+    assert inside(h1, "web", "ping", "-c5", "-i0.1", "-s", "1000", target).returncode == 0
+    after, later = stats("stats", "web"), stats("network", "stats", "db")
+    for key, least in (("RxPackets", 5), ("TxPackets", 5), ("RxBytes", 5 * 1042), ("TxBytes", 5 * 1042)):
+        assert least <= after[key] - before[key] < 2 * least
+        assert 2 * least <= later[key] - network[key] < 4 * least
+    assert later["Containers"] == 2
+    assert refusal(h1, "stats", "nope").startswith("No such container: nope")
+    assert refusal(h1, "network", "stats", "nope").startswith("network nope not found")
+    netagent(h1, "rm", "-f", "web")

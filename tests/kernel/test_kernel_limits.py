@@ -174,3 +174,29 @@ async def _until(predicate: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not predicate():
             await asyncio.sleep(0.01)
+
+
+def _flood(sender: Namespace, target: str) -> None:
+    """Send 200 datagrams at once."""
+    text = "import socket, sys; s = socket.socket(type=socket.SOCK_DGRAM); s.setblocking(False)\n"
+    text += "s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)\n"
+    sender.run("python3", "-c", f"{text}for _ in range(200): s.sendto(bytes(1400), ('{target}', 9))")
+
+
+async def test_counters_tell_what_passed_and_what_a_limit_dropped(
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace]
+) -> None:
+    inside = sandbox()
+    await kernel.apply(diff(_limited(inside, Rate(bits=8000), Rate(bits=8000)), State()))
+    host.ip("link", "add", "foreign0", "type", "bridge")
+    assert set(await kernel.counters()) == {"nab1", "nae2", "nai222222222222"}
+    before = (await kernel.counters())["nae2"]
+    assert host.ping("10.9.0.2")
+    _flood(host, "10.9.0.2")
+    after = await kernel.counters()
+    assert after["nae2"].tx_dropped > 50
+    assert after["nae2"].tx_packets - before.tx_packets < 150
+    _flood(inside, "10.9.0.1")
+    last = await kernel.counters()
+    assert last["nai222222222222"].tx_dropped > 50
+    assert last["nae2"].rx_packets - after["nae2"].rx_packets >= 200

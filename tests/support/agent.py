@@ -39,6 +39,7 @@ from netagent.services.predefined import create_predefined
 from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
 from netagent.services.requests import Attachment, Connection, NewNetwork
+from netagent.services.stats import StatsService
 from netagent.services.stores import StoreAccess, Stores
 from netagent.services.tasks import Tasks
 from netagent.store import keys
@@ -186,6 +187,7 @@ class Agent:
                 self.publishing = PublishingService(
                     self.context, self.endpoints, self.ports, self.containers, self.attachments
                 )
+                self.stats = StatsService(self.context, self.networks, self.containers)
                 self.limits = LimitService(self.context, self.endpoints, self.containers, self.attachments)
                 for access in self.stores.all:
                     tasks.spawn(access.mirror.run(), name="mirror")

@@ -38,6 +38,7 @@ from netagent.services.requests import (
     NewContainer,
     NewNetwork,
 )
+from netagent.services.stats import EndpointStats, NetworkStats
 from tests.support.world import a_host
 
 _T = TypeVar("_T")
@@ -54,6 +55,8 @@ class FakeServices:
     containers_known: list[ContainerView] = field(default_factory=list)
     hosts_known: list[HostView] = field(default_factory=list)
     removal_waits: list[tuple[str, ...]] = field(default_factory=list)
+    endpoint_stats: tuple[EndpointStats, ...] = ()
+    network_stats: tuple[NetworkStats, ...] = ()
     warnings: tuple[str, ...] = ()
     refusals: dict[str, Exception] = field(default_factory=dict)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
@@ -70,6 +73,7 @@ class FakeServices:
             "connections": _Connections(self),
             "publishing": _Publishing(self),
             "limits": _Limits(self),
+            "stats": _Stats(self),
             "hosts": _Hosts(self),
             "info": _Info(self),
             "exposure": _Exposure(self),
@@ -214,6 +218,16 @@ class _Publishing(_Part):
 class _Limits(_Part):
     async def update(self, change: LimitChange) -> None:
         self.agent.note("update-container", change)
+
+
+class _Stats(_Part):
+    async def containers(self, names: tuple[str, ...]) -> tuple[EndpointStats, ...]:
+        self.agent.note("stats", names)
+        return self.agent.endpoint_stats
+
+    async def networks(self, names: tuple[str, ...]) -> tuple[NetworkStats, ...]:
+        self.agent.note("network-stats", names)
+        return self.agent.network_stats
 
 
 class _Hosts(_Part):
