@@ -2,6 +2,7 @@
 
 import click
 
+_FIREWALLS = ("nftables", "iptables")
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -14,6 +15,7 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option("--run-dir", type=click.Path(), help="Where sockets and containers are.  [default: /run/netagent]")
 @click.option("--host-name", help="Name of this host in the cluster.  [default: the machine's]")
 @click.option("--host-ip", help="This host's address for the others.  [default: that of the default route]")
+@click.option("--firewall", type=click.Choice(_FIREWALLS), help="What to program.  [default: nftables]")
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="How much to log.  [default: info]")
 def agent(config_path: str | None, **options: str | None) -> None:
     """Run the agent of this host until SIGTERM. The network it has made goes on without it."""

@@ -139,6 +139,7 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         await context.engine.reconcile()
     except NetagentError as error:
         log.error("the kernel is not as it should be: %s", error)
+    await _retire_other_firewalls(agent)
     async with agent.kernel.watched(context.engine.request):
         tasks.spawn(context.engine.run(), name="engine", essential=True)
         tasks.spawn(agent.publisher.run(), name="publisher", essential=True)
@@ -157,6 +158,13 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         finally:
             await server.stop(grace_s=5.0)
             await cni.close()
+
+
+async def _retire_other_firewalls(agent: Agent) -> None:
+    try:
+        await agent.kernel.retire_other_firewalls()
+    except NetagentError as error:
+        log.error("rules of another firewall are still there: %s", error)
 
 
 async def _hear_stores(agent: Agent) -> None:

@@ -61,7 +61,7 @@ class Agent:
 async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     """Return an agent, all of it made and nothing of it started."""
     state_dir, run_dir = Path(config.state_dir), Path(config.run_dir)
-    kernel = Kernel()
+    kernel = Kernel(iptables=config.iptables_command if config.firewall == "iptables" else None)
     host = describe_host(load_host_id(state_dir), config, await kernel.facts())
     stores = _open_stores(config, state_dir, host.id, journal)
     knowledge = Knowledge(host, stores, journal)

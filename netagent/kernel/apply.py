@@ -10,6 +10,7 @@ from netagent import failpoint
 from netagent.errors import NetagentError, NotFound
 from netagent.kernel import announce, conntrack, limits, links, nftables, reaper, routes
 from netagent.kernel.advertisements import FORWARDING6, keep_learnt_routes
+from netagent.kernel.firewall import Firewall
 from netagent.kernel.netns import Namespace
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import Sandboxes
@@ -52,10 +53,14 @@ _LINKS_AT_ONCE = 32
 
 @dataclass(slots=True)
 class Workplace:
-    """What the worker thread works with: its namespace, the netlink and nftables in it, and whom to wake."""
+    """What the worker thread works with: its namespace, what speaks to the kernel there, and whom to wake.
+
+    ``nft`` also reads other people's tables, whatever our own firewall is.
+    """
 
     home: Namespace
     rtnl: Rtnl
+    firewall: Firewall
     nft: nftables.Nftables
     reaper: reaper.Reaper
     flusher: conntrack.Flusher
@@ -134,12 +139,12 @@ def failpoints() -> tuple[str, ...]:
 
 def _replace_ruleset(work: _Pass, batch: Sequence[ReplaceRuleset]) -> None:
     for operation in batch:
-        nftables.replace_ruleset(work.place.nft, operation)
+        work.place.firewall.replace(operation)
 
 
 def _add_admin_chains(work: _Pass, batch: Sequence[AddAdminChains]) -> None:
     for operation in batch:
-        nftables.add_admin_chains(work.place.nft, operation)
+        work.place.firewall.add_admin_chains(operation)
 
 
 def _delete_links(work: _Pass, batch: Sequence[DeleteLink]) -> None:
@@ -176,8 +181,8 @@ def _add_inside(function: Callable[[Rtnl, Sequence[Any]], None]) -> Callable[[_P
 _HANDLERS: dict[type[Operation], Callable[[_Pass, Any], None]] = {
     AddAdminChains: _add_admin_chains,
     ReplaceRuleset: _replace_ruleset,
-    AddElements: lambda work, batch: nftables.add_elements(work.place.nft, batch),
-    DeleteElements: lambda work, batch: nftables.delete_elements(work.place.nft, batch),
+    AddElements: lambda work, batch: work.place.firewall.add(batch),
+    DeleteElements: lambda work, batch: work.place.firewall.delete(batch),
     AddLink: lambda work, batch: links.add_links(work.place.rtnl, work.sandboxes, batch),
     SetLink: lambda work, batch: links.set_links(work.place.rtnl, work.sandboxes, batch),
     DeleteLink: _delete_links,

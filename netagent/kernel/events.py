@@ -1,28 +1,25 @@
-"""Notices what others do to what is ours: a link set down or deleted, an address or route removed, the table changed.
+"""Notices what others do to what is ours: a link set down or deleted, an address or route removed, a firewall changed.
 
 A notification is only a reason to look. Our own changes are told apart by the netlink port (rtnetlink) or the thread
-(nftables) that made them, so that an attach does not set off a look at everything.
+or process (nftables, iptables-nft) that made them, so that an attach does not set off a look at everything.
 """
 
 import asyncio
 import logging
 import struct
-import threading
 from collections.abc import Callable
 
 from netagent.kernel.decode import decode_address, decode_link, decode_neighbour, decode_route
+from netagent.kernel.firewall import Firewall
 from netagent.kernel.limits import is_about
 from netagent.kernel.netlink import Message, NetlinkSocket, decode_attributes
-from netagent.kernel.nftables import ADMIN_TABLE, TABLE
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.uapi import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
     NFNLGRP_NFTABLES,
-    NFT_MSG_DELTABLE,
     NFT_MSG_NEWGEN,
     NFTA_GEN_PROC_PID,
-    NFTA_TABLE_NAME,
     NUD_NOARP,
     NUD_PERMANENT,
     RTM_DELADDR,
@@ -62,9 +59,9 @@ _NFGENMSG_BYTES = 4
 class Watch:
     """Two multicast sockets in the namespace of the thread that makes the watch, read by the event loop."""
 
-    def __init__(self, own: Rtnl, changed: Callable[[], None]) -> None:
+    def __init__(self, own: Rtnl, firewall: Firewall, changed: Callable[[], None]) -> None:
         self._own_port = own.port
-        self._own_thread = threading.get_native_id()
+        self._firewall = firewall
         self._changed = changed
         self._table_touched = False
         self._route = NetlinkSocket(NETLINK_ROUTE, groups=_GROUPS)
@@ -138,15 +135,11 @@ class Watch:
         return False
 
     def _concerns_table(self, message: Message) -> bool:
-        """Tell at the end of a transaction whether it touched our table and was not ours."""
+        """Tell at the end of a transaction whether it touched what is ours and was not ours."""
         attributes = decode_attributes(message.body[_NFGENMSG_BYTES:])
         if message.kind & 0xFF != NFT_MSG_NEWGEN:
-            # Attribute 1 is the table's name in the messages of every kind of object.
-            name = bytes(attributes.get(NFTA_TABLE_NAME, b"")).rstrip(b"\0").decode(errors="replace")
-            # Of the administrator's table it matters only whether it is there.
-            is_gone = name == ADMIN_TABLE and message.kind & 0xFF == NFT_MSG_DELTABLE
-            self._table_touched |= name == TABLE or is_gone
+            self._table_touched |= self._firewall.concerns(message.kind & 0xFF, message.body[0], attributes)
             return False
         touched, self._table_touched = self._table_touched, False
-        thread = attributes.get(NFTA_GEN_PROC_PID)
-        return touched and (thread is None or struct.unpack("!I", thread)[0] != self._own_thread)
+        process = attributes.get(NFTA_GEN_PROC_PID)
+        return touched and (process is None or not self._firewall.is_own(struct.unpack("!I", process)[0]))

@@ -19,7 +19,9 @@ from netagent.kernel.conntrack import Flusher
 from netagent.kernel.counters import read_counters
 from netagent.kernel.events import Watch
 from netagent.kernel.facts import observe_facts
+from netagent.kernel.firewall import NftablesFirewall
 from netagent.kernel.foreign import read_foreign_rules
+from netagent.kernel.iptables import IptablesFirewall, remove_remains
 from netagent.kernel.nftables import Nftables
 from netagent.kernel.observe import observe, observe_endpoint
 from netagent.kernel.reaper import Reaper, delete_half_made
@@ -41,11 +43,13 @@ def failpoints() -> tuple[str, ...]:
 class Kernel:
     """Carries out plans in one network namespace and the sandboxes that hang on it, and says what is there.
 
-    ``namespace`` is the path of the namespace to work in; None stands for the one of the process.
+    ``namespace`` is the path of the namespace to work in; None stands for the one of the process. ``iptables`` is the
+    command of that name (or ``iptables-nft``, ``iptables-legacy``) to use for the firewall; None stands for nftables.
     """
 
-    def __init__(self, *, namespace: str | None = None) -> None:
+    def __init__(self, *, namespace: str | None = None, iptables: str | None = None) -> None:
         self._namespace = namespace
+        self._iptables = iptables
         self._reaper = Reaper(self._enter)
         self._flusher = Flusher(self._enter)
         self._announcer = Announcer(self._enter)
@@ -107,12 +111,16 @@ class Kernel:
     @contextlib.asynccontextmanager
     async def watched(self, changed: Callable[[], None]) -> AsyncIterator[None]:
         """Call ``changed`` on the event loop whenever something of ours may have been changed by somebody else."""
-        watch = await self._run(lambda place: Watch(place.rtnl, changed))
+        watch = await self._run(lambda place: Watch(place.rtnl, place.firewall, changed))
         watch.start()
         try:
             yield
         finally:
             watch.close()
+
+    async def retire_other_firewalls(self) -> None:
+        """Remove what an agent left that used another firewall than this one; not before this one is in place."""
+        await self._run(lambda place: remove_remains(place.firewall, place.nft))
 
     async def close(self) -> None:
         """Finish what was begun, close all sockets and end all threads."""
@@ -139,8 +147,15 @@ class Kernel:
 
     def _workplace(self) -> Workplace:
         if self._place is None:
+            nft = Nftables()
             self._place = Workplace(
-                netns.open_own_namespace(), Rtnl(), Nftables(), self._reaper, self._flusher, self._announcer
+                home=netns.open_own_namespace(),
+                rtnl=Rtnl(),
+                firewall=NftablesFirewall(nft) if self._iptables is None else IptablesFirewall(self._iptables),
+                nft=nft,
+                reaper=self._reaper,
+                flusher=self._flusher,
+                announcer=self._announcer,
             )
         return self._place
 

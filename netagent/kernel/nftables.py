@@ -204,6 +204,21 @@ def add_admin_chains(nft: Nftables, operation: AddAdminChains) -> None:
             raise _rejected(operation, refusal) from None
 
 
+def remove_tables(nft: Nftables) -> None:
+    """Delete both tables, and the administrator's if no rule is in it."""
+    listings = {(family, TABLE): _list_table(nft, family) for family in FAMILIES}
+    listings["inet", ADMIN_TABLE] = _list_table(nft, "inet", ADMIN_TABLE)
+    going = [key for key, listing in listings.items() if listing is not None]
+    if any("rule" in entry for entry in listings["inet", ADMIN_TABLE] or ()):
+        going.remove(("inet", ADMIN_TABLE))
+        _log.warning("the table inet %s has rules and stays", ADMIN_TABLE)
+    command = "".join(f"delete table {family} {table}\n" for family, table in going)
+    try:
+        nft.run(command)
+    except NftRefusalError as refusal:
+        raise KernelRejected(command, refusal.errno, refusal.text) from None
+
+
 def add_elements(nft: Nftables, operations: Sequence[AddElements]) -> None:
     """Add all elements in one transaction. One that is there with other data raises KernelRejected with EEXIST."""
     try:
@@ -280,8 +295,8 @@ def has_admin_table(nft: Nftables) -> bool:
     return any(entry["table"]["name"] == ADMIN_TABLE for entry in listing if "table" in entry)
 
 
-def _list_table(nft: Nftables, family: str) -> Sequence[Mapping[str, Any]] | None:
-    command = f"list table {family} {TABLE}"
+def _list_table(nft: Nftables, family: str, table: str = TABLE) -> Sequence[Mapping[str, Any]] | None:
+    command = f"list table {family} {table}"
     try:
         listing: Sequence[Mapping[str, Any]] = json.loads(nft.run(command, as_json=True))["nftables"]
     except NftRefusalError as refusal:

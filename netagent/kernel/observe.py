@@ -13,7 +13,7 @@ from netagent.errors import InvalidRequest, NotFound
 from netagent.kernel.apply import Workplace
 from netagent.kernel.decode import LinkRecord
 from netagent.kernel.limits import observe_limits
-from netagent.kernel.nftables import element_key, has_admin_table, list_elements, observe_ruleset
+from netagent.kernel.nftables import element_key
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import Sandboxes
 from netagent.kernel.sysctl import read_sysctl
@@ -65,8 +65,8 @@ def observe(place: Workplace, desired: State) -> State:
         shapers=shapers,
         redirects=redirects,
         sysctls=_sysctls(desired),
-        ruleset=observe_ruleset(place.nft, desired.ruleset),
-        admin=desired.admin if desired.admin and has_admin_table(place.nft) else (),
+        ruleset=place.firewall.observe(desired.ruleset),
+        admin=desired.admin if desired.admin and place.firewall.has_admin_chains() else (),
     )
     return _with_links(place, state, ours, names, desired)
 
@@ -259,7 +259,7 @@ def _elements(place: Workplace, desired: State) -> Ruleset | None:
     present: dict[str, frozenset[str]] = {}
     for name, wanted in desired.ruleset.elements.items():
         keys = {element_key(element) for element in wanted}
-        found = frozenset(e for e in list_elements(place.nft, name) if element_key(e) in keys)
+        found = frozenset(e for e in place.firewall.elements(name) if element_key(e) in keys)
         if found:
             present[name] = found
     return replace(desired.ruleset, elements=MappingProxyType(present))

@@ -140,11 +140,18 @@ NFNLGRP_NFTABLES: Final = 7
 NFT_MSG_NEWTABLE: Final = 0
 NFT_MSG_GETTABLE: Final = 1
 NFT_MSG_DELTABLE: Final = 2
+NFT_MSG_DELCHAIN: Final = 5
+NFT_MSG_NEWRULE: Final = 6
+NFT_MSG_DELRULE: Final = 8
 NFT_MSG_NEWGEN: Final = 15
 NFTA_GEN_PROC_PID: Final = 2
 NFTA_TABLE_NAME: Final = 1
 NFTA_TABLE_USERDATA: Final = 6
+NFTA_CHAIN_NAME: Final = 3
+NFTA_RULE_CHAIN: Final = 2
 NFPROTO_INET: Final = 1
+NFPROTO_IPV4: Final = 2
+NFPROTO_IPV6: Final = 10
 NFPROTO_BRIDGE: Final = 7
 
 # linux/netfilter/nfnetlink_conntrack.h

@@ -28,8 +28,8 @@ pytestmark = pytest.mark.cluster
 
 
 @pytest.fixture(scope="module")
-def lab(make_lab: MakeLab) -> Lab:
-    lab = make_lab(hosts=2)
+def lab(make_lab: MakeLab, firewall: str) -> Lab:
+    lab = make_lab(hosts=2, firewall=firewall)
     h1, h2 = lab.hosts
     netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "staticnet")
     netagent(h1, "network", "create", "other")

@@ -22,8 +22,8 @@ send(IP(src=source, dst=target) / UDP(sport=5, dport=4789) / VXLAN(vni=int(vni),
 
 
 @pytest.fixture(scope="module")
-def lab(make_lab: MakeLab) -> Lab:
-    lab = make_lab(hosts=3)
+def lab(make_lab: MakeLab, firewall: str) -> Lab:
+    lab = make_lab(hosts=3, firewall=firewall)
     h1, h2, _ = lab.hosts
     netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "net")
     eventually(lambda: "net" in netagent(h2, "network", "ls").stdout)

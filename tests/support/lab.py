@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
+from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 
 T = TypeVar("T")
@@ -24,7 +25,14 @@ class MakeLab(Protocol):
     """Make a lab that is taken down at the end of the module; arguments as for ``Lab.up``."""
 
     def __call__(
-        self, hosts: int = 3, etcd: int = 1, *, agents: bool = True, mtu: int = 1500, underlay: str = "both"
+        self,
+        hosts: int = 3,
+        etcd: int = 1,
+        *,
+        agents: bool = True,
+        mtu: int = 1500,
+        underlay: str = "both",
+        firewall: str = "nftables",
     ) -> Lab: ...
 
 
@@ -38,13 +46,41 @@ def make_lab() -> Iterator[MakeLab]:
     """Make as many labs as the module needs."""
     with ExitStack() as labs:
 
-        def make(hosts: int = 3, etcd: int = 1, *, agents: bool = True, mtu: int = 1500, underlay: str = "both") -> Lab:
-            lab = labs.enter_context(Lab.up(unique_name(), hosts, etcd, agents=agents, mtu=mtu, underlay=underlay))
+        def make(
+            hosts: int = 3,
+            etcd: int = 1,
+            *,
+            agents: bool = True,
+            mtu: int = 1500,
+            underlay: str = "both",
+            firewall: str = "nftables",
+        ) -> Lab:
+            lab = labs.enter_context(Lab.up(unique_name(), hosts, etcd, agents=False, mtu=mtu, underlay=underlay))
             _live.append(lab)
             labs.callback(_live.remove, lab)
+            for host in lab.hosts:
+                configure_firewall(host, firewall)
+                if agents:
+                    host.agent.launch()
+            for host in lab.hosts if agents else ():
+                host.agent.wait_ready()
             return lab
 
         yield make
+
+
+@pytest.fixture(scope="module", params=["nftables", "iptables"])
+def firewall(request: pytest.FixtureRequest) -> str:
+    """Run the module's tests once with each: what the hosts' agents program."""
+    chosen: str = request.param
+    return chosen
+
+
+def configure_firewall(host: Host, firewall: str) -> None:
+    """Let the agent of ``host`` program ``firewall`` from its next start on: nftables, iptables or iptables-legacy."""
+    kind, _, flavour = firewall.partition("-")
+    lines = [f'firewall = "{kind}"', *([f'iptables_command = "{firewall}"'] if flavour else [])]
+    host.path("/etc/netagent/agent.toml").write_text("\n".join(lines) + "\n")
 
 
 @pytest.hookimpl(wrapper=True)

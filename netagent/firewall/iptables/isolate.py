@@ -1,0 +1,108 @@
+"""Isolation (``firewall.isolate``): which interfaces may forward to which.
+
+From ``PATHS`` on it is one decision: the chains go to each other and do not jump, so RETURN in any leaves them all.
+"""
+
+from collections.abc import Iterator
+
+from netagent.firewall.iptables.pieces import PREFIX, Frame, Piece, frames, parts, rules
+from netagent.firewall.iptables.routed import NAMES, REMOTE_NAMES
+
+ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED"
+TRANSLATED = "-m conntrack --ctstate DNAT"
+VXLAN = "-p udp -m udp --dport 4789"
+
+FRAMES: tuple[Frame, ...] = (
+    *frames(
+        "FORWARD",
+        table="filter",
+        hooks=("FORWARD",),
+        head=(
+            f"{VXLAN} -j {PREFIX}LEAVING",
+            f"-j {PREFIX}SEPARATE",
+            f"{TRANSLATED} -m physdev ! --physdev-is-bridged -j {PREFIX}NEIGHBOURS",
+            f"-j {PREFIX}PATHS",
+        ),
+    ),
+    *frames("LEAVING", table="filter"),
+    *frames("LEAVING-BY", table="filter", tail=(f"-j {PREFIX}VNIS",)),
+    *frames("SEPARATE", table="filter"),
+    *frames("SEPARATE-TO", table="filter"),
+    *frames("APART", table="filter", head=(f"{TRANSLATED} -j RETURN", f"{ANSWERS} -j RETURN", "-j DROP")),
+    *frames("NEIGHBOURS", table="filter"),
+    *(
+        frame
+        for family, remote in REMOTE_NAMES.items()
+        for frame in frames(
+            "PATHS",
+            table="filter",
+            families=(family,),
+            tail=(
+                f"-m set --match-set {remote} src,dst -g {PREFIX}WAYS-IN",
+                f"-m set --match-set {remote} dst,src -g {PREFIX}WAYS-OUT",
+                f"-g {PREFIX}BEYOND",
+            ),
+        )
+    ),
+    *frames("BEYOND", table="filter", head=(f"-j {PREFIX}INTERNAL", f"{ANSWERS} -j RETURN", f"-g {PREFIX}INSIDE")),
+    *frames("INTERNAL", table="filter"),
+    *(
+        frame
+        for family, routed in NAMES.items()
+        for frame in frames(
+            "INSIDE",
+            table="filter",
+            families=(family,),
+            tail=(
+                f"-j {PREFIX}TUNNELS",
+                f"-m set --match-set {routed} src -j DROP",
+                f"-m set --match-set {routed} dst -j DROP",
+            ),
+        )
+    ),
+    *frames("ENTER", table="filter", head=(f"{TRANSLATED} -j RETURN", "-j DROP")),
+    *frames("TUNNELS", table="filter"),
+)
+
+MARK = "0x800000/0x800000"
+"""The bit that a translated packet between two interfaces of one network gets on its way to POSTROUTING.
+
+iptables cannot match the inbound interface there. It is set after routing and on such packets alone.
+"""
+
+
+def inside(element: str) -> Iterator[Piece]:
+    """Yield what holds for packets that enter or leave by an interface of a network."""
+    yield from rules("LEAVING", f"-i {element} -j {PREFIX}LEAVING-BY", table="filter")
+    yield from rules("LEAVING-BY", f"-o {element} -j RETURN", table="filter")
+    yield from rules("INSIDE", f"-o {element} -g {PREFIX}ENTER", table="filter")
+    yield from rules("REDIRECTS", f"-o {element} -j DROP", table="filter")
+    yield from rules("OUTWARD", f"-o {element} -j RETURN", table="nat")
+    yield from rules("LOOPBACK", f"-o {element} -j MASQUERADE", table="nat", families=("ip",))
+
+
+def tunnels(element: str) -> Iterator[Piece]:
+    """Yield the two checks of what comes out of a tunnel: its source lies behind it, and it goes to a container."""
+    for family, remote in REMOTE_NAMES.items():
+        stranger = f"-i {element} -m set ! --match-set {remote} src,src -m rpfilter --invert -j DROP"
+        yield from rules("SOURCES", stranger, table="raw", families=(family,))
+    yield from rules("TUNNELS", f"-i {element} -j DROP", table="filter")
+
+
+def internal(element: str) -> Iterator[Piece]:
+    """Yield the drops, both ways, of a network that has no outside."""
+    yield from rules("INTERNAL", f"-i {element} -j DROP", table="filter")
+    yield from rules("INTERNAL", f"-o {element} -j DROP", table="filter")
+
+
+def separate(element: str) -> Iterator[Piece]:
+    """Yield what keeps the containers of a network without ICC apart."""
+    yield from rules("SEPARATE", f"-i {element} -j {PREFIX}SEPARATE-TO", table="filter")
+    yield from rules("SEPARATE-TO", f"-o {element} -j {PREFIX}APART", table="filter")
+
+
+def paths(element: str) -> Iterator[Piece]:
+    """Yield the way between two interfaces of one network, and the mark of published ports used on it."""
+    source, target = parts(element)
+    yield from rules("PATHS", f"-i {source} -o {target} -j RETURN", table="filter")
+    yield from rules("NEIGHBOURS", f"-i {source} -o {target} -j MARK --set-xmark {MARK}", table="filter")

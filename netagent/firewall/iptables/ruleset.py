@@ -1,0 +1,61 @@
+"""The translations put together: which function is for which set, and all frames.
+
+A new set of ``firewall.ruleset`` needs a line in ``TRANSLATIONS``, or in ``UNTRANSLATED`` the reason why it has none.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+
+from netagent.firewall.iptables import isolate, masquerade, publish, redirect, routed, spoof, tunnel
+from netagent.firewall.iptables.pieces import Frame, Ipset, Piece
+
+FRAMES: tuple[Frame, ...] = (
+    *publish.FRAMES,
+    *masquerade.FRAMES,
+    *isolate.FRAMES,
+    *redirect.FRAMES,
+    *routed.FRAMES,
+    *tunnel.FRAMES,
+    *spoof.FRAMES,
+)
+
+IPSETS: tuple[Ipset, ...] = masquerade.IPSETS + routed.IPSETS
+"""Those that frames name, whether they have members or not."""
+
+TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
+    {
+        "inside": isolate.inside,
+        "tunnels": isolate.tunnels,
+        "internal": isolate.internal,
+        "separate": isolate.separate,
+        "paths": isolate.paths,
+        "ways": routed.ways,
+        "routed4": routed.routed4,
+        "routed6": routed.routed6,
+        "remote4": routed.remote4,
+        "remote6": routed.remote6,
+        "masquerade4": masquerade.masquerade4,
+        "masquerade6": masquerade.masquerade6,
+        "hairpin4": masquerade.hairpin4,
+        "hairpin6": masquerade.hairpin6,
+        **publish.TRANSLATIONS,
+        "vnis": tunnel.vnis,
+        "peers4": tunnel.peers4,
+        "peers6": tunnel.peers6,
+        "bridge/macs": spoof.macs,
+        "bridge/sources4": spoof.sources4,
+        "bridge/sources6": spoof.sources6,
+    }
+)
+"""Set -> what one element of it becomes."""
+
+UNTRANSLATED: Mapping[str, str] = MappingProxyType(
+    {"bridge/nd_targets": "ebtables cannot look into a neighbour solicitation or advertisement"}
+)
+"""Set -> why its elements become nothing."""
+
+
+def translate(set_name: str, element: str) -> tuple[Piece, ...]:
+    """Return the rules, ipsets and members that one element becomes."""
+    function = TRANSLATIONS.get(set_name)
+    return tuple(function(element)) if function else ()

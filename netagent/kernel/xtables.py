@@ -1,0 +1,91 @@
+"""The programs iptables, ip6tables, ebtables and ipset: run, with what they say. For the worker thread only.
+
+They work in the network namespace of the thread that starts them.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from netagent.errors import EnvironmentProblem
+from netagent.firewall.iptables.listing import Listing, parse
+
+FLAVOURS = ("nft", "legacy")
+"""The two programs called iptables: the one that speaks to nf_tables, and the one with tables of its own."""
+
+_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
+_LOCK_WAIT_S = 5
+"""How long iptables-legacy waits for another program that holds /run/xtables.lock."""
+_TIME_LIMIT_S = 30
+_REMEMBERED = 64
+"""Processes whose notifications may still be on their way."""
+
+
+class ProgramRefusalError(Exception):
+    """A program that ended with an error: its name and its words."""
+
+
+class Programs:
+    """The programs of one flavour: ``command`` is ``iptables``, ``iptables-nft`` or ``iptables-legacy``."""
+
+    def __init__(self, command: str) -> None:
+        self._own: tuple[int, ...] = ()
+        version = self._run((_find(command), "--version"))
+        self.flavour = "legacy" if "legacy" in version else "nft"
+        suffix = command.removeprefix("iptables")
+        self._restore = {
+            "ip": (_find(f"iptables{suffix}-restore"), "--noflush", "--wait", str(_LOCK_WAIT_S)),
+            "ip6": (_find(f"ip6tables{suffix}-restore"), "--noflush", "--wait", str(_LOCK_WAIT_S)),
+            "bridge": (_find("ebtables-nft-restore", "ebtables-restore"), "--noflush"),
+        }
+        self._save = {
+            "ip": (_find(f"iptables{suffix}-save"),),
+            "ip6": (_find(f"ip6tables{suffix}-save"),),
+            "bridge": (_find("ebtables-nft-save", "ebtables-save"),),
+        }
+        self._ipset = _find("ipset")
+
+    def is_own(self, process: int) -> bool:
+        """Tell whether a process was one of these programs, started here a short while ago. From any thread."""
+        return process in self._own
+
+    def restore(self, scripts: Mapping[str, str]) -> None:
+        """Give each family's text to its restore program. Raises ProgramRefusalError at the first that refuses."""
+        for family, text in scripts.items():
+            self._run(self._restore[family], text)
+
+    def restore_ipsets(self, text: str) -> None:
+        """Carry out the lines of ``text``; what is there already, or gone, is no error."""
+        if text:
+            self._run((self._ipset, "restore", "-exist"), text)
+
+    def list(self) -> Listing:
+        """Return what is there of ours."""
+        saved = {family: self._run(command) for family, command in self._save.items()}
+        return parse(saved, self._run((self._ipset, "save")))
+
+    def _run(self, command: tuple[str, ...], text: str = "") -> str:
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as running:
+            self._own = (*self._own[-_REMEMBERED:], running.pid)
+            try:
+                output, problem = running.communicate(text, timeout=_TIME_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                running.kill()
+                raise ProgramRefusalError(f"{command[0]} did not end within {_TIME_LIMIT_S} s") from None
+        if running.returncode:
+            words = " / ".join(line.strip() for line in problem.splitlines() if line.strip())
+            raise ProgramRefusalError(f"{Path(command[0]).name}: {words or running.returncode}")
+        return output
+
+
+def _find(*names: str) -> str:
+    for name in names:
+        if found := shutil.which(name, path=_PATH):
+            return found
+    raise EnvironmentProblem(
+        f"{names[0]} is missing", hint="install iptables and ipset, or set firewall to nftables in agent.toml"
+    )

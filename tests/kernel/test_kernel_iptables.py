@@ -1,0 +1,98 @@
+"""The iptables backend: what is put is observed as it was put, the save programs are witness."""
+
+from collections.abc import AsyncIterator
+from types import MappingProxyType
+
+import pytest
+
+from netagent.firewall import admin
+from netagent.firewall.ruleset import CHAINS, SETS
+from netagent.kernel.kernel import Kernel
+from netagent.plan.desired import Ruleset, State
+from netagent.plan.diff import diff
+from netagent.plan.operation import AddElements
+from tests.support.netns import Namespace
+
+pytestmark = pytest.mark.kernel
+
+ELEMENTS = {
+    "inside": frozenset({"nab1", "nav1", "nab2"}),
+    "tunnels": frozenset({"nav1"}),
+    "internal": frozenset({"nab2"}),
+    "separate": frozenset({"nab2"}),
+    "paths": frozenset({"nab1 . nab1", "nab1 . nav1", "nav1 . nab1", "nab2 . nab2"}),
+    "ways": frozenset({"eth0", "nav1"}),
+    "routed4": frozenset({"10.3.0.0/24", "10.3.1.7"}),
+    "routed6": frozenset({"fd00:8::/80"}),
+    "remote4": frozenset({"10.3.0.0/24 . nab1", "10.3.0.0/24 . nav1", "10.3.1.7 . nab1"}),
+    "remote6": frozenset({"fd00:8::/80 . nab1"}),
+    "masquerade4": frozenset({"10.1.0.0/16", "10.2.0.1"}),
+    "masquerade6": frozenset({"fd00:9::/64"}),
+    "hairpin4": frozenset({"10.1.0.2 . 10.1.0.2"}),
+    "hairpin6": frozenset({"fd00:9::2 . fd00:9::2"}),
+    "publish4": frozenset({"tcp . 4000 : 10.1.0.2 . 80", "udp . 53 : 10.1.0.3 . 5353", "sctp . 7 : 10.1.0.3 . 7"}),
+    "publish4_at": frozenset({"127.0.0.1 . tcp . 4001 : 10.1.0.2 . 80"}),
+    "publish6": frozenset({"tcp . 4000 : fd00:9::2 . 80"}),
+    "publish6_at": frozenset({"2001:db8::1 . tcp . 80 : fd00:9::2 . 8080"}),
+    "ranges4": frozenset({"tcp . 8000-8100 : 10.1.0.2"}),
+    "ranges4_at": frozenset({"127.0.0.1 . udp . 8000-8100 : 10.1.0.2"}),
+    "ranges6": frozenset({"tcp . 8000-8100 : fd00:9::2"}),
+    "ranges6_at": frozenset({"2001:db8::1 . tcp . 9000-9001 : fd00:9::2"}),
+    "limited4": frozenset({"0.0.0.0/0 . tcp . 4000", "127.0.0.1 . udp . 8000-8100"}),
+    "limited6": frozenset({"::/0 . tcp . 4000"}),
+    "allowed4": frozenset({"10.0.0.0/8 . 0.0.0.0/0 . tcp . 4000", "10.9.0.7 . 127.0.0.1 . udp . 8000-8100"}),
+    "allowed6": frozenset({"fd00:7::/64 . ::/0 . tcp . 4000"}),
+    "vnis": frozenset({"4097", "16777215"}),
+    "peers4": frozenset({"198.18.0.2 . 4097", "198.18.0.3 . 4097", "198.18.0.2 . 16777215"}),
+    "peers6": frozenset({"2001:db8::7 . 4097"}),
+    "bridge/macs": frozenset({"nae1 . 02:00:00:00:00:01", "nae2 . 02:0a:00:00:00:0b"}),
+    "bridge/sources4": frozenset({"nae1 . 10.1.0.2", "nae2 . 10.1.0.3"}),
+    "bridge/sources6": frozenset({"nae1 . fd00:9::2", "nae1 . fe80::ff:fe00:1"}),
+    "bridge/nd_targets": frozenset({"nae1 . 0xfd000009000000000000000000000002"}),
+}
+
+
+def state(elements: dict[str, frozenset[str]], *, with_admin: bool = False) -> State:
+    """Return a state that is a firewall with ``elements`` only."""
+    ruleset = Ruleset(sets=SETS, chains=CHAINS, elements=MappingProxyType(elements))
+    return State(ruleset=ruleset, admin=admin.CHAINS if with_admin else ())
+
+
+def everything(host: Namespace) -> str:
+    """Return all rules and ipsets there are, whosever they are."""
+    programs = ("iptables-nft", "ip6tables-nft", "ebtables-nft", "iptables-legacy", "ip6tables-legacy")
+    text = "".join(host.run(f"{program}-save") for program in programs) + host.run("ipset", "save")
+    return "\n".join(line for line in text.splitlines() if not line.startswith(("#", ":")))
+
+
+@pytest.fixture(params=["iptables-nft", "iptables-legacy"])
+async def kernel(request: pytest.FixtureRequest, host: Namespace) -> AsyncIterator[Kernel]:
+    """The real kernel, its firewall programmed by one of the two flavours of iptables."""
+    running = Kernel(namespace=host.path, iptables=request.param)
+    yield running
+    await running.close()
+
+
+async def test_all_that_is_put_is_observed_as_it_was_put(kernel: Kernel) -> None:
+    desired = state(ELEMENTS, with_admin=True)
+    assert (await kernel.observe(desired)).ruleset is None
+    await kernel.apply(diff(desired, State()))
+    assert not diff(desired, await kernel.observe(desired))
+
+
+@pytest.mark.parametrize("name", sorted(ELEMENTS.keys() - {"bridge/nd_targets"}))
+async def test_the_elements_of_every_set_come_and_go(kernel: Kernel, host: Namespace, name: str) -> None:
+    empty, full = state({}), state({name: ELEMENTS[name]})
+    await kernel.apply(diff(empty, State()))
+    before = everything(host)
+    addition = diff(full, await kernel.observe(full))
+    assert [type(o) for o in addition.operations if not str(o).startswith("conntrack")] == [AddElements]
+    await kernel.apply(addition)
+    await kernel.apply(addition)
+    assert not diff(full, await kernel.observe(full))
+    removal = diff(empty, full)
+    await kernel.apply(removal)
+    await kernel.apply(removal)
+    assert not diff(empty, await kernel.observe(empty))
+    if name not in ("peers4", "peers6"):
+        assert everything(host) == before
