@@ -35,9 +35,11 @@ def render_result(endpoint: Endpoint, network: Network, host_id: HostId, sandbox
         ],
     }
     result["dns"] = {"nameservers": list(dict.fromkeys(str(subnet.gateway) for _, subnet in addresses))}
-    if endpoint.default_route and not network.internal:
+    if endpoint.ways_out and not network.internal:
         result["routes"] = [
-            {"dst": _EVERYWHERE[subnet.prefix.version], "gw": str(subnet.gateway)} for _, subnet in addresses
+            {"dst": _EVERYWHERE[subnet.prefix.version], "gw": str(subnet.gateway)}
+            for _, subnet in addresses
+            if subnet.prefix.version in endpoint.ways_out
         ]
     return result
 

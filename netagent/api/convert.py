@@ -81,6 +81,7 @@ def decode_connection(message: containers_pb2.Connection) -> Connection:
         publish_all=message.publish_all,
         rate_in=message.rate_in,
         rate_out=message.rate_out,
+        gw_priority=message.gw_priority,
     )
 
 
@@ -94,6 +95,7 @@ def decode_new_connection(message: networks_pb2.ConnectContainerRequest) -> NewC
         aliases=tuple(message.aliases),
         rate_in=message.rate_in,
         rate_out=message.rate_out,
+        gw_priority=message.gw_priority,
     )
 
 
@@ -229,6 +231,7 @@ def encode_endpoint(endpoint: Endpoint, network: Network | None) -> containers_p
         state=endpoint.state,
         rate_in=endpoint.rate_in.bits if endpoint.rate_in else 0,
         rate_out=endpoint.rate_out.bits if endpoint.rate_out else 0,
+        gw_priority=endpoint.gw_priority,
     )
 
 

@@ -3,6 +3,7 @@
 import click
 
 from netagent.cli.client import Client
+from netagent.cli.connection import gw_priority_option
 from netagent.cli.output import format_option, parse_pairs, print_name
 from netagent.v1.networks_pb2 import ConnectContainerRequest, DisconnectContainerRequest, UpdateNetworkRequest
 
@@ -11,6 +12,7 @@ from netagent.v1.networks_pb2 import ConnectContainerRequest, DisconnectContaine
 @click.option("--ip", "--ip6", "addresses", multiple=True, metavar="IP", help="Fixed address, one per family.")
 @click.option("--mac-address", default="", metavar="MAC", help="MAC address.")
 @click.option("--alias", "--network-alias", "aliases", multiple=True, help="Further name in the network.")
+@gw_priority_option
 @click.option("--rate-in", default="", metavar="RATE", help="Limit of what it receives there, e.g. 10mbit.")
 @click.option("--rate-out", default="", metavar="RATE", help="Limit of what it sends there, e.g. 10mbit.")
 @click.argument("network")
@@ -23,6 +25,7 @@ def connect(
     aliases: tuple[str, ...],
     rate_in: str,
     rate_out: str,
+    gw_priority: int,
     network: str,
     container: str,
 ) -> None:
@@ -35,6 +38,7 @@ def connect(
         aliases=aliases,
         rate_in=rate_in,
         rate_out=rate_out,
+        gw_priority=gw_priority,
     )
     client.call(client.networks.Connect, request)
 

@@ -13,6 +13,15 @@ _LIMITS = (
     click.option("--rate-out", default="", metavar="RATE", help="Limit of what it sends per network, e.g. 10mbit."),
 )
 
+_PRIORITIES = click.IntRange(-(2**31), 2**31 - 1)
+gw_priority_option = click.option(
+    "--gw-priority",
+    type=_PRIORITIES,
+    default=0,
+    metavar="N",
+    help="The default routes lead through the network with the highest; among equals, the first by name.",
+)
+
 _OPTIONS = (
     click.option(
         "--network",
@@ -20,9 +29,11 @@ _OPTIONS = (
         "networks",
         multiple=True,
         metavar="NETWORK",
-        help="Network to connect to, several times for several; or host, none, container:NAME.  [default: bridge]",
+        help="Network to connect to, several times for several; or host, none, container:NAME; or with options of this"
+        " network name=NETWORK,ip=IP,ip6=IP,alias=NAME,mac-address=MAC,gw-priority=N.  [default: bridge]",
     ),
     click.option("--ip", "--ip6", "addresses", multiple=True, metavar="IP", help="Fixed address in the first network."),
+    gw_priority_option,
     click.option("--mac-address", default="", metavar="MAC", help="MAC address in the first network."),
     click.option(
         "--network-alias", "--net-alias", "--alias", "aliases", multiple=True, help="Further name in the networks."
@@ -55,6 +66,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         expose: tuple[str, ...],
         rate_in: str,
         rate_out: str,
+        gw_priority: int,
         **others: Any,
     ) -> Any:
         connection = Connection(
@@ -67,6 +79,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             expose=expose,
             rate_in=rate_in,
             rate_out=rate_out,
+            gw_priority=gw_priority,
         )
         return command(*args, connection=connection, **others)
 

@@ -148,6 +148,7 @@ def _endpoint(endpoint: "Endpoint") -> Json:
         "Links": None,
         "Aliases": list(endpoint.aliases) or None,
         "DriverOpts": None,
+        "GwPriority": endpoint.gw_priority,
         "NetworkID": endpoint.network_id,
         "EndpointID": endpoint.id,
         "Interface": endpoint.interface,

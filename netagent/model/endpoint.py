@@ -35,7 +35,9 @@ class Endpoint:
     """One attachment, complete enough to be made again from nothing.
 
     ``sandbox`` is the path of the network namespace; ``sandbox_inode`` tells a namespace from a later one at the same
-    path (0 while unknown). ``rate_in`` limits what goes to the container, ``rate_out`` what comes from it.
+    path (0 while unknown). ``ways_out`` are the IP versions whose default route leads through it, decided among all
+    endpoints of a container by ``gw_priority``. ``rate_in`` limits what goes to the container, ``rate_out`` what comes
+    from it.
     ``hostname`` is the container's own name for itself, empty if it is not ours to know.
     """
 
@@ -51,7 +53,8 @@ class Endpoint:
     ports: tuple[PortMapping, ...] = ()
     aliases: tuple[str, ...] = ()
     hostname: str = ""
-    default_route: bool = True
+    gw_priority: int = 0
+    ways_out: tuple[int, ...] = (4, 6)
     rate_in: Rate | None = None
     rate_out: Rate | None = None
     state: EndpointState = EndpointState.ATTACHING

@@ -282,7 +282,7 @@ def _routes_inside(endpoint: Endpoint, network: Network, subnet: Subnet) -> Iter
     if subnet.prefix.version == 6 and subnet.prefix.prefixlen < subnet.prefix.max_prefixlen:
         for half in subnet.prefix.subnets(prefixlen_diff=1):
             yield replace(via, destination=half, onlink=True)
-    if endpoint.default_route and not network.internal:
+    if subnet.prefix.version in endpoint.ways_out and not network.internal:
         yield via
 
 

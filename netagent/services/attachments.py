@@ -8,12 +8,12 @@ from netagent.errors import Conflict, InvalidRequest, NotFound
 from netagent.model.container import Container, ContainerKind, ContainerState
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import ContainerId, parse_interface_name, parse_name
-from netagent.model.network import DEFAULT_NETWORK
 from netagent.plan.render import render_endpoint, veth_name
 from netagent.services.context import Context
 from netagent.services.endpoints import EndpointService, parse_served, parse_wanted, refuse_taken_name
 from netagent.services.locks import Locks
 from netagent.services.names import find_by_name
+from netagent.services.network_texts import names_of, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Attachment, ContainerView
 
@@ -33,8 +33,7 @@ class AttachmentService:
         sandbox = f"/proc/{request.netns}/ns/net" if request.netns.isdecimal() else request.netns
         if not sandbox.startswith("/"):
             raise InvalidRequest(f"invalid network namespace {request.netns!r}", hint="give an absolute path or a pid")
-        texts = request.connection.networks or (DEFAULT_NETWORK,)
-        networks = self._networks.find_for_endpoints(texts)
+        networks = self._networks.find_for_endpoints(names_of(split_networks(request.connection)))
         first = parse_interface_name(request.interface or "eth0")
         interfaces = [first] + [f"eth{index}" for index in range(1, len(networks))]
         wanted = parse_wanted(request.connection, networks, interfaces)

@@ -3,7 +3,6 @@
 Whoever made the container owns the lock under which it changes; a container of a CNI runtime is that one's alone.
 """
 
-from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 
@@ -71,11 +70,11 @@ class ConnectionService:
             aliases=request.aliases,
             rate_in=request.rate_in,
             rate_out=request.rate_out,
+            gw_priority=request.gw_priority,
         )
         used = {row.interface for row in rows}
         interface = next(name for number in count() if (name := f"eth{number}") not in used)
-        has_way_out = any(row.default_route and self._leads_out(row) for row in rows)
-        return parse_wanted(connection, (network,), (interface,), default_route=not has_way_out)[0]
+        return parse_wanted(connection, (network,), (interface,))[0]
 
     async def disconnect(self, network_name: str, container_name: str, *, force: bool = False) -> None:
         """Take a container off a network; with ``force`` it is no error if it is not connected, or not there."""
@@ -103,18 +102,6 @@ class ConnectionService:
                     hint=f"netagent inspect {container.name} shows its networks",
                 )
             await self._endpoints.detach((row,))
-            if row.default_route:
-                await self._replace_default_route(rows, without=row)
-
-    async def _replace_default_route(self, rows: Iterable[Endpoint], *, without: Endpoint) -> None:
-        """Let the next of a container's networks be its way out, now that the one through ``without`` is gone."""
-        left = [row for row in rows if row is not without and self._leads_out(row)]
-        if left and not any(row.default_route for row in left):
-            await self._endpoints.set_default_route(left[0])
-
-    def _leads_out(self, row: Endpoint) -> bool:
-        network = self._context.snapshot().networks.get(row.network_id)
-        return network is not None and not network.internal
 
     def _exclusive(self, container: Container) -> AbstractAsyncContextManager[None]:
         owner = self._containers if container.kind is ContainerKind.RUN else self._attachments

@@ -15,14 +15,17 @@ from netagent.ipam.allocate import choose_address, needs_claim
 from netagent.model.address import Address, Mac, derive_mac, parse_address, parse_mac
 from netagent.model.container import Container, ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
-from netagent.model.ids import EndpointId, parse_alias, short
+from netagent.model.ids import ContainerId, EndpointId, parse_alias, short
 from netagent.model.network import DEFAULT_NETWORK, Network, NetworkState
 from netagent.model.port import PortMapping
 from netagent.model.port_grammar import parse_exposed, parse_published
 from netagent.model.rate import Rate, parse_rate
 from netagent.model.snapshot import Snapshot
+from netagent.plan.render import bridge_mac
+from netagent.plan.ways_out import changed_ways_out, choose_ways_out
 from netagent.services.blocks import BlockService
 from netagent.services.context import Context
+from netagent.services.network_texts import NetworkText, split_networks
 from netagent.services.ports import PortService
 from netagent.services.requests import Connection
 from netagent.store import keys
@@ -43,49 +46,54 @@ class Wanted:
     mac: Mac | None = None
     aliases: tuple[str, ...] = ()
     ports: tuple[PortMapping, ...] = ()
-    default_route: bool = True
+    gw_priority: int = 0
     rate_in: Rate | None = None
     rate_out: Rate | None = None
 
 
-def parse_wanted(
-    connection: Connection, networks: Sequence[Network], interfaces: Sequence[str], *, default_route: bool = True
-) -> tuple[Wanted, ...]:
-    """Return what ``connection`` asks of ``networks``.
+def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces: Sequence[str]) -> tuple[Wanted, ...]:
+    """Return what ``connection`` asks of ``networks``, which are those that it names.
 
-    Addresses, MAC, ports and ``default_route`` go to the first; aliases and limits are the same in each.
+    Ports go to the first; aliases and limits beside the networks are the same in each.
     """
-    addresses = tuple(parse_address(text) for text in connection.addresses)
-    first = networks[0]
-    if addresses and first.is_predefined:
-        raise InvalidRequest(
-            "user specified IP address is supported on user defined networks only",
-            hint=f"netagent network create NAME, then --network NAME instead of {first.name}",
-        )
-    if connection.aliases and first.name == DEFAULT_NETWORK and first.is_predefined:
-        raise InvalidRequest(
-            "network-scoped aliases are only supported for user-defined networks",
-            hint="netagent network create NAME, then --network NAME",
-        )
-    if len({address.version for address in addresses}) < len(addresses):
-        raise InvalidRequest("more than one --ip of the same family", hint="give one IPv4 and one IPv6 address at most")
+    texts = split_networks(connection)
     rate_in = parse_rate(connection.rate_in, what="--rate-in") if connection.rate_in else None
     rate_out = parse_rate(connection.rate_out, what="--rate-out") if connection.rate_out else None
-    aliases = tuple(parse_alias(alias) for alias in connection.aliases)
     return tuple(
         Wanted(
             network=network,
             interface=interface,
-            addresses=addresses if network is first else (),
-            mac=parse_mac(connection.mac) if connection.mac and network is first else None,
-            aliases=aliases,
-            ports=parse_ports(connection) if network is first else (),
-            default_route=default_route and network is first,
+            addresses=_parse_addresses(text, network),
+            mac=parse_mac(text.mac) if text.mac else None,
+            aliases=_parse_aliases(text, network),
+            ports=parse_ports(connection) if text is texts[0] else (),
+            gw_priority=text.gw_priority or 0,
             rate_in=rate_in,
             rate_out=rate_out,
         )
-        for network, interface in zip(networks, interfaces, strict=True)
+        for text, network, interface in zip(texts, networks, interfaces, strict=True)
     )
+
+
+def _parse_addresses(text: NetworkText, network: Network) -> tuple[Address, ...]:
+    addresses = tuple(parse_address(address) for address in text.addresses)
+    if addresses and network.is_predefined:
+        raise InvalidRequest(
+            "user specified IP address is supported on user defined networks only",
+            hint=f"netagent network create NAME, then --network NAME instead of {network.name}",
+        )
+    if len({address.version for address in addresses}) < len(addresses):
+        raise InvalidRequest("more than one --ip of the same family", hint="give one IPv4 and one IPv6 address at most")
+    return addresses
+
+
+def _parse_aliases(text: NetworkText, network: Network) -> tuple[str, ...]:
+    if text.aliases and network.name == DEFAULT_NETWORK and network.is_predefined:
+        raise InvalidRequest(
+            "network-scoped aliases are only supported for user-defined networks",
+            hint="netagent network create NAME, then --network NAME",
+        )
+    return tuple(parse_alias(alias) for alias in text.aliases)
 
 
 def parse_ports(connection: Connection) -> tuple[PortMapping, ...]:
@@ -136,6 +144,7 @@ class EndpointService:
             for address in want.addresses:
                 if (want.network.id, address) not in own:
                     needs_claim(snapshot, want.network, address)
+            _refuse_taken_mac(want, snapshot, ours)
 
     async def attach(self, container: Container, wanted: Sequence[Wanted]) -> tuple[Endpoint, ...]:
         """Connect a container's sandbox to networks; all or nothing, also of the container if it is a new one."""
@@ -178,12 +187,42 @@ class EndpointService:
             for want in wanted:
                 identity = dormant[want.interface].id if want.interface in dormant else self._context.new_id()
                 endpoints.append(self._decide(snapshot, container, want, EndpointId(identity), inode))
+            staying = [e for e in self._context.journal.endpoints_of(container.id) if e.in_kernel]
+            endpoints, losing = self._with_ways_out(container, staying, endpoints)
             adopt = {key: value for want in wanted for key, value in self._records_of(want.network).items()}
-            self._context.journal.put_endpoints(endpoints, container=self._unless_known(container), adopt=adopt)
+            rows = (*endpoints, *losing)
+            self._context.journal.put_endpoints(rows, container=self._unless_known(container), adopt=adopt)
         except BaseException:
             self._ports.release(port for endpoint in endpoints for port in endpoint.ports)
             raise
         return tuple(endpoints)
+
+    def _with_ways_out(
+        self, container: Container, staying: Sequence[Endpoint], new: Sequence[Endpoint]
+    ) -> tuple[list[Endpoint], list[Endpoint]]:
+        """Return ``new`` endpoints with the default routes they get, and those of ``staying`` that lose one."""
+        chosen = self._choose_ways_out(container, (*staying, *new))
+        losing = [replace(e, ways_out=versions) for e, versions in changed_ways_out(staying, chosen)]
+        return [replace(endpoint, ways_out=chosen[endpoint.id]) for endpoint in new], losing
+
+    def _choose_ways_out(self, container: Container, rows: Sequence[Endpoint]) -> dict[EndpointId, tuple[int, ...]]:
+        # A CNI runtime attaches one by one, and has been told by then where the default route leads.
+        in_order = container.kind is ContainerKind.CNI
+        return choose_ways_out(rows, self._context.snapshot().networks, in_order=in_order)
+
+    async def _settle_ways_out(self, container_id: ContainerId) -> None:
+        """Let the default routes of a container lead through those of its networks that it still has."""
+        container = self._context.journal.containers.get(container_id)
+        rows = [e for e in self._context.journal.endpoints_of(container_id) if e.in_kernel]
+        if container is None or not rows:
+            return
+        for row, versions in changed_ways_out(rows, self._choose_ways_out(container, rows)):
+            moved = replace(row, ways_out=versions)
+            self._context.journal.put_endpoints((moved,))
+            try:
+                await self._context.engine.change(row, moved)
+            except NetagentError as error:
+                log.error("the default route of container %s is not set yet: %s", container.name, error)
 
     def _records_of(self, network: Network) -> dict[str, bytes]:
         """Return what the journal must keep of the store for an endpoint in ``network``: its record and our blocks."""
@@ -220,7 +259,7 @@ class EndpointService:
             ports=self._ports.take(want.ports, want.network),
             aliases=want.aliases,
             hostname=container.hostname,
-            default_route=want.default_route,
+            gw_priority=want.gw_priority,
             rate_in=want.rate_in,
             rate_out=want.rate_out,
         )
@@ -258,6 +297,7 @@ class EndpointService:
         if asleep:
             self._context.journal.put_endpoints(asleep)
         self._context.journal.remove_endpoints(e.id for e in endpoints if e.interface not in dormant)
+        await self._settle_ways_out(endpoints[0].container_id)
         self._context.publish_records()
         await self._context.names.published()
 
@@ -275,7 +315,7 @@ class EndpointService:
             addresses=tuple(EndpointAddress(address=address, fixed=True) for address in want.addresses),
             mac=want.mac or derive_mac("endpoint", identity),
             aliases=want.aliases,
-            default_route=want.default_route,
+            gw_priority=want.gw_priority,
             rate_in=want.rate_in,
             rate_out=want.rate_out,
             state=EndpointState.DORMANT,
@@ -313,13 +353,6 @@ class EndpointService:
         self._context.names.request()
         return changed
 
-    async def set_default_route(self, endpoint: Endpoint) -> None:
-        """Let a container's default route be the one of ``endpoint`` from now on."""
-        promoted = replace(endpoint, default_route=True)
-        self._context.journal.put_endpoints((promoted,))
-        if endpoint.in_kernel:
-            await self._context.engine.change(endpoint, promoted)
-
     async def _take_down(self, endpoints: Sequence[Endpoint]) -> None:
         """Take endpoints out of the kernel. What it refuses now, the next pass over everything prunes."""
         try:
@@ -355,6 +388,7 @@ class EndpointService:
             self._context.journal.remove_container(container.id)
         elif endpoints:
             self._context.journal.remove_endpoints(e.id for e in endpoints)
+            await self._settle_ways_out(endpoints[0].container_id)
         self._tell("disconnect", leaving)
         if leaving:
             await self._context.names.published()
@@ -383,10 +417,25 @@ def wanted_again(endpoint: Endpoint, network: Network) -> Wanted:
         mac=endpoint.mac,
         aliases=endpoint.aliases,
         ports=endpoint.ports,
-        default_route=endpoint.default_route,
+        gw_priority=endpoint.gw_priority,
         rate_in=endpoint.rate_in,
         rate_out=endpoint.rate_out,
     )
+
+
+def _refuse_taken_mac(want: Wanted, snapshot: Snapshot, ours: Iterable[Endpoint]) -> None:
+    """Raise Conflict if another interface in the network, here, has the MAC; elsewhere it disturbs nobody."""
+    if want.mac is None:
+        return
+    own = {endpoint.id for endpoint in ours}
+    holders = (e for e in snapshot.endpoints_in(want.network.id) if e.mac == want.mac and e.id not in own)
+    holder = next(holders, None)
+    if holder is not None or want.mac == bridge_mac(want.network.id, snapshot.host.id):
+        raise Conflict(
+            f"MAC address {want.mac} is already in use in network {want.network.name}"
+            f" by {f'container {holder.container_name}' if holder else 'its gateway'}",
+            hint="choose another --mac-address, or leave it out",
+        )
 
 
 def refuse_taken_name(name: str, containers: Iterable[Container]) -> None:

@@ -13,10 +13,10 @@ import msgspec
 from netagent.errors import Conflict, InvalidRequest
 from netagent.model.container import Container, ContainerKind, NetworkMode
 from netagent.model.ids import ContainerId, parse_name, short
-from netagent.model.network import DEFAULT_NETWORK
 from netagent.runtime.spec import ContainerSpec, parse_environment, parse_mounts
 from netagent.services.context import Context
 from netagent.services.endpoints import Wanted, parse_served, parse_wanted, refuse_taken_name
+from netagent.services.network_texts import names_of, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Connection, NewContainer
 
@@ -112,7 +112,7 @@ def _parse_spec(request: NewContainer, container: Container) -> ContainerSpec:
 
 def _parse_mode(connection: Connection) -> tuple[NetworkMode, tuple[str, ...]]:
     """Return the mode that ``--network`` asks for, and its texts; modes do not mix, in Docker's words."""
-    texts = connection.networks or (DEFAULT_NETWORK,)
+    texts = names_of(split_networks(connection))
     special = [t for t in texts if t in (NetworkMode.HOST, NetworkMode.NONE) or t.startswith("container:")]
     if not special:
         return NetworkMode.NETWORKS, texts
@@ -132,11 +132,12 @@ def _parse_mode(connection: Connection) -> tuple[NetworkMode, tuple[str, ...]]:
 def _refuse_meaningless(connection: Connection, mode: NetworkMode, *, hostname: str) -> tuple[str, ...]:
     """Refuse options that have no meaning in a mode without endpoints, in Docker's words; return warnings."""
     shared = mode is NetworkMode.CONTAINER
-    if connection.addresses:
+    (text,) = split_networks(connection)
+    if text.addresses:
         raise InvalidRequest("user specified IP address is supported on user defined networks only")
-    if connection.aliases:
+    if text.aliases:
         raise InvalidRequest("network-scoped aliases are only supported for user-defined networks")
-    if connection.mac:
+    if text.mac:
         raise InvalidRequest("conflicting options: mac-address and the network mode")
     if hostname and shared:
         raise InvalidRequest("conflicting options: hostname and the network mode")

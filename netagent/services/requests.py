@@ -44,6 +44,7 @@ class Connection:
     publish_all: bool = False
     rate_in: str = ""
     rate_out: str = ""
+    gw_priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ class NewConnection:
     aliases: tuple[str, ...] = ()
     rate_in: str = ""
     rate_out: str = ""
+    gw_priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

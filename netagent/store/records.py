@@ -160,7 +160,8 @@ class EndpointRecord(Header, kw_only=True):
     ports: Annotated[list[PortRecord], msgspec.Meta(max_length=65535)] = []
     aliases: Annotated[list[Text], msgspec.Meta(max_length=256)] = []
     hostname: Text = ""
-    default_route: bool = True
+    gw_priority: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] = 0
+    ways_out: Annotated[tuple[Literal[4, 6], ...], msgspec.Meta(max_length=2)] = (4, 6)
     rate_in: RateRecord | None = None
     rate_out: RateRecord | None = None
     state: EndpointState = EndpointState.ATTACHED
@@ -402,7 +403,8 @@ def encode_endpoint(endpoint: Endpoint, old: bytes | None = None) -> bytes:
         ],
         aliases=list(endpoint.aliases),
         hostname=endpoint.hostname,
-        default_route=endpoint.default_route,
+        gw_priority=endpoint.gw_priority,
+        ways_out=tuple(version for version in (4, 6) if version in endpoint.ways_out),
         rate_in=_encode_rate(endpoint.rate_in),
         rate_out=_encode_rate(endpoint.rate_out),
         state=endpoint.state,
@@ -427,7 +429,8 @@ def decode_endpoint(value: bytes, *, limit: int | None = SIZE_LIMIT) -> Endpoint
             ports=tuple(_decode_port(port) for port in record.ports),
             aliases=tuple(parse_alias(alias) for alias in record.aliases),
             hostname=record.hostname,
-            default_route=record.default_route,
+            gw_priority=record.gw_priority,
+            ways_out=record.ways_out,
             rate_in=_decode_rate(record.rate_in),
             rate_out=_decode_rate(record.rate_out),
             state=record.state,

@@ -33,15 +33,20 @@ class Connection(_message.Message):
     PUBLISH_ALL_FIELD_NUMBER: _builtins.int
     RATE_IN_FIELD_NUMBER: _builtins.int
     RATE_OUT_FIELD_NUMBER: _builtins.int
+    GW_PRIORITY_FIELD_NUMBER: _builtins.int
     mac: _builtins.str
     publish_all: _builtins.bool
     """Publish what is exposed on free ports of the host."""
     rate_in: _builtins.str
     """How much the container may receive and send in each of its networks, as tc writes it: "10mbit"; no limit if empty."""
     rate_out: _builtins.str
+    gw_priority: _builtins.int
+    """Of the first network: the default routes lead through the network with the highest."""
     @_builtins.property
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Network names, or one of "host", "none", "container:NAME"; the network "bridge" if empty."""
+        """Network names, or one of "host", "none", "container:NAME"; the network "bridge" if empty. Or with options of one
+        network, "name=NET,ip=A,ip6=A,alias=N,mac-address=M,gw-priority=N".
+        """
 
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -69,10 +74,11 @@ class Connection(_message.Message):
         publish_all: _builtins.bool = ...,
         rate_in: _builtins.str = ...,
         rate_out: _builtins.str = ...,
+        gw_priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "expose", b"expose", "mac", b"mac", "networks", b"networks", "publish", b"publish", "publish_all", b"publish_all", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "expose", b"expose", "gw_priority", b"gw_priority", "mac", b"mac", "networks", b"networks", "publish", b"publish", "publish_all", b"publish_all", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -520,6 +526,7 @@ class Endpoint(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     RATE_IN_FIELD_NUMBER: _builtins.int
     RATE_OUT_FIELD_NUMBER: _builtins.int
+    GW_PRIORITY_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     network_id: _builtins.str
     network_name: _builtins.str
@@ -529,6 +536,7 @@ class Endpoint(_message.Message):
     rate_in: _builtins.int
     """Bits a second, 0 for no limit."""
     rate_out: _builtins.int
+    gw_priority: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointAddress]: ...
     @_builtins.property
@@ -552,10 +560,11 @@ class Endpoint(_message.Message):
         state: _builtins.str = ...,
         rate_in: _builtins.int = ...,
         rate_out: _builtins.int = ...,
+        gw_priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "gateways", b"gateways", "id", b"id", "interface", b"interface", "mac", b"mac", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports", "rate_in", b"rate_in", "rate_out", b"rate_out", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "gateways", b"gateways", "gw_priority", b"gw_priority", "id", b"id", "interface", b"interface", "mac", b"mac", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports", "rate_in", b"rate_in", "rate_out", b"rate_out", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

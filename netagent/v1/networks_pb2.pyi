@@ -574,12 +574,14 @@ class ConnectContainerRequest(_message.Message):
     ALIASES_FIELD_NUMBER: _builtins.int
     RATE_IN_FIELD_NUMBER: _builtins.int
     RATE_OUT_FIELD_NUMBER: _builtins.int
+    GW_PRIORITY_FIELD_NUMBER: _builtins.int
     network: _builtins.str
     container: _builtins.str
     mac: _builtins.str
     rate_in: _builtins.str
     """As in Connection."""
     rate_out: _builtins.str
+    gw_priority: _builtins.int
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One fixed address per family."""
@@ -596,10 +598,11 @@ class ConnectContainerRequest(_message.Message):
         aliases: _abc.Iterable[_builtins.str] | None = ...,
         rate_in: _builtins.str = ...,
         rate_out: _builtins.str = ...,
+        gw_priority: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "container", b"container", "mac", b"mac", "network", b"network", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "container", b"container", "gw_priority", b"gw_priority", "mac", b"mac", "network", b"network", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

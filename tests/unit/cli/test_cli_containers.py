@@ -245,6 +245,7 @@ def test_inspect_has_dockers_shape(agent: ServedAgent, netagent_cli: Cli) -> Non
         "Links": None,
         "Aliases": ["db"],
         "DriverOpts": None,
+        "GwPriority": 0,
         "NetworkID": a_local_network().id,
         "EndpointID": EndpointId("e" * 64),
         "Interface": "eth1",

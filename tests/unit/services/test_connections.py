@@ -84,7 +84,7 @@ async def test_the_default_route_moves_to_the_next_network_when_its_own_is_left(
     sandbox = rows(online)["eth0"].sandbox
     await online.connections.disconnect("first", "web")
     assert default_routes(online, sandbox) == ["eth1"]
-    assert rows(online)["eth1"].default_route
+    assert rows(online)["eth1"].ways_out == (4,)
     await settled()
     assert not await online.engine.reconcile()
 
@@ -274,3 +274,75 @@ async def test_a_connection_that_a_crash_cut_short_is_gone_after_the_restart(
     assert await connect(again, "second", addresses=("10.9.0.7",)) == "eth1"
     await settled()
     assert not await again.engine.reconcile()
+
+
+async def test_the_default_route_follows_the_priority_through_connect_and_disconnect(online: Agent) -> None:
+    sandbox = rows(online)["eth0"].sandbox
+    await connect(online, "second", gw_priority=5)
+    assert default_routes(online, sandbox) == ["eth1"]
+    assert [row.ways_out for row in rows(online).values()] == [(), (4,)]
+    assert not await online.engine.reconcile()
+    await online.create_network("third", subnets=("10.10.0.0/16",))
+    await connect(online, "third", gw_priority=4)
+    assert default_routes(online, sandbox) == ["eth1"]
+    await online.connections.disconnect("second", "web")
+    assert default_routes(online, sandbox) == ["eth2"]
+    await stop(online)
+    await online.containers.start("web")
+    assert default_routes(online, sandbox) == ["eth2"]
+    await online.connections.disconnect("third", "web")
+    assert default_routes(online, sandbox) == ["eth0"]
+    await settled()
+    assert not await online.engine.reconcile()
+
+
+async def test_of_equal_priorities_the_first_name_wins_as_in_docker(online: Agent) -> None:
+    await online.create_network("early", subnets=("10.10.0.0/16",))
+    await connect(online, "early")
+    assert default_routes(online, rows(online)["eth0"].sandbox) == ["eth1"]
+
+
+async def test_a_failed_connect_gives_the_default_route_back(online: Agent) -> None:
+    before = online.picture()
+    online.kernel.refused = "announce"
+    with pytest.raises(KernelRejected):
+        await connect(online, "second", gw_priority=5)
+    online.kernel.refused = ""
+    await settled()
+    assert default_routes(online, rows(online)["eth0"].sandbox) == ["eth0"]
+    assert online.picture() == before
+
+
+async def test_an_agent_killed_while_connecting_gives_the_default_route_back(
+    online: Agent, start_agent: StartAgent, cluster: MemoryStore
+) -> None:
+    await connect(online, "second", gw_priority=5)
+    half = replace(rows(online)["eth1"], state=EndpointState.ATTACHING)
+    online.journal.put_endpoints([half])
+    await online.stop()
+    again = await start_agent(cluster=cluster, kernel=online.kernel, runtime=online.runtime)
+    assert list(rows(again)) == ["eth0"]
+    assert rows(again)["eth0"].ways_out == (4,)
+    assert default_routes(again, rows(again)["eth0"].sandbox) == ["eth0"]
+
+
+async def test_a_mac_address_is_had_once_in_a_network(online: Agent) -> None:
+    mac = "02:00:00:00:00:07"
+    await connect(online, "second", mac=mac)
+    before = online.picture()
+    with pytest.raises(Conflict, match=r"MAC address 02:00:00:00:00:07 is already in use in network second by"):
+        await run(online, "thief", "second", mac=mac)
+    assert online.picture() == before
+    await run(online, "honest", "first", mac=mac)
+    await stop(online)
+    with pytest.raises(Conflict, match="by container web"):
+        await run(online, "thief", "second", mac=mac)
+    await online.containers.start("web")
+    assert rows(online)["eth1"].mac == mac
+
+
+async def test_the_long_form_of_network_gives_each_its_own_address_and_priority(online: Agent) -> None:
+    await run(online, "db", "first", "name=second,ip=10.9.0.9,alias=store,gw-priority=1")
+    one, two = rows(online, "db").values()
+    assert (one.aliases, one.ways_out) == ((), ())
+    assert (str(two.address_of(4)), two.aliases, two.ways_out) == ("10.9.0.9", ("store",), (4,))

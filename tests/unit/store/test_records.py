@@ -92,7 +92,8 @@ endpoints = st.builds(
     mac=texts.map(derive_mac),
     ports=st.lists(ports, max_size=3).map(tuple),
     aliases=st.lists(names, max_size=2).map(tuple),
-    default_route=st.booleans(),
+    gw_priority=st.integers(min_value=-(2**31), max_value=2**31 - 1),
+    ways_out=st.sampled_from([(), (4,), (6,), (4, 6)]),
     state=st.sampled_from(EndpointState),
 )
 host_records = st.builds(
