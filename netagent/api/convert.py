@@ -36,6 +36,7 @@ def decode_new_network(message: networks_pb2.CreateNetworkRequest) -> NewNetwork
         aux_addresses=dict(message.aux_addresses),
         host_prefix=message.host_prefix or None,
         internal=message.internal,
+        ipv4=message.ipv4 if message.HasField("ipv4") else None,
         ipv6=message.ipv6,
         options=dict(message.options),
         labels=dict(message.labels),

@@ -79,6 +79,15 @@ for _command in (connect, disconnect, network_stats, prune, update):
 @click.option("--aux-address", "auxiliary", multiple=True, metavar="N=IP", help="Address that something else has.")
 @click.option("--host-prefix", type=click.IntRange(1, 128), help="Prefix length of the block that each host gets.")
 @click.option("--internal", is_flag=True, help="No way out of the network.")
+@click.option(
+    "--ipv4",
+    type=bool,
+    is_flag=False,
+    flag_value=True,
+    default=None,
+    metavar="true|false",
+    help="false: no IPv4; true: IPv4 too where only an IPv6 subnet is given.",
+)
 @click.option("--ipv6", is_flag=True, help="IPv6 too: a unique local subnet if none is given.")
 @click.option("-o", "--opt", "options", multiple=True, metavar="K=V", help="Option of the driver.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Label.")
@@ -94,6 +103,7 @@ def create(
     auxiliary: tuple[str, ...],
     host_prefix: int | None,
     internal: bool,
+    ipv4: bool | None,
     ipv6: bool,
     options: tuple[str, ...],
     labels: tuple[str, ...],
@@ -110,6 +120,7 @@ def create(
         aux_addresses=parse_pairs(auxiliary),
         host_prefix=host_prefix or 0,
         internal=internal,
+        ipv4=ipv4,
         ipv6=ipv6,
         options=parse_pairs(options),
         labels=parse_pairs(labels),

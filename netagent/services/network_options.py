@@ -144,6 +144,17 @@ def parse_subnets(request: NewNetwork, scope: Scope) -> tuple[Subnet, ...]:
     )
 
 
+def check_families(request: NewNetwork, subnets: Iterable[Subnet]) -> None:
+    """Refuse a network without any family, in Docker's words, and an IPv4 subnet where IPv4 is not wanted."""
+    if request.ipv4 is not False:
+        return
+    versions = {subnet.prefix.version for subnet in subnets}
+    if 4 in versions:
+        raise InvalidRequest("conflicting options: IPv4 subnet and --ipv4=false", hint="leave out one of them")
+    if not request.ipv6 and 6 not in versions:
+        raise InvalidRequest("IPv4 or IPv6 must be enabled", hint="add --ipv6, or leave out --ipv4=false")
+
+
 def _match_gateways(request: NewNetwork) -> dict[str, str]:
     """Return which gateway goes to which subnet: by position within their family."""
     matched: dict[str, str] = {}

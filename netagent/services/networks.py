@@ -25,7 +25,7 @@ from netagent.plan.render import network_mtu
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Write
 from netagent.services.context import Context
 from netagent.services.names import find_by_name, natural_key
-from netagent.services.network_options import change_options, parse_options, parse_subnets
+from netagent.services.network_options import change_options, check_families, parse_options, parse_subnets
 from netagent.services.requests import NetworkChange, NetworkView, NewNetwork
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
@@ -174,12 +174,14 @@ class NetworkService:
         """Return the subnets asked for, or one that is free; those that overlap anything are refused."""
         networks = tuple(self._context.snapshot().networks.values())
         subnets = parse_subnets(request, scope)
+        check_families(request, subnets)
         refuse_overlap(subnets, networks, facts)
         self._refuse_underlays(subnets)
         pools = self._context.pools if scope is Scope.LOCAL else ()
-        if not subnets:
-            subnets = (choose_subnet(scope, networks, facts, pools),)
-        if request.ipv6 and all(subnet.prefix.version == 4 for subnet in subnets):
+        versions = {subnet.prefix.version for subnet in subnets}
+        if 4 not in versions and (request.ipv4 or (request.ipv4 is None and not subnets)):
+            subnets = (choose_subnet(scope, networks, facts, pools), *subnets)
+        if request.ipv6 and 6 not in versions:
             subnets = (*subnets, choose_ipv6_subnet(seed, scope, networks, facts, pools))
         return subnets
 

@@ -16,7 +16,7 @@ from netagent.model.network import Network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewNetwork:
-    """A network to be created. ``host_prefix`` None: the default block length."""
+    """A network to be created. ``host_prefix`` None: the default block length; ``ipv4`` None: as the subnets say."""
 
     name: str
     driver: str = "bridge"
@@ -26,6 +26,7 @@ class NewNetwork:
     aux_addresses: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     host_prefix: int | None = None
     internal: bool = False
+    ipv4: bool | None = None
     ipv6: bool = False
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

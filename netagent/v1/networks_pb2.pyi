@@ -93,6 +93,7 @@ class CreateNetworkRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     IP_RANGES_FIELD_NUMBER: _builtins.int
     AUX_ADDRESSES_FIELD_NUMBER: _builtins.int
+    IPV4_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     driver: _builtins.str
     """"bridge" if empty."""
@@ -101,6 +102,8 @@ class CreateNetworkRequest(_message.Message):
     internal: _builtins.bool
     ipv6: _builtins.bool
     """Adds an IPv6 subnet if none is given."""
+    ipv4: _builtins.bool
+    """False for no IPv4, true for an IPv4 subnet even if only IPv6 ones are given; unset: as the subnets say."""
     @_builtins.property
     def subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """CIDR prefixes, one per family; one is chosen if there is none."""
@@ -135,12 +138,15 @@ class CreateNetworkRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         ip_ranges: _abc.Iterable[_builtins.str] | None = ...,
         aux_addresses: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        ipv4: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "ipv4", b"ipv4"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aux_addresses", b"aux_addresses", "driver", b"driver", "gateways", b"gateways", "host_prefix", b"host_prefix", "internal", b"internal", "ip_ranges", b"ip_ranges", "ipv6", b"ipv6", "labels", b"labels", "name", b"name", "options", b"options", "subnets", b"subnets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "aux_addresses", b"aux_addresses", "driver", b"driver", "gateways", b"gateways", "host_prefix", b"host_prefix", "internal", b"internal", "ip_ranges", b"ip_ranges", "ipv4", b"ipv4", "ipv6", b"ipv6", "labels", b"labels", "name", b"name", "options", b"options", "subnets", b"subnets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ipv4: _TypeAlias = _typing.Literal["ipv4"]  # noqa: Y015
+    _WhichOneofArgType__ipv4: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ipv4) -> _WhichOneofReturnType__ipv4 | None: ...
 
 Global___CreateNetworkRequest: _TypeAlias = CreateNetworkRequest  # noqa: Y015
 

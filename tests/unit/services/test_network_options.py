@@ -163,3 +163,37 @@ def test_pools_are_read_from_the_configuration(tmp_path: Path) -> None:
     file.write_text('[[default_address_pools]]\nbase = "10.0.0.0/16"\nsize = 24\n')
     (pool,) = load_config(file, {}).default_address_pools
     assert (pool.base, pool.size) == ("10.0.0.0/16", 24)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "versions"),
+    [
+        ({}, [4]),
+        ({"ipv4": True}, [4]),
+        ({"ipv6": True}, [4, 6]),
+        ({"ipv4": False, "ipv6": True}, [6]),
+        ({"subnets": ("fd00:5::/64",)}, [6]),
+        ({"subnets": ("fd00:5::/64",), "ipv6": True}, [6]),
+        ({"subnets": ("fd00:5::/64",), "ipv4": False}, [6]),
+        ({"subnets": ("fd00:5::/64",), "ipv4": True}, [4, 6]),
+        ({"subnets": ("10.5.0.0/24",), "ipv6": True}, [4, 6]),
+    ],
+)
+@pytest.mark.parametrize("driver", ["bridge", "vxlan"])
+async def test_families_are_those_of_the_subnets_unless_said_otherwise(
+    agent: Agent, driver: str, wishes: dict[str, Any], versions: list[int]
+) -> None:
+    network = await agent.create_network("net", **{"driver": driver, "subnets": (), **wishes})
+    assert [subnet.prefix.version for subnet in network.subnets] == versions
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"ipv4": False}, "IPv4 or IPv6 must be enabled"),
+        ({"ipv4": False, "subnets": ("10.5.0.0/24",)}, "conflicting options: IPv4 subnet and --ipv4=false"),
+    ],
+)
+async def test_a_network_of_no_family_is_refused(agent: Agent, wishes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequest, match=words):
+        await agent.create_network("net", **{"subnets": (), **wishes})
