@@ -71,7 +71,7 @@ for _command in (connect, disconnect, network_stats, prune, update):
 
 @network.command()
 @click.option(
-    "-d", "--driver", default="bridge", show_default=True, help="bridge: on this host; vxlan, route: across hosts."
+    "-d", "--driver", default="bridge", show_default=True, help="bridge: on this host; vxlan, gre, route: across hosts."
 )
 @click.option("--subnet", "subnets", multiple=True, metavar="CIDR", help="Subnet, one per family.")
 @click.option("--gateway", "gateways", multiple=True, metavar="IP", help="Gateway address, one per subnet.")

@@ -58,6 +58,7 @@ def describe_host(host_id: HostId, config: Config, facts: HostFacts) -> Host:
         mtu=mtu,
         interface=interface,
         on_link=tuple(sorted(on_link, key=lambda p: (p.version, p))),
+        features=facts.features,
     )
 
 

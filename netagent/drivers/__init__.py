@@ -2,11 +2,14 @@
 
 from netagent.drivers.bridge import BridgeDriver
 from netagent.drivers.driver import Driver
+from netagent.drivers.gre import GreDriver
 from netagent.drivers.route import RouteDriver
 from netagent.drivers.vxlan import VxlanDriver
 from netagent.errors import InvalidRequest
 
-DRIVERS: dict[str, Driver] = {driver.name: driver for driver in (BridgeDriver(), VxlanDriver(), RouteDriver())}
+DRIVERS: dict[str, Driver] = {
+    driver.name: driver for driver in (BridgeDriver(), VxlanDriver(), RouteDriver(), GreDriver())
+}
 """The drivers that `network create --driver` takes, by name."""
 
 

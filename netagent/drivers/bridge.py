@@ -18,7 +18,7 @@ class BridgeDriver:
     def overhead(self, network: Network) -> int:
         return 0
 
-    def device(self, network: Network) -> str | None:
+    def device(self, network: Network, local: Host) -> str | None:
         return None
 
     def ways(self, network: Network, local: Host) -> tuple[str, ...]:

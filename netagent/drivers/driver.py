@@ -49,8 +49,8 @@ class Driver(Protocol):
     def overhead(self, network: Network) -> int:
         """Return the bytes that the driver takes from the underlay's MTU."""
 
-    def device(self, network: Network) -> str | None:
-        """Return the name of the network's own tunnel device, None if it has none."""
+    def device(self, network: Network, local: Host) -> str | None:
+        """Return the name of the network's own tunnel device on ``local``, None if it has none."""
 
     def ways(self, network: Network, local: Host) -> tuple[str, ...]:
         """Return the interfaces that packets of peers may come in by, if other traffic comes in by them too.

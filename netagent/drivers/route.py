@@ -26,11 +26,11 @@ class RouteDriver:
     def overhead(self, network: Network) -> int:
         return _FALLBACK.overhead(network) if network.fallback else 0
 
-    def device(self, network: Network) -> str | None:
-        return _FALLBACK.device(network) if network.fallback else None
+    def device(self, network: Network, local: Host) -> str | None:
+        return _FALLBACK.device(network, local) if network.fallback else None
 
     def ways(self, network: Network, local: Host) -> tuple[str, ...]:
-        return tuple(name for name in (self.device(network), local.interface) if name)
+        return tuple(name for name in (self.device(network, local), local.interface) if name)
 
     def obstacle(self, network: Network, local: Host, peer: Host) -> str | None:
         if is_on_segment(network, local, peer):

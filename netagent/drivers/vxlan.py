@@ -10,14 +10,15 @@ The VTEP MAC is a function of host id and VNI: it survives reboots and re-made d
 With ``direct-routing`` peers on the same segment get a plain route instead. The device knows them all the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from netagent.drivers.driver import Local, Peer
+from netagent.drivers.onlink import routes_by_own_address
 from netagent.drivers.plain import is_on_segment, plain_routes
 from netagent.errors import Bug
-from netagent.model.address import Address, Mac, derive_mac, host_prefix
+from netagent.model.address import Mac, derive_mac
 from netagent.model.host import Host
 from netagent.model.ids import HostId, short
 from netagent.model.network import Network, Scope
@@ -26,7 +27,6 @@ from netagent.plan.desired import (
     FdbEntry,
     Link,
     Neighbour,
-    Route,
     State,
     Vxlan,
 )
@@ -48,11 +48,11 @@ class VxlanDriver:
     def overhead(self, network: Network) -> int:
         return VXLAN_OVERHEAD[network.underlay]
 
-    def device(self, network: Network) -> str:
+    def device(self, network: Network, local: Host) -> str:
         return f"nav{short(network.id)}"
 
     def ways(self, network: Network, local: Host) -> tuple[str, ...]:
-        return (self.device(network), local.interface) if network.direct_routing and local.interface else ()
+        return (self.device(network, local), local.interface) if network.direct_routing and local.interface else ()
 
     def obstacle(self, network: Network, local: Host, peer: Host) -> str | None:
         if peer.underlay_for(network.underlay) is None:
@@ -73,7 +73,7 @@ class VxlanDriver:
     def _render(self, network: Network, local: Local, peers: Sequence[Peer], *, tunnelled: Sequence[Peer]) -> State:
         if network.vni is None:
             raise Bug(f"network {network.name} has no VNI")
-        device = self.device(network)
+        device = self.device(network, local.host)
         underlay = local.host.underlay_for(network.underlay)
         if underlay is None:
             return State()
@@ -99,36 +99,6 @@ class VxlanDriver:
                 if (destination := peer.host.underlay_for(underlay.version)) is not None
             ),
             routes=frozenset(
-                route for peer in tunnelled if peer in reachable for route in _routes(device, local, peer)
+                route for peer in tunnelled if peer in reachable for route in routes_by_own_address(device, local, peer)
             ),
         )
-
-
-def _routes(device: str, local: Local, peer: Peer) -> Iterator[Route]:
-    """Yield one route per block and per fixed address of ``peer``, via the peer's own address of that family."""
-    gateways: dict[int, Address] = {}
-    for block in peer.blocks:
-        if block.own_address is None:
-            continue
-        gateways.setdefault(block.prefix.version, block.own_address)
-        if block.prefix.version == 6:
-            # For IPv6 ``onlink`` is not enough: a next hop that another device's prefix covers is refused
-            # (ip6_route_check_nh_onlink, net/ipv6/route.c). A route of its own puts it on this device.
-            yield Route(destination=host_prefix(block.own_address), device=device, source=local.own_for(6))
-        yield Route(
-            destination=block.prefix,
-            device=device,
-            gateway=block.own_address,
-            source=local.own_for(block.prefix.version),
-            onlink=True,
-        )
-    for claim in peer.fixed:
-        gateway = gateways.get(claim.address.version)
-        if gateway is not None:
-            yield Route(
-                destination=host_prefix(claim.address),
-                device=device,
-                gateway=gateway,
-                source=local.own_for(claim.address.version),
-                onlink=True,
-            )

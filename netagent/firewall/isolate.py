@@ -38,6 +38,8 @@ CHAINS = (
             *routed.STRANGERS,
             # A container's own tunnel packets would reach the peers with this host's address on them.
             "iifname @inside oifname != @inside udp dport 4789 @th,96,24 @vnis counter drop",
+            "iifname @inside oifname != @inside meta l4proto gre ip daddr @grepeers4 counter drop",
+            "iifname @inside oifname != @inside meta l4proto gre ip6 daddr @grepeers6 counter drop",
             # Without ICC the bridge passes no frame between containers either; here are those sent to its own MAC.
             "iifname @separate oifname @separate jump apart",
             "iifname . oifname @paths accept",

@@ -32,11 +32,18 @@ from netagent.kernel.uapi import (
     IFLA_VXLAN_LOCAL,
     IFLA_VXLAN_LOCAL6,
     IFLA_VXLAN_PORT,
+    LWTUNNEL_ENCAP_IP,
+    LWTUNNEL_ENCAP_IP6,
+    LWTUNNEL_IP_DST,
+    LWTUNNEL_IP_ID,
+    LWTUNNEL_IP_SRC,
     NDA_DST,
     NDA_LLADDR,
     NETNSA_NSID,
     RT_TABLE_MAIN,
     RTA_DST,
+    RTA_ENCAP,
+    RTA_ENCAP_TYPE,
     RTA_GATEWAY,
     RTA_OIF,
     RTA_PREFSRC,
@@ -47,7 +54,7 @@ from netagent.kernel.uapi import (
     RTNH_F_ONLINK,
 )
 from netagent.model.address import Address, Mac, Prefix
-from netagent.plan.desired import ALIAS_PREFIX, LINK_PREFIX, Vxlan
+from netagent.plan.desired import ALIAS_PREFIX, LINK_PREFIX, Encap, Vxlan
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
@@ -120,6 +127,7 @@ class RouteRecord:
     onlink: bool
     protocol: int
     metric: int
+    encap: Encap | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +229,24 @@ def decode_route(body: memoryview) -> RouteRecord | None:
         onlink=bool(flags & RTNH_F_ONLINK),
         protocol=protocol,
         metric=_u32(attributes.get(RTA_PRIORITY, _EMPTY)),
+        encap=_encap(attributes),
     )
 
 
 def _gateway(attributes: Mapping[int, memoryview]) -> Address | None:
     via = attributes.get(RTA_VIA)
     return _optional(attributes, RTA_GATEWAY) if via is None else _address(via[_RTVIA_FAMILY_BYTES:])
+
+
+def _encap(attributes: Mapping[int, memoryview]) -> Encap | None:
+    kind = int.from_bytes(attributes.get(RTA_ENCAP_TYPE, _EMPTY), sys.byteorder)
+    if kind not in (LWTUNNEL_ENCAP_IP, LWTUNNEL_ENCAP_IP6):
+        return None
+    data = decode_attributes(attributes.get(RTA_ENCAP, _EMPTY))
+    source, destination = _optional(data, LWTUNNEL_IP_SRC), _optional(data, LWTUNNEL_IP_DST)
+    if source is None or destination is None:
+        return None
+    return Encap(key=int.from_bytes(data.get(LWTUNNEL_IP_ID, _EMPTY), "big"), source=source, destination=destination)
 
 
 def decode_neighbour(body: memoryview) -> NeighbourRecord:

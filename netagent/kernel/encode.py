@@ -3,6 +3,7 @@
 import struct
 from typing import Final, assert_never
 
+from netagent.errors import Bug
 from netagent.kernel.netlink import Request, encode_attribute, encode_nested
 from netagent.kernel.uapi import (
     IFA_ADDRESS,
@@ -18,6 +19,7 @@ from netagent.kernel.uapi import (
     IFLA_BRPORT_ISOLATED,
     IFLA_BRPORT_MODE,
     IFLA_EXT_MASK,
+    IFLA_GRE_COLLECT_METADATA,
     IFLA_GROUP,
     IFLA_IFALIAS,
     IFLA_IFNAME,
@@ -35,6 +37,13 @@ from netagent.kernel.uapi import (
     IFLA_VXLAN_LOCAL6,
     IFLA_VXLAN_PORT,
     IFLA_VXLAN_TTL,
+    LWTUNNEL_ENCAP_IP,
+    LWTUNNEL_ENCAP_IP6,
+    LWTUNNEL_IP_DST,
+    LWTUNNEL_IP_FLAGS,
+    LWTUNNEL_IP_ID,
+    LWTUNNEL_IP_SRC,
+    LWTUNNEL_IP_TTL,
     NDA_DST,
     NDA_IFINDEX,
     NDA_LLADDR,
@@ -50,6 +59,8 @@ from netagent.kernel.uapi import (
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
     RTA_DST,
+    RTA_ENCAP,
+    RTA_ENCAP_TYPE,
     RTA_GATEWAY,
     RTA_OIF,
     RTA_PREFSRC,
@@ -71,10 +82,24 @@ from netagent.kernel.uapi import (
     RTM_SETLINK,
     RTN_UNICAST,
     RTNH_F_ONLINK,
+    TUNNEL_KEY,
     VETH_INFO_PEER,
 )
 from netagent.model.address import Address, Mac
-from netagent.plan.desired import Bridge, FdbEntry, Ifb, InterfaceAddress, Link, Neighbour, Route, Veth, Vxlan
+from netagent.plan.desired import (
+    Bridge,
+    Encap,
+    FdbEntry,
+    Gretap,
+    Ifb,
+    InterfaceAddress,
+    Link,
+    Neighbour,
+    OvsGre,
+    Route,
+    Veth,
+    Vxlan,
+)
 
 GROUP_MAKING: Final = 0x6E6D
 """The link group in which a link of ours is born. IFLA_IFALIAS is not read on creation (rtnl_create_link,
@@ -86,13 +111,16 @@ LOOPBACK_INDEX: Final = 1
 
 _AF_UNSPEC, _AF_INET, _AF_BRIDGE, _AF_INET6 = 0, 2, 7, 10
 _FAMILY = {4: _AF_INET, 6: _AF_INET6}
-_VXLAN_TTL = 64
+_TUNNEL_TTL = 64
+_GRETAP = {4: "gretap", 6: "ip6gretap"}
+_ENCAP = {4: LWTUNNEL_ENCAP_IP, 6: LWTUNNEL_ENCAP_IP6}
 
 _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
 _U16_BIG = struct.Struct("!H")
+_U64_BIG = struct.Struct("!Q")
 _U16 = struct.Struct("=H")
 _U32 = struct.Struct("=I")
 
@@ -140,6 +168,10 @@ def _link_info(link: Link, sandbox_fd: int) -> bytes:
             name, data = "bridge", _bridge_data()
         case Vxlan() as kind:
             name, data = "vxlan", _vxlan_data(kind)
+        case Gretap() as kind:
+            name, data = _GRETAP[kind.version], encode_attribute(IFLA_GRE_COLLECT_METADATA, b"")
+        case OvsGre():
+            raise Bug(f"link {link.name} is made by Open vSwitch, not by rtnetlink")
         case Veth() as kind:
             name, data = "veth", _veth_data(kind, link.mtu, sandbox_fd)
         case Ifb():
@@ -166,7 +198,7 @@ def _vxlan_data(kind: Vxlan) -> bytes:
         + encode_attribute(local, kind.local.packed)
         + encode_attribute(IFLA_VXLAN_PORT, _U16_BIG.pack(kind.port))
         + encode_attribute(IFLA_VXLAN_LEARNING, b"\0")
-        + encode_attribute(IFLA_VXLAN_TTL, bytes([_VXLAN_TTL]))
+        + encode_attribute(IFLA_VXLAN_TTL, bytes([_TUNNEL_TTL]))
     )
 
 
@@ -310,7 +342,21 @@ def _route_attributes(route: Route, index: int) -> bytes:
         attributes.append(encode_attribute(RTA_VIA, via))
     if route.source is not None:
         attributes.append(encode_attribute(RTA_PREFSRC, route.source.packed))
+    if route.encap is not None:
+        attributes.append(encode_attribute(RTA_ENCAP_TYPE, _U16.pack(_ENCAP[route.encap.destination.version])))
+        attributes.append(encode_nested(RTA_ENCAP, _encap_data(route.encap)))
     return b"".join(attributes)
+
+
+def _encap_data(encap: Encap) -> bytes:
+    return (
+        encode_attribute(LWTUNNEL_IP_ID, _U64_BIG.pack(encap.key))
+        + encode_attribute(LWTUNNEL_IP_DST, encap.destination.packed)
+        + encode_attribute(LWTUNNEL_IP_SRC, encap.source.packed)
+        + encode_attribute(LWTUNNEL_IP_TTL, bytes([_TUNNEL_TTL]))
+        # Without it the header has no key, whatever the id (gre_build_header, include/net/gre.h).
+        + encode_attribute(LWTUNNEL_IP_FLAGS, _U16_BIG.pack(TUNNEL_KEY))
+    )
 
 
 def _rtmsg(route: Route, protocol: int, scope: int) -> bytes:

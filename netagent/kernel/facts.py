@@ -1,9 +1,23 @@
 """What the machine's own network looks like, without anything of ours."""
 
+import os
+from pathlib import Path
+
 from netagent.kernel.rtnl import Rtnl
 from netagent.model.address import Address
 from netagent.model.host import HostFacts, HostRoute
 from netagent.plan.desired import ROUTE_PROTOCOL
+
+_MODULES = {"gre": "ip_gre", "gre6": "ip6_gre"}
+"""The features that not every kernel has, and the modules that bring them."""
+
+
+def _has_module(name: str) -> bool:
+    """Tell whether the kernel has a module or could load it. Nothing is loaded: it would put devices everywhere."""
+    if Path("/sys/module", name).exists():
+        return True
+    lists = (Path("/lib/modules", os.uname().release, f"modules.{kind}") for kind in ("dep", "builtin"))
+    return any(f"/{name}.ko" in path.read_text() for path in lists if path.exists())
 
 
 def observe_facts(rtnl: Rtnl) -> HostFacts:
@@ -28,4 +42,5 @@ def observe_facts(rtnl: Rtnl) -> HostFacts:
             for r in routes
         ),
         default_device=foreign[best.index].name if best else None,
+        features=frozenset(name for name, module in _MODULES.items() if _has_module(module)),
     )

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from netagent.errors import KernelRejected
 from netagent.firewall.verdict import Rules
-from netagent.kernel import encode, netns
+from netagent.kernel import encode, links, netns
 from netagent.kernel.announce import Announcer
 from netagent.kernel.apply import Workplace, apply
 from netagent.kernel.apply import failpoints as apply_failpoints
@@ -99,6 +99,7 @@ class Kernel:
     async def sweep(self) -> None:
         """Delete what a crash left: links half made, and links retired but not yet deleted. For the start."""
         await self._run(lambda place: delete_half_made(place.rtnl))
+        await self._run(lambda place: links.delete_unmarked_switched(place.rtnl))
         self._reaper.wake()
         await self.drained()
 

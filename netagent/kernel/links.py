@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from netagent import failpoint
 from netagent.errors import Conflict, InvalidRequest, NetagentError, NotFound
-from netagent.kernel import encode
+from netagent.kernel import encode, ovs
 from netagent.kernel.decode import LinkRecord
 from netagent.kernel.netlink import Refusal, Request
 from netagent.kernel.rtnl import Rtnl, raise_first, rejected
 from netagent.kernel.sandboxes import Sandboxes
-from netagent.plan.desired import LINK_PREFIX, Link, Veth
+from netagent.plan.desired import LINK_PREFIX, Link, OvsGre, Veth
 from netagent.plan.operation import AddLink, DeleteLink, SetLink
 
 _log = logging.getLogger("netagent.kernel")
@@ -26,6 +26,8 @@ def add_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[AddLink]) -
     A name that is taken raises KernelRejected with EEXIST; one taken in the sandbox raises Conflict. Of a link that
     fails nothing stays behind.
     """
+    switched = [operation for operation in operations if isinstance(operation.link.kind, OvsGre)]
+    operations = [operation for operation in operations if operation not in switched]
     requests = [_creation(host, sandboxes, operation) for operation in operations]
     refusals = host.transact(requests)
     host.forget(operation.link.name for operation in operations)
@@ -47,6 +49,34 @@ def add_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[AddLink]) -
             raise _creation_failure(host, operation, refusal)
     if failures:
         raise failures[0]
+    # Last: Open vSwitch is another program, which may not be there.
+    for operation in switched:
+        _add_switched(host, operation)
+
+
+def _add_switched(host: Rtnl, operation: AddLink) -> None:
+    """Let Open vSwitch make a link, mark it and bring it up. One that is there must be ours to it."""
+    name = operation.link.name
+    host.forget([name])
+    if host.link(name) is not None and name not in ovs.marked():
+        raise rejected(operation, Refusal(errno.EEXIST, "an interface of this name is not netagent's"))
+    _put_switched(operation.link)
+    host.forget([name])
+    failpoint.reach(UNMARKED)
+    raise_first([operation], host.transact([encode.set_link(operation.link, master_index=0)]))
+
+
+def delete_unmarked_switched(host: Rtnl) -> None:
+    """Delete links that Open vSwitch has for us and the kernel does not know as ours: a crash, or its restart."""
+    ours = {record.name for record in host.links() if record.is_ours}
+    left = ovs.marked() - ours
+    if left:
+        ovs.delete_bridges(left)
+
+
+def _put_switched(link: Link) -> None:
+    if isinstance(link.kind, OvsGre):
+        ovs.put_bridge(link, link.kind)
 
 
 def _settle_carrier(host: Rtnl, operation: AddLink) -> None:
@@ -70,6 +100,7 @@ def set_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[SetLink]) -
             raise rejected(operation, Refusal(errno.ENODEV, "no such interface"))
         if not record.is_ours:
             raise rejected(operation, Refusal(errno.EEXIST, "an interface of this name is not netagent's"))
+        _put_switched(operation.link)
         master_index = _master_index(host, operation)
         steps = [encode.set_link(operation.link, master_index=master_index)]
         if record.master != master_index:
@@ -91,6 +122,7 @@ def delete_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[DeleteLi
     """
     requests: list[Request] = []
     owners: list[DeleteLink] = []
+    switched: list[str] = []
     is_for_reaper = False
     for operation in operations:
         record = host.link(operation.link.name)
@@ -104,12 +136,16 @@ def delete_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[DeleteLi
             _disable_inside(host, sandboxes, operation.link, record)
             steps.append(encode.retire(record.index, _retired_name(record.index)))
             is_for_reaper = True
+        elif ovs.is_port(record.name):
+            switched.append(record.name)
         else:
             steps.append(encode.delete_link(record.index))
         requests.extend(steps)
         owners.extend([operation] * len(steps))
     host.forget(operation.link.name for operation in operations)
     raise_first(owners, host.transact(requests), allowed=(errno.ENODEV,))
+    if switched:
+        ovs.delete_bridges(switched)
     return is_for_reaper
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from netagent.errors import InvalidRequest, NotFound
+from netagent.kernel import ovs
 from netagent.kernel.apply import Workplace
 from netagent.kernel.decode import LinkRecord
 from netagent.kernel.limits import observe_limits
@@ -24,6 +25,7 @@ from netagent.plan.desired import (
     ROUTE_PROTOCOL,
     Bridge,
     FdbEntry,
+    Gretap,
     Ifb,
     InterfaceAddress,
     Kind,
@@ -37,7 +39,9 @@ from netagent.plan.desired import (
 )
 
 _UNKNOWN_VETH = Veth(sandbox="", interface="", peer_mac=Mac("00:00:00:00:00:00"))
-_KINDS = frozenset({"bridge", "vxlan", "veth", "ifb"})
+_GRETAPS = {"gretap": 4, "ip6gretap": 6}
+_TUNNELS = frozenset({"vxlan", *_GRETAPS})
+_KINDS = frozenset({"bridge", "vxlan", "gretap", "ip6gretap", "veth", "ifb"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +60,7 @@ def observe(place: Workplace, desired: State) -> State:
     own_indices = {record.index for record in ours}
     tables = _read_tables(place.rtnl, names, HOST, desired)
     shapers, redirects = observe_limits(place.rtnl, ours, desired.shapers)
-    tunnels = [record for record in ours if record.kind == "vxlan"]
+    tunnels = [record for record in ours if record.kind in _TUNNELS or ovs.is_port(record.name)]
     state = State(
         addresses=frozenset().union(*(group for index, group in tables.addresses.items() if index in own_indices)),
         routes=frozenset().union(*tables.routes.values()),
@@ -105,10 +109,16 @@ def _with_links(
     addresses, routes = set(state.addresses), set(state.routes)
     with Sandboxes(place.home) as sandboxes:
         look = _SandboxLook(sandboxes, desired)
+        switched = ovs.kinds() if any(ovs.is_port(record.name) for record in ours) else {}
         for record in ours:
             wanted = desired.links.get(record.name)
             link = _observed_link(record, wanted, names)
-            if record.kind not in _KINDS:
+            if ovs.is_port(record.name):
+                if record.name in switched:
+                    link = replace(link, kind=switched[record.name])
+                else:
+                    broken[record.name] = "Open vSwitch has no such tunnel"
+            elif record.kind not in _KINDS:
                 broken[record.name] = f"it is of the kind {record.kind!r}"
             elif wanted is not None and isinstance(wanted.kind, Veth) and record.kind == "veth":
                 link, reason = look.far_end(record, link, wanted.kind)
@@ -147,6 +157,8 @@ def _kind(record: LinkRecord, wanted: Link | None) -> Kind:
         return Ifb()
     if record.vxlan is not None:
         return record.vxlan
+    if record.kind in _GRETAPS:
+        return Gretap(version=_GRETAPS[record.kind])
     if wanted is None or not isinstance(wanted.kind, Veth):
         return _UNKNOWN_VETH
     return replace(wanted.kind, hairpin=record.hairpin, isolated=record.isolated)
@@ -218,6 +230,7 @@ def _read_tables(rtnl: Rtnl, names: Mapping[int, str], where: str, desired: Stat
                 gateway=record.gateway,
                 source=record.source,
                 onlink=record.onlink,
+                encap=record.encap,
                 where=where,
             )
         )
@@ -243,6 +256,9 @@ def _neighbours(rtnl: Rtnl, tunnel: LinkRecord) -> Iterable[Neighbour]:
 
 
 def _fdb(rtnl: Rtnl, tunnel: LinkRecord) -> Iterable[FdbEntry]:
+    if ovs.is_port(tunnel.name):
+        yield from ovs.flows(tunnel.name)
+        return
     for record in rtnl.neighbours(tunnel.index, bridge=True):
         if record.state & NUD_PERMANENT and record.address is not None and record.mac is not None:
             yield FdbEntry(device=tunnel.name, mac=record.mac, destination=record.address)

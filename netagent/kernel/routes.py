@@ -7,7 +7,7 @@ import errno
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from netagent.kernel import encode
+from netagent.kernel import encode, ovs
 from netagent.kernel.decode import RouteRecord
 from netagent.kernel.netlink import Refusal, Request
 from netagent.kernel.rtnl import Rtnl, raise_first, rejected
@@ -52,11 +52,15 @@ def delete_neighbours(rtnl: Rtnl, operations: Sequence[DeleteNeighbour]) -> None
 
 def add_fdb(rtnl: Rtnl, operations: Sequence[AddFdb]) -> None:
     """Add or replace forwarding entries."""
+    ovs.add_flows(o.entry for o in operations if ovs.is_port(o.entry.device))
+    operations = [o for o in operations if not ovs.is_port(o.entry.device)]
     _add(rtnl, operations, lambda o: o.entry.device, lambda o, index: encode.add_fdb(o.entry, index))
 
 
 def delete_fdb(rtnl: Rtnl, operations: Sequence[DeleteFdb]) -> None:
     """Delete forwarding entries."""
+    ovs.delete_flows(o.entry for o in operations if ovs.is_port(o.entry.device))
+    operations = [o for o in operations if not ovs.is_port(o.entry.device)]
     _delete(rtnl, operations, lambda o: o.entry.device, lambda o, index: encode.delete_fdb(o.entry, index))
 
 
@@ -92,11 +96,12 @@ def _replace_routes(rtnl: Rtnl, taken: Sequence[tuple[AddRoute, int]]) -> None:
 
 
 def _is_same(record: RouteRecord, route: Route, index: int) -> bool:
-    return (record.index, record.gateway, record.source, record.onlink) == (
+    return (record.index, record.gateway, record.source, record.onlink, record.encap) == (
         index,
         route.gateway,
         route.source,
         route.onlink,
+        route.encap,
     )
 
 

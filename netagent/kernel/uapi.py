@@ -60,6 +60,8 @@ RTA_PRIORITY: Final = 6
 RTA_PREFSRC: Final = 7
 RTA_TABLE: Final = 15
 RTA_VIA: Final = 18
+RTA_ENCAP_TYPE: Final = 21
+RTA_ENCAP: Final = 22
 RTNLGRP_LINK: Final = 1
 RTNLGRP_NEIGH: Final = 3
 RTNLGRP_TC: Final = 4
@@ -91,6 +93,7 @@ IFLA_BRPORT_ISOLATED: Final = 33
 IFLA_BR_FORWARD_DELAY: Final = 1
 IFLA_BR_STP_STATE: Final = 5
 IFLA_BR_MCAST_SNOOPING: Final = 23
+IFLA_GRE_COLLECT_METADATA: Final = 18
 IFLA_VXLAN_ID: Final = 1
 IFLA_VXLAN_LOCAL: Final = 4
 IFLA_VXLAN_TTL: Final = 5
@@ -120,6 +123,16 @@ TCA_ACT_KIND: Final = 1
 TCA_ACT_OPTIONS: Final = 2
 TCA_MIRRED_PARMS: Final = 2
 TCA_EGRESS_REDIR: Final = 1
+
+# linux/lwtunnel.h; LWTUNNEL_IP6_* have the same numbers. linux/if_tunnel.h
+LWTUNNEL_ENCAP_IP: Final = 2
+LWTUNNEL_ENCAP_IP6: Final = 4
+LWTUNNEL_IP_ID: Final = 1
+LWTUNNEL_IP_DST: Final = 2
+LWTUNNEL_IP_SRC: Final = 3
+LWTUNNEL_IP_TTL: Final = 4
+LWTUNNEL_IP_FLAGS: Final = 6
+TUNNEL_KEY: Final = 0x04
 
 # linux/if_addr.h, linux/neighbour.h
 IFA_ADDRESS: Final = 1

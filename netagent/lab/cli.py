@@ -40,7 +40,7 @@ def lab() -> None:
     type=click.Choice(UNDERLAYS),
     default="both",
     show_default=True,
-    help="Addresses between the hosts: IPv4 and IPv6, or IPv6 alone.",
+    help="Between the hosts: IPv4 and IPv6, IPv6 alone, or both through Open vSwitch.",
 )
 @click.option("--no-agent", is_flag=True, help="Leave it to you to start agents.")
 @format_option()

@@ -5,10 +5,11 @@ import socket
 from collections.abc import Mapping, Sequence
 
 from netagent.errors import Conflict, Unavailable
-from netagent.lab import process
+from netagent.lab import process, vswitch
 from netagent.lab.layout import Seat
 from netagent.lab.machine import Machine
 from netagent.lab.record import Record
+from netagent.lab.underlay import UNDERLAY_INTERFACE, underlay_addresses
 
 AGENT_SOCKET = "/run/netagent/agent.sock"
 _ROLE = "agent"
@@ -82,3 +83,11 @@ class Host(Machine):
     def __init__(self, record: Record, seat: Seat) -> None:
         super().__init__(record, seat)
         self.agent = Agent(self, record.layout.store_url)
+
+    def power_on(self) -> None:
+        """Start the machine, and Open vSwitch on it where the lab's underlay is made of that."""
+        super().power_on()
+        layout = self._record.layout
+        if layout.underlay == "ovs":
+            vswitch.start(self)
+            vswitch.move_underlay(self, layout, self.seat, UNDERLAY_INTERFACE, underlay_addresses(layout, self.seat))

@@ -18,6 +18,7 @@ from netagent.lab.host import Host
 from netagent.lab.layout import DEFAULT_LAB, Layout, parse_layout
 from netagent.lab.machine import DISKS
 from netagent.lab.underlay import build_switch, remove_namespaces
+from netagent.lab.vswitch import require_vswitch
 
 Say = Callable[[str], None]
 _INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -59,6 +60,8 @@ class Lab:
         """
         layout = parse_layout(name, hosts=hosts, etcd=etcd, mtu=mtu, underlay=underlay)
         require_tools()
+        if layout.underlay == "ovs":
+            require_vswitch()
         with record.locked(name):
             _refuse_strangers(layout)
             lab = cls(record.create(layout))

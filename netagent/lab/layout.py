@@ -14,8 +14,8 @@ MOST_HOSTS = 200
 FIRST_ETCD_NUMBER = 201
 MTU_RANGE = range(1280, 65536)
 """From what IPv6 needs (RFC 8200, section 5) to the most a veth takes."""
-UNDERLAYS = ("both", "ipv6")
-"""IPv4 and IPv6 addresses between the hosts, or IPv6 alone."""
+UNDERLAYS = ("both", "ipv6", "ovs")
+"""IPv4 and IPv6 addresses between the hosts, IPv6 alone, or both on a bridge of Open vSwitch."""
 CLIENT_PORT = 2379
 PEER_PORT = 2380
 

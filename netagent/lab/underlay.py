@@ -40,17 +40,24 @@ def plug_in(layout: Layout, seat: Seat) -> None:
         ],
         netns=layout.switch,
     )
-    v4 = f"address add {seat.ipv4}/{UNDERLAY_V4.prefixlen} dev {UNDERLAY_INTERFACE}"
     ip_batch(
         [
             "link set lo up",
-            *([] if layout.underlay == "ipv6" else [v4]),
-            # Nobody else has it: duplicate address detection would only hold it back for a second.
-            f"address add {seat.ipv6}/{UNDERLAY_V6.prefixlen} dev {UNDERLAY_INTERFACE} nodad",
+            # Nobody else has them: duplicate address detection would only hold them back for a second.
+            *(
+                f"address add {address} dev {UNDERLAY_INTERFACE}{' nodad' if ':' in address else ''}"
+                for address in underlay_addresses(layout, seat)
+            ),
             f"link set {UNDERLAY_INTERFACE} up",
         ],
         netns=seat.netns,
     )
+
+
+def underlay_addresses(layout: Layout, seat: Seat) -> list[str]:
+    """Return the addresses of a machine's underlay interface, with their prefix lengths."""
+    ipv6 = f"{seat.ipv6}/{UNDERLAY_V6.prefixlen}"
+    return [ipv6] if layout.underlay == "ipv6" else [f"{seat.ipv4}/{UNDERLAY_V4.prefixlen}", ipv6]
 
 
 def unplug(layout: Layout, seat: Seat) -> None:

@@ -10,7 +10,8 @@ from netagent.model.ids import HostId
 class Host:
     """A machine with an agent. ``underlay`` are its addresses on the network between hosts, one per family.
 
-    ``on_link`` are the prefixes that its underlay interface reaches without a router.
+    ``on_link`` are the prefixes that its underlay interface reaches without a router, ``features`` what its kernel has
+    that others' may lack.
     """
 
     id: HostId
@@ -19,6 +20,7 @@ class Host:
     mtu: int
     interface: str = ""
     on_link: tuple[Prefix, ...] = ()
+    features: frozenset[str] = frozenset()
 
     def underlay_for(self, version: int) -> Address | None:
         """Return the underlay address of IP ``version`` 4 or 6, or None."""
@@ -57,3 +59,4 @@ class HostFacts:
     interfaces: dict[str, tuple[int, tuple[Address, ...]]]
     routes: tuple[HostRoute, ...]
     default_device: str | None = None
+    features: frozenset[str] = frozenset()

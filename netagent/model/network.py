@@ -65,9 +65,9 @@ class Network:
 
     ``icc`` false: its containers reach each other only through published ports. ``masquerade`` false: what leaves it
     keeps its source address. ``underlay`` is the IP version of the tunnels between hosts. ``direct_routing``: no tunnel
-    between hosts on one segment. ``fallback`` is the driver that reaches hosts which ``driver`` cannot.
-    ``host_bindings`` are the host addresses of published ports for which nobody named one, at most one of each family;
-    the host's own default if empty.
+    between hosts on one segment. ``fallback`` is the driver that reaches hosts which ``driver`` cannot, ``backend``
+    what makes the tunnels, None for what each host has. ``host_bindings`` are the host addresses of published ports for
+    which nobody named one, at most one of each family; the host's own default if empty.
     """
 
     id: NetworkId
@@ -84,6 +84,7 @@ class Network:
     direct_routing: bool = False
     fallback: str | None = None
     host_bindings: tuple[Address, ...] = ()
+    backend: str | None = None
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     created: str = ""

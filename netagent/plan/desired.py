@@ -39,6 +39,24 @@ class Vxlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Gretap:
+    """A GRE device for inner Ethernet whose routes say key and peer (``external``); ``version``: that of outer IP.
+
+    A namespace takes one of each version.
+    """
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OvsGre:
+    """The local port of a bridge of Open vSwitch that has a GRE tunnel with this key; peers are forwarding entries."""
+
+    key: int
+    local: Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Veth:
     """A veth pair whose other end is ``interface`` with ``peer_mac`` in the namespace ``sandbox``.
 
@@ -60,7 +78,7 @@ class Ifb:
     """A device (drivers/net/ifb.c) that gives back what it is given, so that what arrives can be queued."""
 
 
-Kind: TypeAlias = Bridge | Vxlan | Veth | Ifb
+Kind: TypeAlias = Bridge | Vxlan | Gretap | OvsGre | Veth | Ifb
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +112,19 @@ class InterfaceAddress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Encap:
+    """What a route tells a tunnel device: outer addresses and key (lwtunnel, since Linux 4.3)."""
+
+    key: int
+    source: Address
+    destination: Address
+
+    def __str__(self) -> str:
+        name = "ip" if self.destination.version == 4 else "ip6"
+        return f"encap {name} id {self.key} src {self.source} dst {self.destination}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """A unicast route with our protocol number; ``onlink`` for a gateway that no connected prefix covers.
 
@@ -106,12 +137,16 @@ class Route:
     source: Address | None = None
     onlink: bool = False
     where: str = HOST
+    encap: Encap | None = None
 
     def __str__(self) -> str:
         is_foreign = self.gateway is not None and self.gateway.version != self.destination.version
         via = f" via {'inet6 ' if is_foreign else ''}{self.gateway}" if self.gateway else ""
         src = f" src {self.source}" if self.source else ""
-        return f"{self.destination}{via} dev {self.device}{src}{' onlink' if self.onlink else ''}{_in(self.where)}"
+        encap = f" {self.encap}" if self.encap else ""
+        return (
+            f"{self.destination}{encap}{via} dev {self.device}{src}{' onlink' if self.onlink else ''}{_in(self.where)}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +163,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FdbEntry:
-    """A permanent VXLAN forwarding entry: frames to ``mac`` go to the underlay address ``destination``."""
+    """A permanent forwarding entry of a tunnel device: frames to ``mac`` go to the underlay address ``destination``."""
 
     device: str
     mac: Mac

@@ -5,6 +5,9 @@ from netagent.errors import InvalidRequest
 VXLAN_OVERHEAD = {4: 50, 6: 70}
 """Bytes by underlay IP version: outer IP 20 or 40, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348, section 5)."""
 
+GRE_OVERHEAD = {4: 42, 6: 62}
+"""Bytes by underlay IP version: outer IP 20 or 40, GRE 4 with key 4, inner Ethernet 14 (RFC 2784, RFC 2890)."""
+
 MINIMUM_MTU = {4: 68, 6: 1280}
 """Smallest MTU the kernel takes for a family: RFC 791 and RFC 8200, section 5."""
 

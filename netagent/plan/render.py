@@ -116,7 +116,7 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
     state = driver.render(network, Local(host=snapshot.host, own=own, mtu=mtu), peers)
     elements = merge(
         (
-            isolate.elements(bridge, driver.device(network), internal=network.internal, icc=network.icc),
+            isolate.elements(bridge, driver.device(network, snapshot.host), internal=network.internal, icc=network.icc),
             masquerade.elements(network),
             tunnel.elements(state),
             _routed_elements(snapshot, network, peers),
@@ -166,7 +166,7 @@ def _routed_elements(snapshot: Snapshot, network: Network, peers: Iterable[Peer]
     ways = driver.ways(network, snapshot.host)
     if not ways:
         return {}
-    device = driver.device(network)
+    device = driver.device(network, snapshot.host)
     interfaces = (bridge_name(network), device) if device else (bridge_name(network),)
     blocks = {block.prefix for block in snapshot.blocks_in(network.id)}
     # One element inside another would make the kernel refuse all: a claim in a block is nobody's by the rules.

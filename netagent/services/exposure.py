@@ -138,7 +138,9 @@ class _Look:
 
     def _within(self, endpoint: Endpoint, network: Network) -> Iterator[Exposure]:
         """Yield the ways from the endpoint's own network, whatever its port."""
-        bridge, tunnel = bridge_name(network), driver_named(network.driver).device(network)
+        bridge, driver, host = bridge_name(network), driver_named(network.driver), self._snapshot.host
+        device, ways = driver.device(network, host), driver.ways(network, host)
+        tunnel = device or next(iter(ways), None)
         peers = tuple(sorted(peer.host.name for peer in peers_of(self._snapshot, network))) if tunnel else ()
         for given in endpoint.addresses:
             way = Exposure(
@@ -157,10 +159,9 @@ class _Look:
             if tunnel is None or not peers:
                 yield way
                 continue
+            rule = f"{_TABLE} paths {{ {device} . {bridge} }}" if device else f"{_TABLE} ways {{ {tunnel} }}"
             coming = Packet(hook="forward", version=way.version, iif=tunnel, oif=bridge, destination=given.address)
-            yield replace(
-                way, rule=f"{_TABLE} paths {{ {tunnel} . {bridge} }}", obstacles=self._rules.obstacles(coming)
-            )
+            yield replace(way, rule=rule, obstacles=self._rules.obstacles(coming))
 
     def warnings(self) -> Iterator[str]:
         """Yield what other people's rules stop of netagent's own traffic, and what could not be looked into."""
@@ -174,7 +175,7 @@ class _Look:
 
     def _tunnels(self) -> Iterable[tuple[str, Packet]]:
         """Yield what comes from other hosts in tunnels, one packet for each family of the underlay."""
-        if any(driver_named(n.driver).device(n) for n in networks_here(self._snapshot)):
+        if any(network.driver == "vxlan" or network.fallback for network in networks_here(self._snapshot)):
             for address in self._snapshot.host.underlay:
                 packet = Packet(hook="input", version=address.version, protocol="udp", iif=self._uplink, port=4789)
                 yield "VXLAN from other hosts", packet

@@ -6,6 +6,7 @@ Every option has netagent's short name and Docker's long one.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from netagent.drivers.gre import BACKENDS
 from netagent.errors import InvalidRequest, NetagentError
 from netagent.ipam.pools import parse_subnet
 from netagent.model.address import Address, parse_address, parse_prefix
@@ -26,13 +27,15 @@ _NAMES = {
     "host_binding_ipv4": "host_binding_ipv4",
     "com.docker.network.bridge.host_binding_ipv4": "host_binding_ipv4",
     "host_binding_ipv6": "host_binding_ipv6",
+    "backend": "backend",
 }
 
 _DRIVERS = {
     "icc": ("bridge",),
     "direct-routing": ("vxlan",),
     "fallback": ("route",),
-    "underlay": ("vxlan", "route"),
+    "underlay": ("vxlan", "route", "gre"),
+    "backend": ("gre",),
 }
 """The drivers that know an option; one that is not named here all know."""
 
@@ -53,6 +56,7 @@ class NetworkOptions:
     direct_routing: bool = False
     fallback: str | None = None
     host_bindings: tuple[Address, ...] = ()
+    backend: str | None = None
 
 
 def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> NetworkOptions:
@@ -78,6 +82,7 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
         direct_routing=_parse_boolean("direct-routing", texts.get("direct-routing", "false")),
         fallback=_parse_choice("fallback", texts["fallback"], ("vxlan",)) if "fallback" in texts else None,
         host_bindings=parse_host_bindings(texts.get("host_binding_ipv4", ""), texts.get("host_binding_ipv6", "")),
+        backend=_parse_choice("backend", texts["backend"], BACKENDS) if "backend" in texts else None,
     )
 
 

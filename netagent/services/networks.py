@@ -152,6 +152,7 @@ class NetworkService:
                 direct_routing=options.direct_routing,
                 fallback=options.fallback,
                 host_bindings=options.host_bindings,
+                backend=options.backend,
                 options=MappingProxyType(dict(request.options)),
                 labels=MappingProxyType(dict(request.labels)),
                 created=self._context.now(),
@@ -358,6 +359,7 @@ def _changed(network: Network, change: NetworkChange) -> Network:
         direct_routing=parsed.direct_routing,
         fallback=parsed.fallback,
         host_bindings=parsed.host_bindings,
+        backend=parsed.backend,
         options=MappingProxyType(options),
         labels=MappingProxyType({**kept, **change.labels}),
     )

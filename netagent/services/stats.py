@@ -71,7 +71,7 @@ class StatsService:
 
     def _network(self, network: Network, links: Mapping[str, Counters]) -> NetworkStats:
         endpoints = [e for e in self._context.snapshot().endpoints_in(network.id) if veth_name(e.id) in links]
-        tunnel = driver_named(network.driver).device(network)
+        tunnel = driver_named(network.driver).device(network, self._context.host)
         return NetworkStats(
             network=network,
             containers=len({endpoint.container_id for endpoint in endpoints}),

@@ -81,6 +81,7 @@ class NetworkRecord(Header, kw_only=True):
     direct_routing: bool = False
     fallback: Literal["vxlan"] | None = None
     host_bindings: Annotated[list[Text], msgspec.Meta(max_length=2)] = []
+    backend: Literal["kernel", "ovs"] | None = None
     options: dict[Text, Text] = {}
     labels: dict[Text, Text] = {}
     created: Text = ""
@@ -96,6 +97,7 @@ class HostRecord(Header, kw_only=True):
     mtu: UnderlayMtu
     interface: Text = ""
     on_link: Annotated[list[Text], msgspec.Meta(max_length=64)] = []
+    features: Annotated[list[Text], msgspec.Meta(max_length=64)] = []
 
 
 class BlockRecord(Header, kw_only=True):
@@ -221,6 +223,7 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         direct_routing=network.direct_routing,
         fallback="vxlan" if network.fallback else None,
         host_bindings=list(map(str, network.host_bindings)),
+        backend=None if network.backend is None else "ovs" if network.backend == "ovs" else "kernel",
         options=dict(network.options),
         labels=dict(network.labels),
         created=network.created,
@@ -250,6 +253,7 @@ def decode_network(value: bytes) -> Network:
             direct_routing=record.direct_routing,
             fallback=record.fallback,
             host_bindings=tuple(map(parse_address, record.host_bindings)),
+            backend=record.backend,
             options=MappingProxyType(record.options),
             labels=MappingProxyType(record.labels),
             created=record.created,
@@ -294,6 +298,7 @@ def encode_host(host: Host, old: bytes | None = None) -> bytes:
         mtu=host.mtu,
         interface=host.interface,
         on_link=[str(prefix) for prefix in host.on_link],
+        features=sorted(host.features),
     )
     return updated(old, record)
 
@@ -309,6 +314,7 @@ def decode_host(value: bytes) -> Host:
             mtu=record.mtu,
             interface=record.interface,
             on_link=tuple(parse_prefix(text) for text in record.on_link),
+            features=frozenset(record.features),
         )
 
     host: Host = _read(value, HostRecord, convert)

@@ -10,22 +10,40 @@ from netagent.firewall.iptables.routed import NAMES, REMOTE_NAMES
 
 ANSWERS = "-m conntrack --ctstate RELATED,ESTABLISHED"
 TRANSLATED = "-m conntrack --ctstate DNAT"
+GRE = {"ip": "0x6&0xff=0x2f", "ip6": "0x3&0xff=0x2f"}
+"""Protocol 47, as ``u32`` reads it: by name or by number it would be listed as the machine's /etc/protocols has it."""
+GREPEERS = {family: f"{PREFIX}grepeers{version}" for family, version in (("ip", 4), ("ip6", 6))}
 VXLAN = "-p udp -m udp --dport 4789"
 
 FRAMES: tuple[Frame, ...] = (
-    *frames(
-        "FORWARD",
-        table="filter",
-        hooks=("FORWARD",),
-        head=(
-            f"{VXLAN} -j {PREFIX}LEAVING",
-            f"-j {PREFIX}SEPARATE",
-            f"{TRANSLATED} -m physdev ! --physdev-is-bridged -j {PREFIX}NEIGHBOURS",
-            f"-j {PREFIX}PATHS",
-        ),
+    *(
+        frame
+        for family, gre in GRE.items()
+        for frame in frames(
+            "FORWARD",
+            table="filter",
+            hooks=("FORWARD",),
+            families=(family,),
+            head=(
+                f"{VXLAN} -j {PREFIX}LEAVING",
+                f'-m u32 --u32 "{gre}" -m set --match-set {GREPEERS[family]} dst -j {PREFIX}LEAVING',
+                f"-j {PREFIX}SEPARATE",
+                f"{TRANSLATED} -m physdev ! --physdev-is-bridged -j {PREFIX}NEIGHBOURS",
+                f"-j {PREFIX}PATHS",
+            ),
+        )
     ),
     *frames("LEAVING", table="filter"),
-    *frames("LEAVING-BY", table="filter", tail=(f"-j {PREFIX}VNIS",)),
+    *(
+        frame
+        for family, gre in GRE.items()
+        for frame in frames(
+            "LEAVING-BY",
+            table="filter",
+            families=(family,),
+            tail=(f'-m u32 --u32 "{gre}" -j DROP', f"-j {PREFIX}VNIS"),
+        )
+    ),
     *frames("SEPARATE", table="filter"),
     *frames("SEPARATE-TO", table="filter"),
     *frames("APART", table="filter", head=(f"{TRANSLATED} -j RETURN", f"{ANSWERS} -j RETURN", "-j DROP")),

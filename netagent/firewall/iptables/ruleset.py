@@ -19,7 +19,7 @@ FRAMES: tuple[Frame, ...] = (
     *spoof.FRAMES,
 )
 
-IPSETS: tuple[Ipset, ...] = masquerade.IPSETS + routed.IPSETS
+IPSETS: tuple[Ipset, ...] = masquerade.IPSETS + routed.IPSETS + tunnel.IPSETS
 """Those that frames name, whether they have members or not."""
 
 TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
@@ -42,6 +42,9 @@ TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
         "vnis": tunnel.vnis,
         "peers4": tunnel.peers4,
         "peers6": tunnel.peers6,
+        "grepeers4": tunnel.grepeers4,
+        "grepeers6": tunnel.grepeers6,
+        "anykey": tunnel.anykey,
         "bridge/macs": spoof.macs,
         "bridge/sources4": spoof.sources4,
         "bridge/sources6": spoof.sources6,

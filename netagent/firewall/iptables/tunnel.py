@@ -6,7 +6,7 @@ field counts words) or an IPv6 header of 40 bytes.
 
 from collections.abc import Iterator
 
-from netagent.firewall.iptables.isolate import VXLAN
+from netagent.firewall.iptables.isolate import GRE, VXLAN
 from netagent.firewall.iptables.pieces import (
     BOTH,
     IPSET_FAMILIES,
@@ -22,12 +22,40 @@ from netagent.firewall.iptables.pieces import (
 
 _NUMBER = {4: "0x0>>0x16&0x3c@0xc>>0x8={:#x}", 6: "0x34>>0x8={:#x}"}
 
+_ETHERNET = {4: "0x0>>0x16&0x3c@0x0&0xffff=0x6558", 6: "0x28&0xffff=0x6558"}
+"""GRE's protocol type, 16 bits at offset 2 of its header: inner Ethernet."""
+
 FRAMES: tuple[Frame, ...] = (
     *frames("SOURCES", table="raw", hooks=("PREROUTING",)),
     *frames("INPUT", table="filter", hooks=("INPUT",), head=(f"{VXLAN} -j {PREFIX}VXLAN",)),
     *frames("VXLAN", table="filter"),
     *frames("VNIS", table="filter"),
 )
+
+
+def _grepeers(version: int) -> Ipset:
+    return Ipset(name=f"{PREFIX}grepeers{version}", kind=f"hash:ip family {IPSET_FAMILIES[version]}")
+
+
+IPSETS = tuple(map(_grepeers, IPSET_FAMILIES))
+
+
+def grepeers4(element: str) -> Iterator[Piece]:
+    """Yield the member for a peer that is reached by GRE over IPv4."""
+    yield Member(ipset=_grepeers(4), text=element)
+
+
+def grepeers6(element: str) -> Iterator[Piece]:
+    """Yield the member for a peer that is reached by GRE over IPv6."""
+    yield Member(ipset=_grepeers(6), text=element)
+
+
+def anykey(element: str) -> Iterator[Piece]:
+    """Yield the drop of GRE packets with inner Ethernet that come from no peer; ``element`` can only be ``gre``."""
+    for version, family in zip(IPSET_FAMILIES, BOTH, strict=True):
+        match = f'-m u32 --u32 "{GRE[family]}&&{_ETHERNET[version]}"'
+        stranger = f"{match} -m set ! --match-set {_grepeers(version).name} src -j DROP"
+        yield from rules("INPUT", stranger, table="filter", families=(family,))
 
 
 def _peers(version: int, vni: str) -> Ipset:

@@ -89,7 +89,12 @@ def test_a_host_without_an_underlay_address_of_the_networks_family_has_no_device
 def test_drivers_are_found_by_name_and_others_refused_in_dockers_words() -> None:
     assert driver_named("vxlan").scope is Scope.GLOBAL
     bridge = driver_named("bridge")
-    assert (bridge.scope, bridge.needs_number, bridge.overhead(an_overlay()), bridge.device(an_overlay())) == (
+    assert (
+        bridge.scope,
+        bridge.needs_number,
+        bridge.overhead(an_overlay()),
+        bridge.device(an_overlay(), a_host(1)),
+    ) == (
         Scope.LOCAL,
         False,
         0,
@@ -97,4 +102,4 @@ def test_drivers_are_found_by_name_and_others_refused_in_dockers_words() -> None
     )
     with pytest.raises(InvalidRequest, match='plugin "overlay" not found') as caught:
         driver_named("overlay")
-    assert caught.value.hint == "drivers are bridge, vxlan, route"
+    assert caught.value.hint == "drivers are bridge, vxlan, route, gre"
