@@ -25,7 +25,7 @@ def render_result(endpoint: Endpoint, network: Network, host_id: HostId, sandbox
     ]
     result: Result = {
         "interfaces": [
-            {"name": bridge_name(network), "mac": bridge_mac(network.id, host_id)},
+            {"name": bridge_name(network), **({} if network.bridge else {"mac": bridge_mac(network.id, host_id)})},
             {"name": veth_name(endpoint.id), "mac": veth_mac(endpoint.id)},
             {"name": endpoint.interface, "mac": endpoint.mac, "sandbox": sandbox},
         ],

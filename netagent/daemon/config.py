@@ -36,6 +36,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     ``store`` is empty for the embedded store, else ``etcd://HOST:PORT,…`` or ``etcds://…`` (TLS). ``host_ip`` is this
     host's address on the network between hosts; empty: the address on the interface of the default route.
     ``firewall`` says what programs the kernel, ``iptables_command`` which of the programs of that name it is.
+    ``bip`` is the address of the default network's bridge with its prefix length; empty: the first of a free subnet.
     ``default_address_pools`` are where networks of the driver bridge get their subnets; empty: netagent's own.
     ``address_hold_down`` is for how many seconds an address that was given back is not given to another container.
     ``host_binding_ipv4`` and ``host_binding_ipv6`` are the host addresses of published ports for which neither
@@ -50,6 +51,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     firewall: Literal["nftables", "iptables"] = "nftables"
     iptables_command: Literal["iptables", "iptables-nft", "iptables-legacy"] = "iptables"
+    bip: str = ""
     default_address_pools: tuple[PoolOptions, ...] = ()
     address_hold_down: Annotated[float, msgspec.Meta(ge=0, le=86400)] = HOLD_DOWN_S
     host_binding_ipv4: str = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from netagent.daemon.config import Config
 from netagent.daemon.identity import describe_host, load_host_id
 from netagent.dns.client import NameServer
-from netagent.ipam.pools import parse_pool
+from netagent.ipam.pools import parse_bip, parse_pool
 from netagent.kernel.kernel import Kernel
 from netagent.kernel.reserve import SocketReservations
 from netagent.model.ids import HostId
@@ -80,6 +80,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         new_id=lambda: secrets.token_hex(32),
         publish_records=publisher.request,
         names=naming,
+        default_subnet=parse_bip(config.bip) if config.bip else None,
         pools=tuple(parse_pool(pool.base, pool.size) for pool in config.default_address_pools),
     )
     for access in stores.all:

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv6Network
+from ipaddress import IPv6Network, ip_network
 
 from netaddr import IPSet
 
@@ -69,6 +69,18 @@ def parse_pool(base: str, length: int) -> Pool:
             hint=f"between {prefix.prefixlen} and {prefix.max_prefixlen - 2}",
         )
     return Pool(base=prefix, length=length)
+
+
+def parse_bip(text: str) -> Subnet:
+    """Return the subnet of the default network, given as its bridge's address: Docker's ``bip``, ``172.18.42.1/16``."""
+    address, slash, length = text.partition("/")
+    parsed = parse_address(address, what="bip")
+    if not slash or not (length.isascii() and length.isdigit()) or int(length) > parsed.max_prefixlen:
+        raise InvalidRequest(
+            f"invalid bip {text}: not an address with a prefix length", hint="for example 172.18.42.1/16"
+        )
+    prefix = ip_network((parsed, int(length)), strict=False)
+    return parse_subnet(str(prefix), scope=Scope.LOCAL, gateway=address)
 
 
 def parse_subnet(

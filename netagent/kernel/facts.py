@@ -28,8 +28,10 @@ def observe_facts(rtnl: Rtnl) -> HostFacts:
     """
     foreign = {record.index: record for record in rtnl.links() if not record.is_ours}
     addresses: dict[int, list[Address]] = {}
+    lengths: dict[int, list[tuple[Address, int]]] = {}
     for found in rtnl.addresses():
         addresses.setdefault(found.index, []).append(found.address)
+        lengths.setdefault(found.index, []).append((found.address, found.length))
     routes = [r for r in rtnl.routes() if r.index in foreign and r.protocol != ROUTE_PROTOCOL]
     defaults = [r for r in routes if r.destination.prefixlen == 0]
     best = min(defaults, key=lambda r: (r.destination.version, r.metric), default=None)
@@ -41,6 +43,7 @@ def observe_facts(rtnl: Rtnl) -> HostFacts:
             )
             for r in routes
         ),
+        bridges={r.name: tuple(lengths.get(i, ())) for i, r in foreign.items() if r.kind == "bridge"},
         default_device=foreign[best.index].name if best else None,
         features=frozenset(name for name, module in _MODULES.items() if _has_module(module)),
     )

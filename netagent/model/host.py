@@ -1,6 +1,8 @@
 """Hosts: the machines with an agent, and what this one knows of its own interfaces."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from netagent.model.address import Address, Prefix
 from netagent.model.ids import HostId
@@ -53,10 +55,12 @@ class HostRoute:
 class HostFacts:
     """What the machine's own network looks like: input for decisions, read once per request.
 
-    ``interfaces`` maps a name to (MTU, addresses). ``default_device`` is the interface of the best default route.
+    ``interfaces`` maps a name to (MTU, addresses), ``bridges`` the names of bridges to their addresses with prefix
+    length. ``default_device`` is the interface of the best default route.
     """
 
     interfaces: dict[str, tuple[int, tuple[Address, ...]]]
     routes: tuple[HostRoute, ...]
     default_device: str | None = None
     features: frozenset[str] = frozenset()
+    bridges: Mapping[str, tuple[tuple[Address, int], ...]] = field(default_factory=lambda: MappingProxyType({}))

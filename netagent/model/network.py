@@ -67,7 +67,8 @@ class Network:
     keeps its source address. ``underlay`` is the IP version of the tunnels between hosts. ``direct_routing``: no tunnel
     between hosts on one segment. ``fallback`` is the driver that reaches hosts which ``driver`` cannot, ``backend``
     what makes the tunnels, None for what each host has. ``host_bindings`` are the host addresses of published ports for
-    which nobody named one, at most one of each family; the host's own default if empty.
+    which nobody named one, at most one of each family; the host's own default if empty. ``bridge`` is an existing
+    bridge of somebody else's that the network uses, None for one of its own.
     """
 
     id: NetworkId
@@ -78,6 +79,7 @@ class Network:
     vni: int | None = None
     internal: bool = False
     mtu: int | None = None
+    bridge: str | None = None
     icc: bool = True
     masquerade: bool = True
     underlay: int = 4

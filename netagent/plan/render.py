@@ -14,7 +14,7 @@ from netagent.drivers import driver_named
 from netagent.drivers.driver import Local, Peer
 from netagent.firewall import admin, isolate, masquerade, publish, routed, spoof, tunnel
 from netagent.firewall.ruleset import merge, render_ruleset
-from netagent.model.address import Mac, Prefix, derive_mac, host_prefix, parse_address, parse_prefix
+from netagent.model.address import Address, Mac, Prefix, derive_mac, host_prefix, parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import EndpointId, HostId, NetworkId, short
@@ -45,7 +45,7 @@ _EVERYWHERE = {4: parse_prefix("0.0.0.0/0"), 6: parse_prefix("::/0")}
 
 def bridge_name(network: Network) -> str:
     """Return the name of a network's bridge."""
-    return f"nab{short(network.id)}"
+    return network.bridge or f"nab{short(network.id)}"
 
 
 def veth_name(endpoint_id: EndpointId) -> str:
@@ -122,30 +122,14 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
             _routed_elements(snapshot, network, peers),
         )
     )
-    link = Link(
-        name=bridge,
-        kind=Bridge(),
-        mtu=mtu,
-        alias=f"{ALIAS_PREFIX}{network.id}",
-        mac=bridge_mac(network.id, snapshot.host.id),
-    )
-    addresses = {
-        InterfaceAddress(device=bridge, address=subnet.gateway, length=subnet.prefix.prefixlen)
-        for subnet in network.subnets
-    }
-    if network.scope is Scope.GLOBAL:
-        # A single-address prefix: the own address is a source and a next hop, never a connected range.
-        addresses.update(InterfaceAddress(device=bridge, address=a, length=a.max_prefixlen) for a in own)
-    if any(subnet.prefix.version == 6 for subnet in network.subnets):
-        addresses.add(InterfaceAddress(device=bridge, address=_BRIDGE_LINK_LOCAL, length=64))
     held = frozenset(
         Route(destination=host_prefix(claim.address), device=bridge)
         for claim in snapshot.fixed
         if claim.network_id == network.id and claim.owner == snapshot.host.id
     )
     own_part = State(
-        links=MappingProxyType({bridge: link}),
-        addresses=frozenset(addresses),
+        links=MappingProxyType({} if network.bridge else {bridge: _bridge_link(network, snapshot, mtu)}),
+        addresses=frozenset(() if network.bridge else _bridge_addresses(network, bridge, own)),
         routes=held if network.scope is Scope.GLOBAL else frozenset(),
         sysctls=MappingProxyType(dict(_sysctls(bridge, network))),
         ruleset=Ruleset(elements=elements),
@@ -158,6 +142,26 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
         ),
     )
     return union([state, own_part])
+
+
+def _bridge_link(network: Network, snapshot: Snapshot, mtu: int) -> Link:
+    return Link(
+        name=bridge_name(network),
+        kind=Bridge(),
+        mtu=mtu,
+        alias=f"{ALIAS_PREFIX}{network.id}",
+        mac=bridge_mac(network.id, snapshot.host.id),
+    )
+
+
+def _bridge_addresses(network: Network, bridge: str, own: Iterable[Address]) -> Iterable[InterfaceAddress]:
+    for subnet in network.subnets:
+        yield InterfaceAddress(device=bridge, address=subnet.gateway, length=subnet.prefix.prefixlen)
+    if network.scope is Scope.GLOBAL:
+        # A single-address prefix: the own address is a source and a next hop, never a connected range.
+        yield from (InterfaceAddress(device=bridge, address=a, length=a.max_prefixlen) for a in own)
+    if any(subnet.prefix.version == 6 for subnet in network.subnets):
+        yield InterfaceAddress(device=bridge, address=_BRIDGE_LINK_LOCAL, length=64)
 
 
 def _routed_elements(snapshot: Snapshot, network: Network, peers: Iterable[Peer]) -> Mapping[str, frozenset[str]]:
@@ -186,6 +190,10 @@ def _sysctls(bridge: str, network: Network) -> Iterable[tuple[SysctlName, str]]:
     if has_ipv6:
         yield ("net", "ipv6", "conf", "all", "forwarding"), "1"
     conf = ("net", "ipv4", "conf", bridge)
+    if network.bridge:
+        # Somebody else's, perhaps with a LAN behind it: only what published ports on 127.0.0.1 need.
+        yield (*conf, "route_localnet"), "1"
+        return
     yield (*conf, "proxy_arp"), "1"
     # Its default delays every first packet by up to 0.8 s (parp_redo and proxy_queue, net/ipv4/arp.c).
     yield ("net", "ipv4", "neigh", bridge, "proxy_delay"), "0"
@@ -279,7 +287,7 @@ def _routes_inside(endpoint: Endpoint, network: Network, subnet: Subnet) -> Iter
         gateway=subnet.gateway,
         where=endpoint.sandbox,
     )
-    if subnet.prefix.version == 6 and subnet.prefix.prefixlen < subnet.prefix.max_prefixlen:
+    if not network.bridge and subnet.prefix.version == 6 and subnet.prefix.prefixlen < subnet.prefix.max_prefixlen:
         for half in subnet.prefix.subnets(prefixlen_diff=1):
             yield replace(via, destination=half, onlink=True)
     if subnet.prefix.version in endpoint.ways_out and not network.internal:

@@ -19,6 +19,7 @@ from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.plan.render import peers_of
 from netagent.reconcile.ports import Absent, AbsentBelow, Put
 from netagent.services.context import Context
+from netagent.services.existing_bridge import without_bridge
 from netagent.services.locks import Locks
 from netagent.store import keys
 from netagent.store.records import encode_block, encode_fixed
@@ -125,7 +126,15 @@ class BlockService:
             if other.id != network.id
             and (snapshot.own_blocks_in(other.id) or (gives_way and other.scope is Scope.LOCAL))
         )
-        refuse_overlap(network.subnets, others, await self._context.kernel.facts())
+        facts = await self._context.kernel.facts()
+        if network.bridge is not None:
+            if network.bridge not in facts.bridges:
+                raise Conflict(
+                    f"bridge {network.bridge} of network {network.name} does not exist any more",
+                    hint="make it again, or remove the network",
+                )
+            facts = without_bridge(facts, network.bridge)
+        refuse_overlap(network.subnets, others, facts)
 
     async def claim_address(self, network: Network, address: Address, endpoint_id: EndpointId) -> None:
         """Claim a fixed address outside all blocks for an endpoint of this host; Conflict if another was quicker."""

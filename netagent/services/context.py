@@ -6,6 +6,7 @@ from typing import Protocol
 
 from netagent.ipam.pools import Pool
 from netagent.model.host import Host
+from netagent.model.network import Subnet
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.engine import Engine
 from netagent.reconcile.ports import Kernel
@@ -67,6 +68,7 @@ class Context:
     """The parts that services share. ``publish_records`` asks for this host's records to be brought into the store.
 
     ``pools`` are where automatic subnets of networks on this host come from, netagent's own if empty.
+    ``default_subnet`` is the configured one of the default network.
     """
 
     knowledge: Knowledge
@@ -80,6 +82,7 @@ class Context:
     publish_records: Callable[[], None]
     names: Names
     pools: tuple[Pool, ...] = ()
+    default_subnet: Subnet | None = None
 
     @property
     def host(self) -> Host:

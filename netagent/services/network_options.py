@@ -10,6 +10,7 @@ from netagent.drivers.gre import BACKENDS
 from netagent.errors import InvalidRequest, NetagentError
 from netagent.ipam.pools import parse_subnet
 from netagent.model.address import Address, parse_address, parse_prefix
+from netagent.model.ids import parse_interface_name
 from netagent.model.network import Scope, Subnet
 from netagent.plan.mtu import parse_mtu
 from netagent.services.requests import NewNetwork
@@ -21,6 +22,8 @@ _NAMES = {
     "com.docker.network.bridge.enable_icc": "icc",
     "masquerade": "masquerade",
     "com.docker.network.bridge.enable_ip_masquerade": "masquerade",
+    "bridge": "bridge",
+    "com.docker.network.bridge.name": "bridge",
     "direct-routing": "direct-routing",
     "fallback": "fallback",
     "underlay": "underlay",
@@ -31,6 +34,7 @@ _NAMES = {
 }
 
 _DRIVERS = {
+    "bridge": ("bridge",),
     "icc": ("bridge",),
     "direct-routing": ("vxlan",),
     "fallback": ("route",),
@@ -50,6 +54,7 @@ class NetworkOptions:
     """The options of ``--opt``, parsed. ``mtu`` and ``underlay`` None: what the underlay gives."""
 
     mtu: int | None = None
+    bridge: str | None = None
     icc: bool = True
     masquerade: bool = True
     underlay: int | None = None
@@ -76,6 +81,7 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
             )
     return NetworkOptions(
         mtu=parse_mtu(texts["mtu"], ipv6=ipv6) if "mtu" in texts else None,
+        bridge=parse_interface_name(texts["bridge"]) if "bridge" in texts else None,
         icc=_parse_boolean("icc", texts.get("icc", "true")),
         masquerade=_parse_boolean("masquerade", texts.get("masquerade", "true")),
         underlay=_UNDERLAYS[_parse_choice("underlay", texts["underlay"], _UNDERLAYS)] if "underlay" in texts else None,
@@ -127,11 +133,16 @@ def _parse_choice(name: str, text: str, choices: Iterable[str]) -> str:
     return text
 
 
-def parse_subnets(request: NewNetwork, scope: Scope) -> tuple[Subnet, ...]:
-    """Return the subnets asked for, each with its gateway, range and auxiliary addresses; Docker's words for errors."""
+def parse_subnets(
+    request: NewNetwork, scope: Scope, *, gateways: Mapping[str, str] | None = None
+) -> tuple[Subnet, ...]:
+    """Return the subnets asked for, each with its gateway, range and auxiliary addresses; Docker's words for errors.
+
+    ``gateways`` are those of the subnets, as written, instead of what the request says.
+    """
     if len(request.gateways) > len(request.subnets) or len(request.ip_ranges) > len(request.subnets):
         raise InvalidRequest("every ip-range or gateway must have a corresponding subnet", hint="add --subnet")
-    gateways = _match_gateways(request)
+    gateways = match_gateways(request) if gateways is None else gateways
     ranges = _match_ranges(request)
     auxiliary: dict[str, dict[str, str]] = {}
     for name, text in request.aux_addresses.items():
@@ -160,7 +171,7 @@ def check_families(request: NewNetwork, subnets: Iterable[Subnet]) -> None:
         raise InvalidRequest("IPv4 or IPv6 must be enabled", hint="add --ipv6, or leave out --ipv4=false")
 
 
-def _match_gateways(request: NewNetwork) -> dict[str, str]:
+def match_gateways(request: NewNetwork) -> dict[str, str]:
     """Return which gateway goes to which subnet: by position within their family."""
     matched: dict[str, str] = {}
     for gateway in request.gateways:

@@ -24,6 +24,7 @@ from netagent.model.network import PREDEFINED, Network, NetworkState, Scope, Sub
 from netagent.plan.render import network_mtu
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Write
 from netagent.services.context import Context
+from netagent.services.existing_bridge import subnets_of_bridge, without_bridge
 from netagent.services.names import find_by_name, natural_key
 from netagent.services.network_options import change_options, check_families, parse_options, parse_subnets
 from netagent.services.requests import NetworkChange, NetworkView, NewNetwork
@@ -142,10 +143,11 @@ class NetworkService:
                 name=name,
                 driver=driver.name,
                 scope=driver.scope,
-                subnets=self._choose_subnets(request, driver.scope, facts, identity),
+                subnets=self._choose_subnets(request, options.bridge, driver.scope, facts, identity),
                 vni=self._choose_vni(access) if driver.needs_number else None,
                 internal=request.internal,
-                mtu=options.mtu,
+                mtu=options.mtu or (facts.interfaces[options.bridge][0] if options.bridge else None),
+                bridge=options.bridge,
                 icc=options.icc,
                 masquerade=options.masquerade,
                 underlay=options.underlay or self._underlay_version(),
@@ -171,13 +173,21 @@ class NetworkService:
         if any(network.name == name for network in self._context.snapshot().networks.values()):
             raise AlreadyExists(f"network with name {name} already exists", hint=f"netagent network inspect {name}")
 
-    def _choose_subnets(self, request: NewNetwork, scope: Scope, facts: HostFacts, seed: str) -> tuple[Subnet, ...]:
+    def _choose_subnets(
+        self, request: NewNetwork, bridge: str | None, scope: Scope, facts: HostFacts, seed: str
+    ) -> tuple[Subnet, ...]:
         """Return the subnets asked for, or one that is free; those that overlap anything are refused."""
         networks = tuple(self._context.snapshot().networks.values())
-        subnets = parse_subnets(request, scope)
+        if bridge is None:
+            subnets = parse_subnets(request, scope)
+        else:
+            subnets = subnets_of_bridge(request, bridge, facts, networks)
+            facts = without_bridge(facts, bridge)
         check_families(request, subnets)
         refuse_overlap(subnets, networks, facts)
         self._refuse_underlays(subnets)
+        if bridge is not None:
+            return subnets
         pools = self._context.pools if scope is Scope.LOCAL else ()
         versions = {subnet.prefix.version for subnet in subnets}
         if 4 not in versions and (request.ipv4 or (request.ipv4 is None and not subnets)):
@@ -349,10 +359,12 @@ def _changed(network: Network, change: NetworkChange) -> Network:
     options = change_options(network.options, change.options)
     has_ipv6 = any(subnet.prefix.version == 6 for subnet in network.subnets)
     parsed = parse_options(options, network.driver, ipv6=has_ipv6)
+    if parsed.bridge != network.bridge:
+        raise InvalidRequest("the bridge of a network cannot be changed", hint="create another network on it")
     kept = {key: text for key, text in network.labels.items() if key not in change.removed_labels}
     return replace(
         network,
-        mtu=parsed.mtu,
+        mtu=parsed.mtu or (network.mtu if network.bridge else None),
         icc=parsed.icc,
         masquerade=parsed.masquerade,
         underlay=parsed.underlay or network.underlay,

@@ -75,6 +75,7 @@ class NetworkRecord(Header, kw_only=True):
     vni: Vni | None = None
     internal: bool = False
     mtu: Mtu | None = None
+    bridge: Text | None = None
     icc: bool = True
     masquerade: bool = True
     underlay: Literal[4, 6] = 4
@@ -217,6 +218,7 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         vni=network.vni,
         internal=network.internal,
         mtu=network.mtu,
+        bridge=network.bridge,
         icc=network.icc,
         masquerade=network.masquerade,
         underlay=6 if network.underlay == 6 else 4,
@@ -247,6 +249,7 @@ def decode_network(value: bytes) -> Network:
             vni=record.vni,
             internal=record.internal,
             mtu=record.mtu,
+            bridge=None if record.bridge is None else parse_interface_name(record.bridge),
             icc=record.icc,
             masquerade=record.masquerade,
             underlay=record.underlay,

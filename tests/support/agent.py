@@ -15,6 +15,7 @@ from typing import cast
 
 from netagent.daemon.wiring import _react
 from netagent.errors import KernelRejected
+from netagent.ipam.pools import parse_bip
 from netagent.kernel.fake import AUTOMATIC_PORTS, FakeKernel, FakeReservations
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host, HostFacts
@@ -118,6 +119,7 @@ class Agent:
         runtime: FakeRuntime | None = None,
         reservations: FakeReservations | None = None,
         facts: HostFacts | None = None,
+        bip: str = "",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.host = host or a_host(1)
@@ -144,6 +146,7 @@ class Agent:
             new_id=lambda: f"{self.host.id[-1]}{next(_numbers):011d}".ljust(64, "0"),
             publish_records=self.publisher.request,
             names=NoNames(),
+            default_subnet=parse_bip(bip) if bip else None,
         )
         for access in self.stores.all:
             access.subscribe(_react(self.knowledge, self.engine, self.publisher, self.host.id))
