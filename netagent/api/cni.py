@@ -12,22 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from netagent.api.cni_error import CniCode, CniError, cni_error, error_object
+from netagent.api.cni_error import CniCode, CniError, error_object
 from netagent.api.cni_queue import drain_queue, exclusive
 from netagent.api.cni_request import (
     LENGTH,
     REQUEST_LIMIT,
     Add,
-    Delete,
     encode_answer,
-    parse_request,
     split_request,
     version_for_error,
 )
-from netagent.api.cni_result import convert_result, render_result
+from netagent.api.cni_verbs import CniVerbs
 from netagent.api.unix_socket import listening_at
-from netagent.errors import NetagentError, NotFound
-from netagent.model.network import Network
 from netagent.services.all import Services
 
 log = logging.getLogger("netagent.cni")
@@ -41,15 +37,12 @@ RECEIVE_S = 10.0
 DRAIN_S = 10.0
 """How long requests may go on when the agent stops."""
 
-_SWALLOWED = ("not found", "no such file or directory")
-"""What go-cni takes for success when a DEL fails with it (containerd/go-cni, ``Remove``)."""
-
 
 class CniServer:
     """Serves the plugin at ``socket_path``, after what it left in ``queue_dir`` has been carried out."""
 
     def __init__(self, services: Services, socket_path: Path, queue_dir: Path) -> None:
-        self._services = services
+        self._verbs = CniVerbs(services)
         self._socket_path = socket_path
         self._queue_dir = queue_dir
         self._server: asyncio.Server | None = None
@@ -58,7 +51,7 @@ class CniServer:
     async def start(self) -> None:
         """Carry out the queue, then listen. Conflict if another agent listens at the path."""
         async with exclusive(self._queue_dir):
-            done = await drain_queue(self._queue_dir, self._perform_queued)
+            done = await drain_queue(self._queue_dir, self._verbs.perform_queued)
             if done:
                 log.info("%d deletions that waited for the agent are carried out", done)
             self._server = await asyncio.start_unix_server(self._serve, sock=_bind(self._socket_path), backlog=BACKLOG)
@@ -110,13 +103,13 @@ class CniServer:
             await writer.wait_closed()
         except OSError:
             for add in made:
-                await self._take_back(add)
+                await self._verbs.take_back(add)
             raise
 
     async def _answer(self, request: bytes, made: list[Add]) -> bytes:
         """Return the answer to a request; an ADD that succeeded is put into ``made``."""
         try:
-            output = await self._perform(request, made)
+            output = await self._verbs.perform(request, made)
         except CniError as error:
             log.info("CNI request refused: %s", error)
             return _encode_error(error, request)
@@ -125,70 +118,6 @@ class CniServer:
             bug = CniError(CniCode.INTERNAL, "internal error of the netagent agent", "its log says more")
             return _encode_error(bug, request)
         return encode_answer(0, output)
-
-    async def _perform(self, request: bytes, made: list[Add]) -> bytes:
-        try:
-            match parse_request(request):
-                case Add() as add:
-                    output = await self._add(add)
-                    made.append(add)
-                    return output
-                case Delete() as delete:
-                    await self._delete(delete)
-                    return b""
-        except NetagentError as error:
-            raise cni_error(error) from error
-
-    async def _perform_queued(self, request: bytes) -> None:
-        """Carry out a DEL; the plugin queues nothing else."""
-        wanted = parse_request(request)
-        if not isinstance(wanted, Delete):
-            raise CniError(CniCode.INVALID_ENVIRONMENT, "CNI_COMMAND is not DEL")
-        await self._delete(wanted)
-
-    async def _add(self, add: Add) -> bytes:
-        network = self._network(add.network)
-        if network is None:
-            raise CniError(
-                CniCode.INVALID_CONFIGURATION,
-                f"network {add.network} not found",
-                f"netagent network create {add.network}, or name another in the configuration:"
-                ' "netagent": {"network": "NAME"}',
-            )
-        view = await self._services.attachments.attach(add.attachment)
-        endpoint = next(e for e, _ in view.endpoints if e.interface == add.attachment.interface)
-        host = self._services.info.info().host
-        result = render_result(endpoint, network, host.id, add.attachment.netns)
-        return msgspec.json.encode(convert_result(result, add.version, add.previous))
-
-    async def _take_back(self, add: Add) -> None:
-        log.warning("nobody waits for container %s any more: detaching it", add.attachment.name)
-        try:
-            await self._detach(add.attachment.container_id, add.attachment.interface, add.network)
-        except NetagentError as error:
-            log.error("container %s could not be detached: %s", add.attachment.name, error)
-
-    async def _delete(self, delete: Delete) -> None:
-        try:
-            await self._detach(delete.container_id, delete.interface, delete.network)
-        except NotFound:
-            return
-        except NetagentError as error:
-            told = cni_error(error)
-            raise CniError(told.code, _unswallowed(told.msg), _unswallowed(told.details)) from error
-
-    async def _detach(self, container_id: str, interface: str, network_name: str) -> None:
-        # A network that is gone by now, or that the configuration names differently now, must not keep the interface.
-        network = self._network(network_name)
-        await self._services.attachments.detach_interface(container_id, interface, network.id if network else None)
-
-    def _network(self, name: str) -> Network | None:
-        """Return the network with this name or id. The beginning of an id will not do: any name may be one."""
-        try:
-            network = self._services.networks.find(name)
-        except NetagentError:
-            return None
-        return network if name in (network.name, network.id) else None
 
 
 def _bind(path: Path) -> socket.socket:
@@ -217,7 +146,3 @@ def _encode_error(error: CniError, request: bytes) -> bytes:
     except CniError:
         text = b""
     return encode_answer(1, msgspec.json.encode(error_object(error, version_for_error(text))))
-
-
-def _unswallowed(text: str) -> str:
-    return "it is gone" if any(words in text.lower() for words in _SWALLOWED) else text

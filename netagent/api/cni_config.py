@@ -50,6 +50,13 @@ class Arguments(msgspec.Struct, frozen=True, kw_only=True):
     cni: ConventionalArguments | None = None
 
 
+class ValidAttachment(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of GC's list."""
+
+    container_id: str = msgspec.field(name="containerID")
+    interface: str = msgspec.field(name="ifname")
+
+
 class OwnOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The object ``netagent`` of a configuration: ``network`` names one of ours, else the configuration's name does."""
 
@@ -113,6 +120,16 @@ def parse_version(document: dict[str, Any]) -> str:
             f'config is "{version}", plugin supports [{supported}]',
         )
     return version
+
+
+def require_version(version: str, least: str, command: str) -> None:
+    """Refuse ``command`` for a configuration of a version that does not know it yet."""
+    if VERSIONS.index(version) < VERSIONS.index(least):
+        raise CniError(
+            CniCode.INCOMPATIBLE_VERSION,
+            f"{command} is not in version {version} of the CNI specification",
+            f"set cniVersion to {least} or later in the network configuration",
+        )
 
 
 def parse_network_name(document: dict[str, Any]) -> str:

@@ -31,11 +31,17 @@ class CniCode(IntEnum):
     INVALID_CONFIGURATION = 7
     INVALID_NETNS = 8
     TRY_AGAIN_LATER = 11
+    NOT_AVAILABLE = 50
+    """STATUS: ADD cannot succeed now."""
+    LIMITED = 51
+    """STATUS: as 50, and containers that are attached may not reach all they should."""
     ALREADY_ATTACHED = 100
     PORT_CONFLICT = 101
     ADDRESS_IN_USE = 102
     POOL_EXHAUSTED = 103
     INTERFACE_EXISTS = 104
+    DIFFERENT = 110
+    """CHECK: the attachment is not as ADD made it."""
     INTERNAL = 199
 
 

@@ -5,47 +5,55 @@ The wire between plugin and agent is one request a connection: u32 big-endian le
 the output.
 """
 
-import hashlib
-import ipaddress
 import re
 import struct
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
+
+import msgspec
 
 from netagent.api.cni_config import (
     VERSIONS,
     Configuration,
-    PortMap,
-    RuntimeConfig,
+    ValidAttachment,
     decode_document,
     parse_configuration,
     parse_network_name,
     parse_version,
+    require_version,
 )
+from netagent.api.cni_connection import container_name, parse_arguments, parse_connection
 from netagent.api.cni_error import CniCode, CniError
 from netagent.errors import InvalidRequest, NetagentError
-from netagent.model.address import parse_address, parse_mac
 from netagent.model.container import ContainerKind
-from netagent.model.ids import NAME_LIMIT, parse_alias, parse_interface_name, parse_name, short
-from netagent.model.port_grammar import parse_publish, parse_published
-from netagent.services.requests import Attachment, Connection
+from netagent.model.ids import parse_interface_name
+from netagent.services.requests import Attachment
 
 REQUEST_LIMIT = 16 << 20
 """Bytes of a request."""
 
 LENGTH = struct.Struct(">I")
 
-VERBS = ("ADD", "DEL", "VERSION")
-"""The plugin answers VERSION itself."""
+REQUIRED = {
+    "ADD": ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"),
+    "CHECK": ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"),
+    "DEL": ("CNI_CONTAINERID", "CNI_IFNAME"),
+    "GC": (),
+    "STATUS": (),
+}
+"""The commands, with the variables that each needs. The plugin answers VERSION itself."""
+
+FIRST_VERSIONS = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
+"""The version of the specification from which on a command exists, where it is not the first."""
+
+VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
+"""The list that comes with GC; the second name is that of drafts, and libcni sends both."""
 
 CONTAINER_ID_LIMIT = 256
 
 _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 """As in libcni, pkg/utils/utils.go, ``validContainerNetworkRegex``."""
-
-_HEX_ID = re.compile(r"[0-9a-f]{12,}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,11 +68,44 @@ class Add:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """DEL. The namespace is not asked for: it may be gone, or be another one by now."""
+    """DEL. The namespace is not asked for: it may be gone, or be another one by now.
+
+    ``name`` is the configuration's, ``network`` what it calls one of ours.
+    """
 
     container_id: str
     interface: str
+    name: str
     network: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """CHECK: what ADD made, as ``previous`` tells it with what later plugins of the chain changed."""
+
+    container_id: str
+    interface: str
+    netns: str
+    network: str
+    previous: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """STATUS: can ``network`` take containers?"""
+
+    network: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collect:
+    """GC: of what the configuration ``name`` made, only ``valid`` is in use: container ids and interfaces."""
+
+    name: str
+    valid: frozenset[tuple[str, str]]
+
+
+Request: TypeAlias = Add | Delete | Check | Status | Collect
 
 
 def encode_answer(status: int, output: bytes) -> bytes:
@@ -93,25 +134,38 @@ def version_for_error(text: bytes) -> str:
         return VERSIONS[-1]
 
 
-def parse_request(request: bytes) -> Add | Delete:
+def parse_request(request: bytes) -> Request:
     """Return what a request asks for, or raise CniError."""
     variables, text = split_request(request)
     command = variables.get("CNI_COMMAND", "")
-    if command not in VERBS or command == "VERSION":
+    if command not in REQUIRED:
         raise CniError(
             CniCode.INVALID_ENVIRONMENT,
             f"CNI_COMMAND {command!r} is not supported",
-            f"this version of netagent knows {', '.join(VERBS)}",
+            f"netagent knows {', '.join(REQUIRED)}, VERSION",
         )
-    required = ["CNI_CONTAINERID", "CNI_IFNAME"] + ["CNI_NETNS"] * (command == "ADD")
-    missing = sorted(key for key in required if not variables.get(key))
+    missing = [key for key in REQUIRED[command] if not variables.get(key)]
     if missing:
         raise CniError(CniCode.INVALID_ENVIRONMENT, f"required environment variables are missing: {', '.join(missing)}")
-    container_id = _parse_container_id(variables["CNI_CONTAINERID"])
-    interface = _parse_interface(variables["CNI_IFNAME"])
-    if command == "ADD":
-        return _parse_add(variables, container_id, interface, text)
-    # No more than DEL needs: what ADD refused for the rest of its configuration is deleted by the same one.
+    container_id = _parse_container_id(variables["CNI_CONTAINERID"]) if REQUIRED[command] else ""
+    interface = _parse_interface(variables["CNI_IFNAME"]) if REQUIRED[command] else ""
+    match command:
+        case "ADD":
+            return _parse_add(variables, container_id, interface, text)
+        case "DEL":
+            return _parse_delete(container_id, interface, text)
+    configuration = parse_configuration(text)
+    require_version(configuration.cni_version, FIRST_VERSIONS[command], command)
+    match command:
+        case "CHECK":
+            return _parse_check(variables, container_id, interface, configuration)
+        case "STATUS":
+            return Status(network=configuration.network)
+    return Collect(name=configuration.name, valid=_parse_valid(decode_document(text)))
+
+
+def _parse_delete(container_id: str, interface: str, text: bytes) -> Delete:
+    """Return a DEL, reading no more than it needs: what ADD refused for the rest can be deleted all the same."""
     document = decode_document(text)
     parse_version(document)
     name = parse_network_name(document)
@@ -120,8 +174,42 @@ def parse_request(request: bytes) -> Add | Delete:
     return Delete(
         container_id=container_id,
         interface=interface,
+        name=name,
         network=network if network and isinstance(network, str) else name,
     )
+
+
+def _parse_check(
+    variables: Mapping[str, str], container_id: str, interface: str, configuration: Configuration
+) -> Check:
+    if configuration.prev_result is None:
+        raise CniError(CniCode.INVALID_CONFIGURATION, "CHECK needs the prevResult of ADD", "the runtime hands it in")
+    return Check(
+        container_id=container_id,
+        interface=interface,
+        netns=_parse_netns(variables["CNI_NETNS"]),
+        network=configuration.network,
+        previous=configuration.prev_result,
+    )
+
+
+def _parse_valid(document: Mapping[str, Any]) -> frozenset[tuple[str, str]]:
+    """Return the attachments that GC is to leave; an empty list comes as ``null`` from Go.
+
+    No list at all is no empty one: somebody calls the plugin by hand, and would lose everything.
+    """
+    key = next((key for key in VALID_ATTACHMENTS if key in document), None)
+    if key is None:
+        raise CniError(
+            CniCode.INVALID_CONFIGURATION,
+            f"GC needs {VALID_ATTACHMENTS[0]}: the attachments that are in use",
+            "an empty list collects all",
+        )
+    try:
+        listed = msgspec.convert(document[key] or [], list[ValidAttachment])
+    except msgspec.ValidationError as error:
+        raise CniError(CniCode.INVALID_CONFIGURATION, f"invalid {key}: {error}") from None
+    return frozenset((entry.container_id, entry.interface) for entry in listed)
 
 
 def _parse_container_id(text: str) -> str:
@@ -156,7 +244,7 @@ def _parse_add(variables: Mapping[str, str], container_id: str, interface: str, 
     arguments = parse_arguments(variables.get("CNI_ARGS", ""))
     configuration = parse_configuration(text)
     try:
-        connection = _connection(configuration, arguments)
+        connection = parse_connection(configuration, arguments)
     except NetagentError as error:
         raise CniError(CniCode.INVALID_CONFIGURATION, error.message, error.hint) from None
     attachment = Attachment(
@@ -166,6 +254,7 @@ def _parse_add(variables: Mapping[str, str], container_id: str, interface: str, 
         interface=interface,
         kind=ContainerKind.CNI,
         container_id=container_id,
+        configuration=configuration.name,
     )
     return Add(
         version=configuration.cni_version,
@@ -173,84 +262,3 @@ def _parse_add(variables: Mapping[str, str], container_id: str, interface: str, 
         attachment=attachment,
         previous=configuration.prev_result,
     )
-
-
-def parse_arguments(text: str) -> dict[str, str]:
-    """Return the pairs of CNI_ARGS. Unknown keys are no error: runtimes describe the pod in them."""
-    pairs: dict[str, str] = {}
-    for pair in text.split(";") if text else ():
-        key, equals, value = pair.partition("=")
-        if not equals or "=" in value:
-            raise CniError(CniCode.INVALID_ENVIRONMENT, f"invalid CNI_ARGS pair {pair!r}", "use KEY=VALUE;KEY=VALUE")
-        pairs[key] = value
-    return pairs
-
-
-def container_name(container_id: str, arguments: Mapping[str, str]) -> str:
-    """Return the name under which a runtime's container is shown.
-
-    Its id, or ``<pod>_<namespace>_<12 digits>`` if the runtime tells the pod: pods of one name exist in several
-    namespaces, and a pod's next sandbox comes before its last one is gone. A pod's name is
-    a tenant's choice; one that could not be ours is left out.
-    """
-    hexadecimal = _HEX_ID.fullmatch(container_id)
-    digits = short(container_id if hexadecimal else hashlib.sha256(container_id.encode()).hexdigest())
-    pod = "_".join(filter(None, (arguments.get("K8S_POD_NAME"), arguments.get("K8S_POD_NAMESPACE"))))
-    if arguments.get("K8S_POD_NAME"):
-        try:
-            return parse_name(f"{pod[: NAME_LIMIT - 13]}_{digits}", what="container")
-        except InvalidRequest:
-            pass
-    return container_id if len(container_id) <= NAME_LIMIT else digits
-
-
-def _connection(configuration: Configuration, arguments: Mapping[str, str]) -> Connection:
-    """Return how the container is to be connected; what the runtime sets goes before what the configuration says."""
-    runtime = configuration.runtime_config or RuntimeConfig()
-    conventional = configuration.args.cni if configuration.args else None
-    given = arguments.get("IP", "")
-    ips = runtime.ips or (conventional and conventional.ips) or (given.split(",") if given else [])
-    mac = runtime.mac or (conventional and conventional.mac) or arguments.get("MAC") or ""
-    aliases = runtime.aliases or []
-    if isinstance(aliases, dict):
-        aliases = aliases.get(configuration.name) or []
-    return Connection(
-        networks=(configuration.network,),
-        addresses=tuple(_parse_ip(text) for text in ips),
-        mac=parse_mac(mac) if mac else "",
-        aliases=tuple(parse_alias(alias) for alias in aliases),
-        publish=_parse_ports(runtime.port_mappings or []),
-    )
-
-
-def _parse_ip(text: str) -> str:
-    """Return the address of ``192.0.2.1`` or ``192.0.2.1/24``; how long its prefix is, the network says."""
-    address, slash, _ = text.partition("/")
-    if slash:
-        try:
-            ipaddress.ip_interface(text)
-        except ValueError:
-            raise InvalidRequest(f"invalid IP address: {text}") from None
-    return str(parse_address(address))
-
-
-def _parse_ports(entries: list[PortMap]) -> tuple[str, ...]:
-    """Return the texts of ``-p`` for the capability ``portMappings``."""
-    texts = tuple(map(_publish_text, entries))
-    for entry, text in zip(entries, texts, strict=True):
-        (mapping,) = parse_publish(text)
-        if mapping.host_port == 0:
-            raise InvalidRequest(f"invalid hostPort: {entry.host_port}", hint="ports are 1 to 65535")
-    twice = next((text for text, count in Counter(texts).items() if count > 1), None)
-    if twice is not None:
-        raise InvalidRequest(f"host port is mapped twice: {twice}")
-    parse_published(texts)
-    return texts
-
-
-def _publish_text(entry: PortMap) -> str:
-    address = parse_address(entry.host_ip, what="hostIP") if entry.host_ip else None
-    where = ""
-    if address is not None and not address.is_unspecified:
-        where = f"[{address}]:" if address.version == 6 else f"{address}:"
-    return f"{where}{entry.host_port}:{entry.container_port}/{(entry.protocol or 'tcp').lower()}"

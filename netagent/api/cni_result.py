@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from netagent.api.cni_error import CniCode, CniError
+from netagent.errors import InvalidRequest
+from netagent.model.address import Mac, parse_mac
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import HostId
 from netagent.model.network import Network
@@ -58,6 +60,46 @@ def convert_result(result: Result, version: str, previous: Mapping[str, Any] | N
     moved = result | {"ips": [ip | {"interface": ip["interface"] + offset} for ip in result["ips"]]}
     joined = {key: [*_list_of(before, key), *moved[key]] for key in ("interfaces", "ips", "routes") if key in moved}
     return {"dns": result["dns"]} | before | {"cniVersion": version} | joined
+
+
+def require_attachment(previous: Mapping[str, Any], endpoint: Endpoint, netns: str) -> Mac | None:
+    """Return the MAC that the result ``previous`` gives an endpoint's interface; refuse one that tells of another.
+
+    Later plugins of the chain may have added to the result and changed the MAC.
+    """
+    inside = next(
+        (
+            entry
+            for entry in _objects(previous, "interfaces")
+            if entry.get("name") == endpoint.interface and entry.get("sandbox")
+        ),
+        None,
+    )
+    if inside is None:
+        raise CniError(CniCode.DIFFERENT, f"interface {endpoint.interface} is not in prevResult")
+    if inside["sandbox"] != netns:
+        raise CniError(
+            CniCode.DIFFERENT,
+            f"prevResult has {endpoint.interface} in {inside['sandbox']}, and CNI_NETNS is {netns}",
+        )
+    told = {str(entry.get("address", "")).partition("/")[0] for entry in _objects(previous, "ips")}
+    lacking = [str(given.address) for given in endpoint.addresses if str(given.address) not in told]
+    if lacking:
+        raise CniError(CniCode.DIFFERENT, f"address {lacking[0]} of {endpoint.interface} is not in prevResult")
+    mac = inside.get("mac")
+    try:
+        return parse_mac(mac) if isinstance(mac, str) and mac else None
+    except InvalidRequest as error:
+        raise CniError(CniCode.INVALID_CONFIGURATION, f"invalid prevResult: {error.message}") from None
+
+
+def _objects(previous: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
+    for entry in _list_of(previous, key):
+        if not isinstance(entry, dict):
+            raise CniError(
+                CniCode.INVALID_CONFIGURATION, f"invalid prevResult: {key} holds something else than objects"
+            )
+        yield entry
 
 
 def _list_of(previous: Mapping[str, Any], key: str) -> Sequence[Any]:

@@ -30,6 +30,12 @@ class PoolOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     size: int
 
 
+class CniOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The table ``[cni]``. ``grace_s``: seconds an attachment is spared that its runtime seems to have forgotten."""
+
+    grace_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
+
+
 class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set; the field names are the keys of the file.
 
@@ -57,6 +63,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     host_binding_ipv4: str = ""
     host_binding_ipv6: str = ""
     etcd: EtcdOptions = EtcdOptions()
+    cni: CniOptions = CniOptions()
 
 
 def load_config(path: Path | None, overrides: Mapping[str, str]) -> Config:

@@ -35,8 +35,6 @@ STORE_PATIENCE_S = 3.0
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 """What it cannot do without: include/uapi/linux/capability.h."""
 
-CNI_QUEUE = Path("/var/lib/netagent/cni-queue")
-
 
 def main(config_path: str | None, overrides: Mapping[str, str]) -> None:
     """Run the agent until SIGTERM or SIGINT, a second signal ending it at once; NetagentError if it cannot start."""
@@ -150,8 +148,9 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         tasks.spawn(agent.naming.run(), name="naming")
         await agent.naming.published()
         run_dir = Path(agent.config.run_dir)
-        cni = CniServer(services, run_dir / "cni.sock", CNI_QUEUE)
+        cni = CniServer(services, run_dir / "cni.sock", Path(agent.config.state_dir) / "cni-queue")
         await cni.start()
+        tasks.spawn(services.collection.run(), name="collection", essential=True)
         server = await serve(services, run_dir / "agent.sock", run_dir=run_dir)
         try:
             yield

@@ -18,6 +18,7 @@ from netagent.runtime.runc import Runtime
 from netagent.services.all import Services
 from netagent.services.attachments import AttachmentService
 from netagent.services.blocks import BlockService
+from netagent.services.collection import CollectionService
 from netagent.services.connections import ConnectionService
 from netagent.services.containers import ContainerService
 from netagent.services.context import Context, Knowledge
@@ -33,9 +34,11 @@ from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
+from netagent.services.readiness import ReadinessService
 from netagent.services.stats import StatsService
 from netagent.services.stores import StoreAccess, Stores
 from netagent.services.tasks import Tasks
+from netagent.services.verification import VerificationService
 from netagent.store import keys
 from netagent.store.etcd.access import parse_access
 from netagent.store.etcd.store import EtcdStore
@@ -109,6 +112,9 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         events=events,
         info=InfoService(context, store=config.store or "embedded", run_dir=str(run_dir)),
         exposure=ExposureService(context),
+        verification=VerificationService(context),
+        collection=CollectionService(context, attachments, grace_s=config.cni.grace_s),
+        readiness=ReadinessService(context),
     )
     return Agent(
         config=config,

@@ -6,6 +6,7 @@ so a visit lasts as long as opening one takes (about 5 us), and no code of ours 
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import stat
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from netagent import failpoint
-from netagent.errors import AlreadyExists, Bug, EnvironmentProblem, InvalidRequest, NotFound
+from netagent.errors import AlreadyExists, Bug, EnvironmentProblem, InvalidRequest, NotFound, Unavailable
 
 _T = TypeVar("_T")
 
@@ -26,6 +27,7 @@ _NS_GET_NSTYPE = 0xB703
 """ioctl of linux/nsfs.h: the CLONE_NEW… flag of the namespace behind a descriptor."""
 _MS_BIND = 0x1000
 _MNT_DETACH = 2
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EIO})
 _OWN = "/proc/thread-self/ns/net"
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,6 +59,9 @@ def open_namespace(path: str) -> Namespace:
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError):
         raise NotFound(f"network namespace {path} does not exist", netns=path) from None
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+            # Says nothing about the path: whoever asks whether it is gone must not take this for a yes.
+            raise Unavailable(f"cannot open network namespace {path}: {error.strerror}") from None
         raise InvalidRequest(f"cannot open network namespace {path!r}: {error}", netns=path) from None
     try:
         if not stat.S_ISREG(os.fstat(handle).st_mode) or _file_system(handle) != _NSFS_MAGIC:

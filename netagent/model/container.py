@@ -34,6 +34,14 @@ class NetworkMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an interface of a CNI container comes from: ``configuration`` is the ``name`` of the runtime's."""
+
+    interface: str
+    configuration: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """One container of this host.
 
@@ -41,7 +49,7 @@ class Container:
     ``runtime_id`` is what its runtime calls it (CNI_CONTAINERID), empty for the others.
     ``shares`` is the container whose sandbox it is, in the mode ``container:NAME``. ``spec`` is the OCI runner's own
     record (JSON), empty for containers that netagent did not start. Times are RFC 3339 in UTC. ``exposed`` are the
-    ports that it serves, published or not, as ``80/tcp``.
+    ports that it serves, published or not, as ``80/tcp``. ``origins`` has one entry an interface, for CNI alone.
     """
 
     id: ContainerId
@@ -62,6 +70,11 @@ class Container:
     exit_code: int | None = None
     spec: str = ""
     exposed: tuple[str, ...] = ()
+    origins: tuple[Origin, ...] = ()
+
+    def origin_of(self, interface: str) -> Origin | None:
+        """Return where ``interface`` comes from, or None if no runtime asked for it by CNI."""
+        return next((origin for origin in self.origins if origin.interface == interface), None)
 
     @property
     def is_up(self) -> bool:

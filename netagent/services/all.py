@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from netagent.services.attachments import AttachmentService
+from netagent.services.collection import CollectionService
 from netagent.services.connections import ConnectionService
 from netagent.services.containers import ContainerService
 from netagent.services.events import EventBus
@@ -12,7 +13,9 @@ from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
 from netagent.services.networks import NetworkService
 from netagent.services.publishing import PublishingService
+from netagent.services.readiness import ReadinessService
 from netagent.services.stats import StatsService
+from netagent.services.verification import VerificationService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +33,6 @@ class Services:
     events: EventBus
     info: InfoService
     exposure: ExposureService
+    verification: VerificationService
+    collection: CollectionService
+    readiness: ReadinessService

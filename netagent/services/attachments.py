@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
 from netagent.errors import Conflict, InvalidRequest, NotFound
-from netagent.model.container import Container, ContainerKind, ContainerState
+from netagent.model.container import Container, ContainerKind, ContainerState, Origin
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import ContainerId, parse_interface_name, parse_name
 from netagent.plan.render import render_endpoint, veth_name
@@ -39,6 +39,8 @@ class AttachmentService:
         wanted = parse_wanted(request.connection, networks, interfaces)
         async with self._locks.held(request.container_id or name):
             container = self._container_for(request, name, sandbox)
+            if request.configuration:
+                container = _with_origin(container, Origin(interface=first, configuration=request.configuration))
             await self._endpoints.attach(container, wanted)
         return self._view(container)
 
@@ -87,19 +89,61 @@ class AttachmentService:
         async with self._locks.held(container.runtime_id or container.name):
             await self._remove(container, self._context.journal.endpoints_of(container.id))
 
-    async def detach_interface(self, container_id: str, interface: str, network_id: str | None) -> None:
-        """Disconnect one interface of a runtime's container (CNI DEL); whatever is gone already is no error."""
+    def find_interface(self, container_id: str, interface: str) -> tuple[Container, Endpoint] | None:
+        """Return the attachment that a runtime's container has under ``interface``, or None."""
+        container = self._find_runtimes(container_id)
+        if container is None:
+            return None
+        rows = self._context.journal.endpoints_of(container.id)
+        return next(((container, row) for row in rows if row.interface == interface), None)
+
+    def _find_runtimes(self, container_id: str) -> Container | None:
+        known = (c for c in self._context.journal.containers.values() if c.kind is ContainerKind.CNI)
+        return next((c for c in known if c.runtime_id == container_id), None)
+
+    async def detach_interface(
+        self, container_id: str, interface: str, network_id: str | None, *, configuration: str = ""
+    ) -> None:
+        """Disconnect one interface of a runtime's container (CNI DEL); whatever is gone already is no error.
+
+        It is the one that ``configuration`` made, whatever network that names by now; else the one in the network,
+        or with None in any.
+        """
         async with self._locks.held(container_id):
-            known = (c for c in self._context.journal.containers.values() if c.kind is ContainerKind.CNI)
-            container = next((c for c in known if c.runtime_id == container_id), None)
-            if container is None:
+            found = self.find_interface(container_id, interface)
+            if found is None:
+                container = self._find_runtimes(container_id)
+                if container is not None:
+                    await self._remove(container, ())
                 return
-            rows = [e for e in self._context.journal.endpoints_of(container.id) if e.interface == interface]
-            await self._remove(container, [e for e in rows if network_id in (None, e.network_id)])
+            container, row = found
+            origin = container.origin_of(interface)
+            is_meant = origin is not None and origin.configuration == configuration
+            if is_meant or network_id in (None, row.network_id):
+                await self._remove(container, (row,))
 
     async def _remove(self, container: Container, endpoints: Sequence[Endpoint]) -> None:
         is_last = len(endpoints) == len(self._context.journal.endpoints_of(container.id))
         await self._endpoints.detach(endpoints, container=container if is_last else None)
+
+    async def detach_lost(self, container: Container, endpoint: Endpoint) -> None:
+        """Disconnect an attachment that nobody will disconnect any more; one that was replaced meanwhile stays."""
+        async with self.exclusive(container):
+            if self._context.journal.endpoints.get(endpoint.id) == endpoint:
+                await self._remove(container, (endpoint,))
+
+    async def has_sandbox(self, endpoint: Endpoint) -> bool:
+        """Tell whether the namespace that an endpoint was made in is still at its path.
+
+        Unavailable if that cannot be learnt now.
+        """
+        try:
+            return await self._context.kernel.sandbox_inode(endpoint.sandbox) == endpoint.sandbox_inode
+        except NotFound:
+            return False
+        except InvalidRequest:
+            # An agent whose mounts are its own sees the empty file below a mount that was made later.
+            return await self._has_link(endpoint)
 
     async def recover(self) -> None:
         """Settle what an earlier agent left: half-made attachments go, half-removed ones go on, and so do lost ones.
@@ -110,20 +154,28 @@ class AttachmentService:
             if container.kind is ContainerKind.RUN:
                 continue
             rows = self._context.journal.endpoints_of(container.id)
-            lost = [e for e in rows if e.state is not EndpointState.ATTACHED or not await self._has_sandbox(e)]
+            lost = [e for e in rows if e.state is not EndpointState.ATTACHED or not await self._is_alive(e)]
             if lost or (not rows and await self._inode_of(container.sandbox) is None):
                 await self._remove(container, lost)
 
-    async def _has_sandbox(self, endpoint: Endpoint) -> bool:
+    async def _is_alive(self, endpoint: Endpoint) -> bool:
         """Tell whether an endpoint's namespace is alive: by its path, or by the pair that would be gone with it."""
-        if endpoint.network_id in self._context.snapshot().networks:
-            state = await self._context.kernel.observe_endpoint(render_endpoint(self._context.snapshot(), endpoint))
-            if veth_name(endpoint.id) in state.links:
-                return True
-        return await self._inode_of(endpoint.sandbox) == endpoint.sandbox_inode
+        return await self._has_link(endpoint) or await self._inode_of(endpoint.sandbox) == endpoint.sandbox_inode
+
+    async def _has_link(self, endpoint: Endpoint) -> bool:
+        snapshot = self._context.snapshot()
+        if endpoint.network_id not in snapshot.networks:
+            return False
+        state = await self._context.kernel.observe_endpoint(render_endpoint(snapshot, endpoint))
+        return veth_name(endpoint.id) in state.links
 
     async def _inode_of(self, sandbox: str) -> int | None:
         try:
             return await self._context.kernel.sandbox_inode(sandbox)
         except (NotFound, InvalidRequest):
             return None
+
+
+def _with_origin(container: Container, origin: Origin) -> Container:
+    others = (other for other in container.origins if other.interface != origin.interface)
+    return replace(container, origins=(*others, origin))

@@ -191,7 +191,7 @@ class EndpointService:
             endpoints, losing = self._with_ways_out(container, staying, endpoints)
             adopt = {key: value for want in wanted for key, value in self._records_of(want.network).items()}
             rows = (*endpoints, *losing)
-            self._context.journal.put_endpoints(rows, container=self._unless_known(container), adopt=adopt)
+            self._context.journal.put_endpoints(rows, container=self._if_changed(container), adopt=adopt)
         except BaseException:
             self._ports.release(port for endpoint in endpoints for port in endpoint.ports)
             raise
@@ -233,11 +233,11 @@ class EndpointService:
         adopted = self._context.journal.adopted
         return {key: entry.value for key, entry in entries if entry is not None and adopted.get(key) != entry.value}
 
-    def _unless_known(self, container: Container) -> Container | None:
-        """Return ``container`` if the journal does not have it yet; AlreadyExists if another one has its name."""
+    def _if_changed(self, container: Container) -> Container | None:
+        """Return ``container`` if the journal does not have it so yet; AlreadyExists if another one has its name."""
         known = self._context.journal.containers
         if container.id in known:
-            return None
+            return None if known[container.id] == container else container
         refuse_taken_name(container.name, known.values())
         return container
 

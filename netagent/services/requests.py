@@ -107,7 +107,8 @@ class Attachment:
     """A namespace to be connected under a name.
 
     ``container_id`` is the runtime's own id (CNI), empty for ``netagent attach``, which gets a new one. Further
-    attachments of the same container have other ``interface`` names.
+    attachments of the same container have other ``interface`` names. ``configuration`` is the name of the runtime's
+    network configuration (CNI), in the scope of which its garbage is collected.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Attachment:
     interface: str = ""
     kind: ContainerKind = ContainerKind.ATTACHED
     container_id: str = ""
+    configuration: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,13 +220,13 @@ def test_a_port_of_a_process_is_refused(host: LoneHost, plugin: Plugin, netns: M
 # Chains
 
 
-def test_a_chain_with_other_plugins_hands_results_on(host: LoneHost, netns: Make) -> None:
+def test_a_chain_with_other_plugins_hands_results_on(host: LoneHost, netns: Make, tmp_path: Path) -> None:
     name, path = netns()
     tuning = {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_notify": "1"}, "mtu": 1400}
     runner = Runner(
         conflist={"cniVersion": "1.0.0", "name": "app", "plugins": [{"type": "netagent"}, tuning]},
         path=[PLUGIN.parent, Path("/usr/lib/cni")],
-        environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        cache=tmp_path,
         prefix=host.prefix,
     )
     result = runner.add(name, path)

@@ -77,6 +77,7 @@ class FakeServices:
             "hosts": _Hosts(self),
             "info": _Info(self),
             "exposure": _Exposure(self),
+            **dict.fromkeys(("verification", "collection", "readiness")),
         }
         return Services(events=self.events, **fakes)
 

@@ -44,11 +44,12 @@ ip route add default via 198.18.0.2
 class LoneHost:
     """The machine and its agent. As a context manager it ends what runs there, and with that it is gone.
 
-    ``disk`` is an empty directory for ``/var/lib``; without it that is in memory.
+    ``disk`` is an empty directory for ``/var/lib``; without it that is in memory. ``options`` are the agent's.
     """
 
-    def __init__(self, log: Path, *, disk: Path | None = None) -> None:
+    def __init__(self, log: Path, *, disk: Path | None = None, options: Sequence[str] = ()) -> None:
         self.log = log
+        self.options = options
         self._agent: subprocess.Popen[bytes] | None = None
         self._others: list[subprocess.Popen[bytes]] = []
         self._init = subprocess.Popen(
@@ -113,9 +114,9 @@ class LoneHost:
     # The agent
 
     def start_agent(self, *, wait: bool = True) -> None:
-        """Start the agent and wait until it serves CNI."""
+        """Start the agent with its ``options`` and wait until it serves CNI."""
         with self.log.open("ab") as log:
-            command = [*self.prefix, *NETAGENT, "agent"]
+            command = [*self.prefix, *NETAGENT, "agent", *self.options]
             self._agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
             eventually(self.serves)

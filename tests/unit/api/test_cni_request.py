@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from netagent.api.cni_connection import container_name, parse_arguments
 from netagent.api.cni_error import CniError
-from netagent.api.cni_request import Add, Delete, container_name, parse_arguments, parse_request
+from netagent.api.cni_request import Add, Delete, Request, parse_request
 from netagent.model.container import ContainerKind
 from netagent.model.port_grammar import parse_published
 
@@ -29,7 +30,7 @@ def configured(**keys: Any) -> dict[str, Any]:
     return {"cniVersion": "1.0.0", "name": "app", **keys}
 
 
-def parse(variables: dict[str, str | None] | None = None, **keys: Any) -> Add | Delete:
+def parse(variables: dict[str, str | None] | None = None, **keys: Any) -> Request:
     return parse_request(encode(ENVIRONMENT | (variables or {}), configured(**keys)))
 
 
@@ -55,7 +56,7 @@ def test_add_becomes_an_attachment() -> None:
     assert add.attachment.connection.networks == ("app",)
 
 
-@pytest.mark.parametrize("command", ["FOO", "add", "", "CHECK", "GC", "STATUS", "VERSION", None])
+@pytest.mark.parametrize("command", ["FOO", "add", "", "VERSION", None])
 def test_other_verbs_are_refused_by_name(command: str | None) -> None:
     refusal = refusal_of({"CNI_COMMAND": command})
     assert refusal.code == 4
@@ -115,7 +116,7 @@ def test_a_request_that_is_cut_short_is_refused(request_bytes: bytes) -> None:
 @pytest.mark.parametrize("value", [None, ""], ids=["unset", "empty"])
 def test_delete_needs_no_namespace(value: str | None) -> None:
     delete = parse({"CNI_COMMAND": "DEL", "CNI_NETNS": value}, netagent={"network": "other"})
-    assert delete == Delete(container_id="c1", interface="eth0", network="other")
+    assert delete == Delete(container_id="c1", interface="eth0", name="app", network="other")
 
 
 @pytest.mark.parametrize("key", ["CNI_CONTAINERID", "CNI_IFNAME"])
@@ -132,7 +133,7 @@ def test_delete_takes_a_configuration_that_add_refuses() -> None:
         runtimeConfig={"portMappings": [{"hostPort": "x"}]},
         prevResult=[],
     )
-    assert delete == Delete(container_id="c1", interface="eth0", network="app")
+    assert delete == Delete(container_id="c1", interface="eth0", name="app", network="app")
 
 
 # Ports

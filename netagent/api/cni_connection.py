@@ -1,0 +1,98 @@
+"""How a runtime wants a container connected: capabilities, ``args``, and the pairs of CNI_ARGS."""
+
+import hashlib
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from netagent.api.cni_config import Configuration, PortMap, RuntimeConfig
+from netagent.api.cni_error import CniCode, CniError
+from netagent.errors import InvalidRequest
+from netagent.model.address import parse_address, parse_mac
+from netagent.model.ids import NAME_LIMIT, parse_alias, parse_name, short
+from netagent.model.port_grammar import parse_publish, parse_published
+from netagent.services.requests import Connection
+
+_HEX_ID = re.compile(r"[0-9a-f]{12,}")
+
+
+def parse_arguments(text: str) -> dict[str, str]:
+    """Return the pairs of CNI_ARGS. Unknown keys are no error: runtimes describe the pod in them."""
+    pairs: dict[str, str] = {}
+    for pair in text.split(";") if text else ():
+        key, equals, value = pair.partition("=")
+        if not equals or "=" in value:
+            raise CniError(CniCode.INVALID_ENVIRONMENT, f"invalid CNI_ARGS pair {pair!r}", "use KEY=VALUE;KEY=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def container_name(container_id: str, arguments: Mapping[str, str]) -> str:
+    """Return the name under which a runtime's container is shown.
+
+    Its id, or ``<pod>_<namespace>_<12 digits>`` if the runtime tells the pod: pods of one name exist in several
+    namespaces, and a pod's next sandbox comes before its last one is gone. A pod's name is
+    a tenant's choice; one that could not be ours is left out.
+    """
+    hexadecimal = _HEX_ID.fullmatch(container_id)
+    digits = short(container_id if hexadecimal else hashlib.sha256(container_id.encode()).hexdigest())
+    pod = "_".join(filter(None, (arguments.get("K8S_POD_NAME"), arguments.get("K8S_POD_NAMESPACE"))))
+    if arguments.get("K8S_POD_NAME"):
+        try:
+            return parse_name(f"{pod[: NAME_LIMIT - 13]}_{digits}", what="container")
+        except InvalidRequest:
+            pass
+    return container_id if len(container_id) <= NAME_LIMIT else digits
+
+
+def parse_connection(configuration: Configuration, arguments: Mapping[str, str]) -> Connection:
+    """Return how the container is to be connected; what the runtime sets goes before what the configuration says."""
+    runtime = configuration.runtime_config or RuntimeConfig()
+    conventional = configuration.args.cni if configuration.args else None
+    given = arguments.get("IP", "")
+    ips = runtime.ips or (conventional and conventional.ips) or (given.split(",") if given else [])
+    mac = runtime.mac or (conventional and conventional.mac) or arguments.get("MAC") or ""
+    aliases = runtime.aliases or []
+    if isinstance(aliases, dict):
+        aliases = aliases.get(configuration.name) or []
+    return Connection(
+        networks=(configuration.network,),
+        addresses=tuple(_parse_ip(text) for text in ips),
+        mac=parse_mac(mac) if mac else "",
+        aliases=tuple(parse_alias(alias) for alias in aliases),
+        publish=_parse_ports(runtime.port_mappings or []),
+    )
+
+
+def _parse_ip(text: str) -> str:
+    """Return the address of ``192.0.2.1`` or ``192.0.2.1/24``; how long its prefix is, the network says."""
+    address, slash, _ = text.partition("/")
+    if slash:
+        try:
+            ipaddress.ip_interface(text)
+        except ValueError:
+            raise InvalidRequest(f"invalid IP address: {text}") from None
+    return str(parse_address(address))
+
+
+def _parse_ports(entries: list[PortMap]) -> tuple[str, ...]:
+    """Return the texts of ``-p`` for the capability ``portMappings``."""
+    texts = tuple(map(_publish_text, entries))
+    for entry, text in zip(entries, texts, strict=True):
+        (mapping,) = parse_publish(text)
+        if mapping.host_port == 0:
+            raise InvalidRequest(f"invalid hostPort: {entry.host_port}", hint="ports are 1 to 65535")
+    twice = next((text for text, count in Counter(texts).items() if count > 1), None)
+    if twice is not None:
+        raise InvalidRequest(f"host port is mapped twice: {twice}")
+    parse_published(texts)
+    return texts
+
+
+def _publish_text(entry: PortMap) -> str:
+    address = parse_address(entry.host_ip, what="hostIP") if entry.host_ip else None
+    where = ""
+    if address is not None and not address.is_unspecified:
+        where = f"[{address}]:" if address.version == 6 else f"{address}:"
+    return f"{where}{entry.host_port}:{entry.container_port}/{(entry.protocol or 'tcp').lower()}"
