@@ -13,8 +13,10 @@ reach 127.0.0.0/8. The kernel cannot translate to or from ::1, so that is left a
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from ipaddress import ip_address
 
+from netagent.model.address import Address
 from netagent.model.endpoint import Endpoint
 from netagent.model.port import PortMapping
 from netagent.plan.desired import Chain, ElementSet, HostPort, Target
@@ -92,8 +94,9 @@ def _elements_of(endpoint: Endpoint, mapping: PortMapping) -> Iterator[tuple[str
         if mapping.count > 1 and mapping.host_port == mapping.container_port:
             yield f"ranges{version}{at}", f"{prefix}{mapping.protocol} . {_span(mapping)} : {target}"
         else:
+            key, data = f"{prefix}{mapping.protocol}", str(target)
             for host_port, port in zip(mapping.host_ports, mapping.container_ports, strict=True):
-                yield f"publish{version}{at}", f"{prefix}{mapping.protocol} . {host_port} : {target} . {port}"
+                yield f"publish{version}{at}", f"{key} . {host_port} : {data} . {port}"
         yield from _limits_of(mapping, version)
 
 
@@ -130,6 +133,11 @@ def elements(endpoint: Endpoint) -> dict[str, frozenset[str]]:
     return {set_name: frozenset(group) for set_name, group in found.items()}
 
 
+@lru_cache(maxsize=1024)
+def _address(text: str) -> Address:
+    return ip_address(text)
+
+
 def published_ports(elements: Mapping[str, frozenset[str]]) -> dict[HostPort, Target]:
     """Return what the publishing maps among ``elements`` say: host port -> where its connections go."""
     ports: dict[HostPort, Target] = {}
@@ -145,7 +153,7 @@ def published_ports(elements: Mapping[str, frozenset[str]]) -> dict[HostPort, Ta
                     protocol=protocol,
                     first=int(first),
                     last=int(last or first),
-                    address=ip_address(where[0]) if where else None,
+                    address=_address(where[0]) if where else None,
                 )
-                ports[port] = Target(address=ip_address(target), port=int(target_port or first))
+                ports[port] = Target(address=_address(target), port=int(target_port or first))
     return ports

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import TypeVar
 
 from netagent.firewall.elements import element_key, overlap
-from netagent.firewall.publish import published_ports
 from netagent.firewall.ruleset import INTERVAL_SETS
-from netagent.firewall.spoof import source_addresses
-from netagent.model.address import Address, host_prefix
+from netagent.model.address import host_prefix
 from netagent.plan.desired import HOST, Link, Ruleset, State, Veth
+from netagent.plan.flows import flows
 from netagent.plan.operation import (
     AddAddress,
     AddAdminChains,
@@ -31,8 +30,6 @@ from netagent.plan.operation import (
     DeleteRedirect,
     DeleteRoute,
     DeleteShaper,
-    FlushAddress,
-    FlushPort,
     Operation,
     Plan,
     ReplaceRuleset,
@@ -56,7 +53,7 @@ def diff(desired: State, observed: State, *, prune: bool = True) -> Plan:
     if desired.admin and not observed.admin:
         operations.append(AddAdminChains(desired.admin))
     operations.extend(_ruleset(desired.ruleset, observed.ruleset, prune))
-    operations.extend(_flows(desired.ruleset, observed.ruleset, prune))
+    operations.extend(flows(desired.ruleset, observed.ruleset, prune))
     operations.extend(_links(desired, observed, rebuilt, prune))
     operations.extend(_addresses(desired, observed, rebuilt, prune))
     operations.extend(_tables(desired, observed, rebuilt, prune))
@@ -213,36 +210,6 @@ def _with_elements_of(observed: Ruleset, desired: Ruleset) -> Ruleset:
         if kept:
             merged[element_set.name] = wanted | kept
     return replace(desired, elements=merged)
-
-
-def _flows(desired: Ruleset | None, observed: Ruleset | None, prune: bool) -> Iterator[Operation]:
-    """Yield what must be forgotten of the connections to host ports that come, go or lead elsewhere."""
-    if desired is None:
-        return
-    wanted = published_ports(desired.elements)
-    present = published_ports(observed.elements) if observed else {}
-    yield from (FlushPort(port, wanted[port]) for port in _sorted(wanted) if present.get(port) != wanted[port])
-    if prune:
-        # Where the container goes as well, what it answered covers what was translated to it.
-        gone = _sources(observed) - _sources(desired)
-        yield from (
-            FlushPort(port) for port in _sorted(present.keys() - wanted.keys()) if present[port].address not in gone
-        )
-        yield from (FlushAddress(address) for address in _sorted(gone & {t.address for t in present.values()}))
-
-
-def _sources(ruleset: Ruleset | None) -> frozenset[Address]:
-    """Return the addresses of the containers that a ruleset lets send."""
-    return source_addresses(ruleset.elements) if ruleset else frozenset()
-
-
-def confirm_flows(desired: State) -> Plan:
-    """Return the plan that forgets every connection to a host port which does not lead where the port does now.
-
-    For the start: flushing comes after everything else, and what a crash kept from happening leaves no difference.
-    """
-    ports = published_ports(desired.ruleset.elements if desired.ruleset else {})
-    return Plan.ordered(FlushPort(port, ports[port]) for port in _sorted(ports))
 
 
 def _sorted(items: Iterable[_T]) -> list[_T]:

@@ -21,7 +21,8 @@ from netagent.model.endpoint import Endpoint
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import ALIAS_PREFIX, Ruleset, State, Veth
-from netagent.plan.diff import confirm_flows, diff
+from netagent.plan.diff import diff
+from netagent.plan.flows import confirm_flows
 from netagent.plan.operation import Plan
 from netagent.plan.render import (
     networks_here,

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("cni", "overlay")
+NAMES = ("cni", "ports", "overlay")
 
 
 def main() -> None:

@@ -43,32 +43,6 @@ def lab(make_lab: MakeLab, firewall: str) -> Lab:
     return lab
 
 
-@pytest.mark.parametrize("bridge_filter", ["0", "1"])
-@pytest.mark.parametrize(
-    "source", ["host", "loopback", "lan", "neighbour", "self", "other-network", "container-of-another-host"]
-)
-def test_a_published_port_answers(lab: Lab, source: str, bridge_filter: str) -> None:
-    """Tried with bridged frames passing the FORWARD hooks (br_netfilter) and without."""
-    h1, h2 = lab.hosts
-    h1.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-iptables={bridge_filter}")
-    url = f"http://{h1.ip}:4000/hostname"
-    match source:
-        case "host":
-            assert fetches(h1, url, "web")
-        case "loopback":
-            assert fetches(h1, "http://127.0.0.1:4000/hostname", "web")
-        case "lan":
-            assert fetches(h2, url, "web")
-        case "neighbour":
-            assert fetches_inside(h1, "neighbour", url, "web")
-        case "self":
-            assert fetches_inside(h1, "web", url, "web")
-        case "other-network":
-            assert fetches_inside(h1, "stranger", url, "web")
-        case _:
-            assert fetches_inside(h2, "remote", url, "web")
-
-
 def test_a_port_published_on_loopback_is_for_the_host_alone(lab: Lab) -> None:
     h1, h2 = lab.hosts
     assert fetches(h1, "http://127.0.0.1:4001/hostname", "private")

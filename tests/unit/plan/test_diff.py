@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from netagent.model.address import parse_address, parse_prefix
 from netagent.plan.desired import Chain, ElementSet, Link, Route, Ruleset, State, Vxlan
-from netagent.plan.diff import confirm_flows, diff
+from netagent.plan.diff import diff
+from netagent.plan.flows import confirm_flows
 from netagent.plan.operation import Phase
 from netagent.plan.render import render_everything
 from tests.support.world import H1, H2, a_claim, an_endpoint, an_overlay, two_hosts

@@ -1,0 +1,153 @@
+"""What publishing costs: the call for 1, 32, 206 and 1,000 ports, and a connection through one of many.
+
+The call is the agent's ``Publish`` of a running container, in turns over all sizes; what it does after the answer is
+waited for between two. Connections go from another machine to the host's address, beside a kernel in which every port
+is a rule of iptables, as the reference plugin portmap makes them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import grpc
+
+from netagent.v1.containers_pb2 import AttachRequest, Connection, PublishRequest, UnpublishRequest
+from netagent.v1.containers_pb2_grpc import ContainersStub
+from tests.bench.report import keep, median, p99, show
+from tests.support.lone_host import ADDRESS, ROOT, LoneHost
+
+TURNS = 4
+SIZES = (1, 32, 206, 1000)
+AMONG = (10, 1000, 10000)
+FIRST = 20000
+CONTAINER = "bench"
+PAUSE_S = 0.25
+"""Between two timed calls, for the sockets and the connection table, which come after the answer."""
+
+CLIENT = """
+import socket, sys, time
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+times = []
+for _ in range(count):
+    with socket.socket() as client:
+        begun = time.perf_counter()
+        client.connect((address, port))
+        times.append((time.perf_counter() - begun) * 1e6)
+print(times)
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print; ``--rounds`` calls of each size, ``--connections`` among each number of ports."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench ports", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--connections", type=int, default=2000)
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.inside:
+        json.dump(measure_calls(options.rounds), sys.stdout)
+        return
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        disk = Path(directory) / "disk"
+        disk.mkdir()
+        with LoneHost(Path(directory) / "agent.log", disk=disk) as host:
+            host.start_agent()
+            host.netagent("network", "create", "--subnet", "10.60.0.0/16", "bench")
+            command = [*host.prefix, "env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.bench", "ports"]
+            done = subprocess.run([*command, "--inside", f"--rounds={options.rounds}"], stdout=subprocess.PIPE)
+            if done.returncode:
+                raise SystemExit("the measurement failed")
+            calls = json.loads(done.stdout)
+            connections = measure_connections(host, options.connections)
+    report(calls, connections)
+
+
+def measure_calls(rounds: int) -> dict[str, dict[int, list[float]]]:
+    """Return the times of a call in ms, by kind and number of ports."""
+    channel = grpc.insecure_channel("unix:/run/netagent/agent.sock")
+    containers = ContainersStub(channel)
+    subprocess.run(["ip", "netns", "add", CONTAINER], check=True)
+    containers.Attach(
+        AttachRequest(name=CONTAINER, netns=f"/run/netns/{CONTAINER}", connection=Connection(networks=["bench"]))
+    )
+    times: dict[str, dict[int, list[float]]] = {kind: {size: [] for size in SIZES} for kind in _TEXTS}
+    for kind, text in _TEXTS.items():
+        for _ in range(rounds):
+            for size in SIZES:
+                request = [text(size)]
+                time.sleep(PAUSE_S)
+                begun = time.perf_counter()
+                containers.Publish(PublishRequest(name=CONTAINER, publish=request))
+                times[kind][size].append((time.perf_counter() - begun) * 1000)
+                time.sleep(PAUSE_S)
+                containers.Unpublish(UnpublishRequest(name=CONTAINER, publish=request))
+    return times
+
+
+_TEXTS = {
+    "same numbers inside": lambda size: f"{FIRST}-{FIRST + size - 1}:{FIRST}-{FIRST + size - 1}",
+    "other numbers inside": lambda size: f"{FIRST}-{FIRST + size - 1}:{FIRST + 1}-{FIRST + size}",
+}
+
+
+def measure_connections(host: LoneHost, count: int) -> dict[str, dict[int, list[float]]]:
+    """Return the times to connect in microseconds, by kind and number of published ports, taken in turns."""
+    server = "import socket;s=socket.socket();s.bind(('',80));s.listen(4096)\nwhile 1:s.accept()[0].close()"
+    host.spawn(sys.executable, "-c", server, inside=CONTAINER)
+    target = host.json("ip", "-j", "-4", "address", "show", "dev", "eth0", inside=CONTAINER)[0]["addr_info"][0]["local"]
+    host.netagent("publish", CONTAINER, f"{FIRST - 1}:80")
+    # One port leads to the server; the others share neither its rule nor its element.
+    times: dict[str, dict[int, list[float]]] = {
+        side: {size: [] for size in AMONG} for side in ("netagent", "a rule a port")
+    }
+    _connect(host, FIRST - 1, count)
+    for _ in range(TURNS):
+        for among in AMONG:
+            others = f"{FIRST}-{FIRST + among - 2}:{FIRST + 1}-{FIRST + among - 1}"
+            host.netagent("publish", CONTAINER, others)
+            time.sleep(PAUSE_S * 8)
+            times["netagent"][among] += _connect(host, FIRST - 1, count // TURNS)
+            host.netagent("unpublish", CONTAINER, others)
+            _publish_by_rules(host, target, range(FIRST, FIRST + among))
+            times["a rule a port"][among] += _connect(host, FIRST + among - 1, count // TURNS)
+            _publish_by_rules(host, target, ())
+    return times
+
+
+def _publish_by_rules(host: LoneHost, target: str, ports: Iterable[int]) -> None:
+    """Fill a chain of iptables with a rule for each port."""
+    rules = [f"-A BENCH -p tcp -m tcp --dport {port} -j DNAT --to-destination {target}:80" for port in ports]
+    jump = "-A PREROUTING -m addrtype --dst-type LOCAL -j BENCH"
+    text = "\n".join(["*nat", ":PREROUTING ACCEPT", ":BENCH -", jump, *rules, "COMMIT", ""])
+    subprocess.run([*host.prefix, "iptables-restore"], input=text, text=True, check=True)
+
+
+def _connect(host: LoneHost, port: int, count: int) -> list[float]:
+    text = host.run(sys.executable, "-c", CLIENT, ADDRESS, str(port), str(count), inside="lan")
+    return [float(part) for part in text.strip("[]\n").split(",")]
+
+
+def report(calls: dict[str, dict[str, list[float]]], connections: dict[str, dict[int, list[float]]]) -> None:
+    """Print the tables and keep the figures."""
+    rows = []
+    for kind, sizes in calls.items():
+        one = median(sizes["1"])
+        rows += [
+            (f"{size} ports, {kind}", f"{median(times):.1f}", f"{p99(times):.1f}", f"{median(times) / one:.2f}")
+            for size, times in sizes.items()
+        ]
+    count = len(next(iter(calls.values()))["1"])
+    show(f"publish on a running container, {count} calls each", ("", "median ms", "p99 ms", "ratio to one"), rows)
+    rows = [
+        (f"{side}, among {among}", f"{median(times):.0f}", f"{p99(times):.0f}", f"{median(times) / median(least):.2f}")
+        for side, sizes in connections.items()
+        for least in (next(iter(sizes.values())),)
+        for among, times in sizes.items()
+    ]
+    show("connect through a published port", ("", "median us", "p99 us", "ratio to 10"), rows)
+    keep("ports", {"unit": {"calls": "ms", "connections": "us"}, "calls": calls, "connections": connections})
