@@ -117,6 +117,10 @@ def decode_network_change(message: networks_pb2.UpdateNetworkRequest) -> Network
         labels=dict(message.labels),
         removed_labels=tuple(message.removed_labels),
         options=dict(message.options),
+        subnets=tuple(message.subnets),
+        gateways=tuple(message.gateways),
+        ip_ranges=tuple(message.ip_ranges),
+        removed_subnets=tuple(message.removed_subnets),
     )
 
 

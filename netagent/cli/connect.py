@@ -58,6 +58,12 @@ def disconnect(client: Client, force: bool, network: str, container: str) -> Non
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Label to set.")
 @click.option("--label-rm", "removed_labels", multiple=True, metavar="K", help="Label to take away.")
 @click.option("-o", "--opt", "options", multiple=True, metavar="K=V", help="Option to set; K= for its default.")
+@click.option("--subnet", "subnets", multiple=True, metavar="CIDR", help="Subnet to add.")
+@click.option("--gateway", "gateways", multiple=True, metavar="IP", help="Gateway of a subnet to add.")
+@click.option("--ip-range", "ip_ranges", multiple=True, metavar="CIDR", help="Part of it to give addresses from.")
+@click.option(
+    "--subnet-rm", "--remove-subnet", "removed_subnets", multiple=True, metavar="CIDR", help="Unused subnet to remove."
+)
 @format_option()
 @click.argument("name")
 @click.pass_obj
@@ -66,14 +72,28 @@ def update(
     labels: tuple[str, ...],
     removed_labels: tuple[str, ...],
     options: tuple[str, ...],
+    subnets: tuple[str, ...],
+    gateways: tuple[str, ...],
+    ip_ranges: tuple[str, ...],
+    removed_subnets: tuple[str, ...],
     form: str,
     name: str,
 ) -> None:
-    """Change labels and options of a network; running containers follow."""
-    if not (labels or removed_labels or options):
-        raise click.UsageError("nothing to change: give --label, --label-rm or --opt")
+    """Change labels, options and subnets of a network; running containers follow.
+
+    They get an address of a further subnet when they are connected the next time.
+    """
+    if not (labels or removed_labels or options or subnets or removed_subnets):
+        raise click.UsageError("nothing to change: give --label, --label-rm, --opt, --subnet or --subnet-rm")
     request = UpdateNetworkRequest(
-        name=name, labels=parse_pairs(labels), removed_labels=removed_labels, options=parse_pairs(options)
+        name=name,
+        labels=parse_pairs(labels),
+        removed_labels=removed_labels,
+        options=parse_pairs(options),
+        subnets=subnets,
+        gateways=gateways,
+        ip_ranges=ip_ranges,
+        removed_subnets=removed_subnets,
     )
     client.call(client.networks.Update, request)
     print_name(name, form)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 
 from netagent.errors import Conflict, InvalidRequest, NotFound
-from netagent.model.address import parse_prefix
+from netagent.model.address import Address, parse_prefix
 from netagent.model.host import HostFacts
 from netagent.model.network import Network, Scope, Subnet
 from netagent.plan.render import bridge_name
@@ -32,17 +32,33 @@ def subnets_of_bridge(
             f"bridge {bridge} has no address", hint="give it one, or say --subnet and --gateway for what is behind it"
         )
     asked = replace(request, subnets=texts)
-    gateways, auxiliary = match_gateways(asked), dict(request.aux_addresses)
-    for text in texts:
-        prefix = parse_prefix(text)
-        inside = [address for address, _ in own if address.version == prefix.version and address in prefix]
-        if text not in gateways and not inside:
+    gateways = own_gateways(asked, bridge, facts)
+    auxiliary = {
+        f"{bridge} {address}": str(address)
+        for address, _ in own
+        for text in texts
+        if _is_in(address, text) and str(address) != gateways[text]
+    }
+    asked = replace(asked, aux_addresses={**auxiliary, **request.aux_addresses})
+    return parse_subnets(asked, Scope.LOCAL, gateways=gateways)
+
+
+def own_gateways(request: NewNetwork, bridge: str, facts: HostFacts) -> dict[str, str]:
+    """Return the gateway of each subnet asked for: the one given, else the bridge's own address there."""
+    gateways = match_gateways(request)
+    for text in request.subnets:
+        inside = next((address for address, _ in facts.bridges.get(bridge, ()) if _is_in(address, text)), None)
+        if text not in gateways and inside is None:
             raise InvalidRequest(
                 f"bridge {bridge} has no address in {text}", hint="give --gateway, or the bridge an address there"
             )
-        gateways.setdefault(text, str(inside[0]) if inside else "")
-        auxiliary |= {f"{bridge} {address}": str(address) for address in inside if str(address) != gateways[text]}
-    return parse_subnets(replace(asked, aux_addresses=auxiliary), Scope.LOCAL, gateways=gateways)
+        gateways.setdefault(text, str(inside))
+    return gateways
+
+
+def _is_in(address: Address, text: str) -> bool:
+    prefix = parse_prefix(text)
+    return address.version == prefix.version and address in prefix
 
 
 def without_bridge(facts: HostFacts, bridge: str) -> HostFacts:

@@ -16,6 +16,7 @@ from netagent.drivers import driver_named
 from netagent.errors import AlreadyExists, Conflict, InvalidRequest, NetagentError, Unavailable
 from netagent.ipam.allocate import block_around
 from netagent.ipam.pools import choose_ipv6_subnet, choose_subnet, refuse_overlap
+from netagent.model.address import is_inside
 from netagent.model.block import Block
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host, HostFacts
@@ -26,7 +27,8 @@ from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Wr
 from netagent.services.context import Context
 from netagent.services.existing_bridge import subnets_of_bridge, without_bridge
 from netagent.services.names import find_by_name, natural_key
-from netagent.services.network_options import change_options, check_families, parse_options, parse_subnets
+from netagent.services.network_change import change_network
+from netagent.services.network_options import check_families, parse_options, parse_subnets
 from netagent.services.requests import NetworkChange, NetworkView, NewNetwork
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
@@ -214,24 +216,51 @@ class NetworkService:
     # Changing
 
     async def update(self, change: NetworkChange) -> Network:
-        """Change labels and options of a network; its containers follow here at once, elsewhere with the record."""
+        """Change labels, options and subnets of a network; this host follows at once, the others with the record.
+
+        Containers get addresses of a further family when they are connected the next time.
+        """
         network = self.find(change.name)
         if not network.has_endpoints:
             raise InvalidRequest(f"operation is not permitted on predefined {network.name} network")
         access = self._context.stores.of(network)
+        facts = await self._context.kernel.facts()
         for _ in range(ATTEMPTS):
             network = self.find(network.id)
             if network.state is NetworkState.DELETING:
                 raise Conflict(f"network {network.name} is being deleted", hint="wait until it is gone")
-            changed = _changed(network, change)
-            key = keys.network_key(network.name)
-            guard = access.unchanged(key)
-            entry = access.entry(key)
-            record = encode_network(changed, entry.value if entry else None)
-            if await access.commit((guard,), (Put(key=key, value=record),)):
+            snapshot = self._context.snapshot()
+            changed = change_network(
+                network,
+                change,
+                networks=snapshot.networks.values(),
+                facts=facts,
+                endpoints=snapshot.endpoints_in(network.id),
+            )
+            self._refuse_underlays(tuple(subnet for subnet in changed.subnets if subnet not in network.subnets))
+            if await access.commit(*self._update_transaction(access, network, changed)):
                 await self._follow(network)
                 return changed
         raise Unavailable(f"network {network.name} is changed by others all the time", hint="try again")
+
+    def _update_transaction(
+        self, access: StoreAccess, network: Network, changed: Network
+    ) -> tuple[builtins.list[Guard], builtins.list[Write]]:
+        """Return what must hold for a change, and what it writes. Other subnets need what a create needs."""
+        key = keys.network_key(network.name)
+        entry = access.entry(key)
+        guards: builtins.list[Guard] = [access.unchanged(key)]
+        writes: builtins.list[Write] = [Put(key=key, value=encode_network(changed, entry.value if entry else None))]
+        if changed.subnets != network.subnets:
+            guards.append(_generation_guard(access))
+            writes.append(Put(key=keys.GENERATION, value=network.id.encode()))
+        kept = {subnet.prefix for subnet in changed.subnets}
+        gone = [subnet.prefix for subnet in network.subnets if subnet.prefix not in kept]
+        own = (block.prefix for block in self._context.snapshot().own_blocks_in(network.id))
+        writes.extend(
+            Delete(key=keys.block_key(network.id, block)) for block in own if any(is_inside(block, p) for p in gone)
+        )
+        return guards, writes
 
     async def _follow(self, network: Network) -> None:
         """Bring the kernel after a changed record. What it refuses is tried again, and shown by ``netagent info``."""
@@ -338,11 +367,15 @@ async def finish_removal(access: StoreAccess, network: Network) -> bool:
 def _create_guards(access: StoreAccess, network: Network) -> list[Guard]:
     """Return what must hold for a create: the name and number are free, and no network has changed meanwhile."""
     guards: list[Guard] = [Absent(key=keys.network_key(network.name))]
-    has_generation = access.entry(keys.GENERATION) is not None
-    guards.append(access.unchanged(keys.GENERATION) if has_generation else Absent(key=keys.GENERATION))
+    guards.append(_generation_guard(access))
     if network.vni is not None:
         guards.append(Absent(key=keys.number_key(network.vni)))
     return guards
+
+
+def _generation_guard(access: StoreAccess) -> Guard:
+    has_generation = access.entry(keys.GENERATION) is not None
+    return access.unchanged(keys.GENERATION) if has_generation else Absent(key=keys.GENERATION)
 
 
 def _create_writes(network: Network) -> list[Write]:
@@ -353,28 +386,6 @@ def _create_writes(network: Network) -> list[Write]:
     if network.vni is not None:
         writes.append(Put(key=keys.number_key(network.vni), value=network.id.encode()))
     return writes
-
-
-def _changed(network: Network, change: NetworkChange) -> Network:
-    options = change_options(network.options, change.options)
-    has_ipv6 = any(subnet.prefix.version == 6 for subnet in network.subnets)
-    parsed = parse_options(options, network.driver, ipv6=has_ipv6)
-    if parsed.bridge != network.bridge:
-        raise InvalidRequest("the bridge of a network cannot be changed", hint="create another network on it")
-    kept = {key: text for key, text in network.labels.items() if key not in change.removed_labels}
-    return replace(
-        network,
-        mtu=parsed.mtu or (network.mtu if network.bridge else None),
-        icc=parsed.icc,
-        masquerade=parsed.masquerade,
-        underlay=parsed.underlay or network.underlay,
-        direct_routing=parsed.direct_routing,
-        fallback=parsed.fallback,
-        host_bindings=parsed.host_bindings,
-        backend=parsed.backend,
-        options=MappingProxyType(options),
-        labels=MappingProxyType({**kept, **change.labels}),
-    )
 
 
 def _has_ipv6(request: NewNetwork) -> bool:

@@ -58,7 +58,7 @@ async def _adapt(context: Context) -> None:
     """Give the default network its configured subnet, as a new network in the place of an old one that nobody uses."""
     wanted = context.default_subnet
     old = next(n for n in context.snapshot().networks.values() if n.is_predefined and n.name == DEFAULT_NETWORK)
-    if wanted is None or old.subnets == (wanted,):
+    if wanted is None or wanted in old.subnets:
         return
     users = sorted(endpoint.container_name for endpoint in context.snapshot().endpoints_in(old.id))
     if users:

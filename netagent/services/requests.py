@@ -83,6 +83,10 @@ class NetworkChange:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     removed_labels: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    subnets: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    ip_ranges: tuple[str, ...] = ()
+    removed_subnets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -106,6 +106,8 @@ class ClusterView:
                 network = self.networks.get(value.network_id)
                 if network is None or network.state is not NetworkState.ACTIVE or not self._in_use(network.id):
                     return False
+                if isinstance(value, Block) and network.subnet_around(value.prefix) is None:
+                    return False  # Its subnet was taken from the network.
                 return value.owner == self._own_host or keys.network_key(network.name) in self.orphaned
             case Host():
                 blocks = self._all(keys.BLOCKS)

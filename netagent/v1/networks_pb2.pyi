@@ -722,6 +722,10 @@ class UpdateNetworkRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     REMOVED_LABELS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    SUBNETS_FIELD_NUMBER: _builtins.int
+    GATEWAYS_FIELD_NUMBER: _builtins.int
+    IP_RANGES_FIELD_NUMBER: _builtins.int
+    REMOVED_SUBNETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -735,6 +739,20 @@ class UpdateNetworkRequest(_message.Message):
     def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Options to set; an empty value takes one back to its default."""
 
+    @_builtins.property
+    def subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Subnets to add, with gateways and ranges as in CreateNetworkRequest. Containers get addresses of a further family
+        when they are connected the next time.
+        """
+
+    @_builtins.property
+    def gateways(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def ip_ranges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def removed_subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Subnets to take away, in which no container has an address; of a network on one host."""
+
     def __init__(
         self,
         *,
@@ -742,10 +760,14 @@ class UpdateNetworkRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         removed_labels: _abc.Iterable[_builtins.str] | None = ...,
         options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        subnets: _abc.Iterable[_builtins.str] | None = ...,
+        gateways: _abc.Iterable[_builtins.str] | None = ...,
+        ip_ranges: _abc.Iterable[_builtins.str] | None = ...,
+        removed_subnets: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "name", b"name", "options", b"options", "removed_labels", b"removed_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateways", b"gateways", "ip_ranges", b"ip_ranges", "labels", b"labels", "name", b"name", "options", b"options", "removed_labels", b"removed_labels", "removed_subnets", b"removed_subnets", "subnets", b"subnets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

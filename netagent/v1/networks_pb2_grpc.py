@@ -103,7 +103,7 @@ class NetworksServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Update(self, request, context):
-        """Update changes labels and options; what the network's containers have follows, on every host.
+        """Update changes labels, options and subnets; what the network's containers have follows, on every host.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,7 @@ class NetworksStub:
     Remove: _grpc.UnaryStreamMultiCallable[_networks_pb2.RemoveNetworkRequest, _networks_pb2.RemoveNetworkProgress]
     """Remove deletes a network once every host has given its blocks back; it streams what it waits for."""
     Update: _grpc.UnaryUnaryMultiCallable[_networks_pb2.UpdateNetworkRequest, _networks_pb2.Network]
-    """Update changes labels and options; what the network's containers have follows, on every host."""
+    """Update changes labels, options and subnets; what the network's containers have follows, on every host."""
     Connect: _grpc.UnaryUnaryMultiCallable[_networks_pb2.ConnectContainerRequest, _networks_pb2.ConnectContainerResponse]
     """Connect adds a container to a network; one that is stopped has its interface when it starts again."""
     Disconnect: _grpc.UnaryUnaryMultiCallable[_networks_pb2.DisconnectContainerRequest, _networks_pb2.DisconnectContainerResponse]
@@ -58,7 +58,7 @@ class NetworksAsyncStub(NetworksStub):
     Remove: _aio.UnaryStreamMultiCallable[_networks_pb2.RemoveNetworkRequest, _networks_pb2.RemoveNetworkProgress]  # type: ignore[assignment]
     """Remove deletes a network once every host has given its blocks back; it streams what it waits for."""
     Update: _aio.UnaryUnaryMultiCallable[_networks_pb2.UpdateNetworkRequest, _networks_pb2.Network]  # type: ignore[assignment]
-    """Update changes labels and options; what the network's containers have follows, on every host."""
+    """Update changes labels, options and subnets; what the network's containers have follows, on every host."""
     Connect: _aio.UnaryUnaryMultiCallable[_networks_pb2.ConnectContainerRequest, _networks_pb2.ConnectContainerResponse]  # type: ignore[assignment]
     """Connect adds a container to a network; one that is stopped has its interface when it starts again."""
     Disconnect: _aio.UnaryUnaryMultiCallable[_networks_pb2.DisconnectContainerRequest, _networks_pb2.DisconnectContainerResponse]  # type: ignore[assignment]
@@ -103,7 +103,7 @@ class NetworksServicer(metaclass=_abc_1.ABCMeta):
         request: _networks_pb2.UpdateNetworkRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_networks_pb2.Network, _abc.Awaitable[_networks_pb2.Network]]:
-        """Update changes labels and options; what the network's containers have follows, on every host."""
+        """Update changes labels, options and subnets; what the network's containers have follows, on every host."""
 
     @_abc_1.abstractmethod
     def Connect(

@@ -259,3 +259,27 @@ def test_what_is_refused_changes_nothing(lab: Lab, case: str) -> None:
     before = dump(h1)
     assert REFUSED[case][1] in refusal(h1, "network", *REFUSED[case][0])
     assert same(h1, before)
+
+
+def test_a_network_in_use_gets_a_further_subnet_and_gives_it_back(lab: Lab) -> None:
+    h1, _ = lab.hosts
+    before = dump(h1)
+    assert netagent(h1, "network", "update", "--subnet", "fd00:20::/64", "app").stdout == "app\n"
+    run(h1, "six", "--network", "app")
+    assert inspect(h1, "six")["NetworkSettings"]["GlobalIPv6Address"].startswith("fd00:20::")
+    assert pings(h1, "six", "fd00:20::1")
+    assert pings(h1, "six", address(h1, "web"))
+    said = refusal(h1, "network", "update", "--subnet-rm", "fd00:20::/64", "app")
+    assert said.startswith("a subnet of network app cannot be removed: six has an address in it")
+    said = refusal(h1, "network", "update", "--subnet", "192.168.4.0/24", "app")
+    assert said.startswith("subnet 192.168.4.0/24 overlaps with 192.168.0.0/16 of network staticnet")
+    netagent(h1, "network", "disconnect", "app", "web")
+    netagent(h1, "network", "connect", "app", "web")
+    assert pings(h1, "six", address(h1, "web", 6))
+    netagent(h1, "rm", "-f", "six")
+    netagent(h1, "network", "disconnect", "app", "web")
+    assert netagent(h1, "network", "update", "--remove-subnet", "fd00:20::/64", "app").stdout == "app\n"
+    netagent(h1, "network", "connect", "app", "web")
+    after = dump(h1)
+    assert "fd00:20" not in str(after)
+    assert after["routes"] == before["routes"]
