@@ -15,7 +15,7 @@ from netagent.ipam.allocate import choose_address, needs_claim
 from netagent.model.address import Address, Mac, derive_mac, parse_address, parse_mac
 from netagent.model.container import Container, ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
-from netagent.model.ids import ContainerId, EndpointId, parse_alias, short
+from netagent.model.ids import EndpointId, parse_alias, short
 from netagent.model.network import DEFAULT_NETWORK, Network, NetworkState
 from netagent.model.port import PortMapping
 from netagent.model.port_grammar import parse_exposed, parse_published
@@ -210,19 +210,23 @@ class EndpointService:
         in_order = container.kind is ContainerKind.CNI
         return choose_ways_out(rows, self._context.snapshot().networks, in_order=in_order)
 
-    async def _settle_ways_out(self, container_id: ContainerId) -> None:
-        """Let the default routes of a container lead through those of its networks that it still has."""
-        container = self._context.journal.containers.get(container_id)
-        rows = [e for e in self._context.journal.endpoints_of(container_id) if e.in_kernel]
-        if container is None or not rows:
-            return
-        for row, versions in changed_ways_out(rows, self._choose_ways_out(container, rows)):
-            moved = replace(row, ways_out=versions)
-            self._context.journal.put_endpoints((moved,))
+    async def _forget(self, endpoints: Sequence[Endpoint]) -> None:
+        """Remove the rows of endpoints of one container; its default routes lead through those that it still has."""
+        identities = {endpoint.id for endpoint in endpoints}
+        moved: list[tuple[Endpoint, Endpoint]] = []
+        for container_id in {endpoint.container_id for endpoint in endpoints}:
+            container = self._context.journal.containers.get(container_id)
+            rows = self._context.journal.endpoints_of(container_id)
+            rest = [e for e in rows if e.in_kernel and e.id not in identities]
+            if container is not None and rest:
+                changed = changed_ways_out(rest, self._choose_ways_out(container, rest))
+                moved += [(row, replace(row, ways_out=versions)) for row, versions in changed]
+        self._context.journal.remove_endpoints(identities, changed=[after for _, after in moved])
+        for before, after in moved:
             try:
-                await self._context.engine.change(row, moved)
+                await self._context.engine.change(before, after)
             except NetagentError as error:
-                log.error("the default route of container %s is not set yet: %s", container.name, error)
+                log.error("the default route of container %s is not set yet: %s", after.container_name, error)
 
     def _records_of(self, network: Network) -> dict[str, bytes]:
         """Return what the journal must keep of the store for an endpoint in ``network``: its record and our blocks."""
@@ -296,8 +300,7 @@ class EndpointService:
         asleep = [dormant[e.interface] for e in endpoints if e.interface in dormant]
         if asleep:
             self._context.journal.put_endpoints(asleep)
-        self._context.journal.remove_endpoints(e.id for e in endpoints if e.interface not in dormant)
-        await self._settle_ways_out(endpoints[0].container_id)
+        await self._forget([e for e in endpoints if e.interface not in dormant])
         self._context.publish_records()
         await self._context.names.published()
 
@@ -387,8 +390,7 @@ class EndpointService:
         elif container is not None:
             self._context.journal.remove_container(container.id)
         elif endpoints:
-            self._context.journal.remove_endpoints(e.id for e in endpoints)
-            await self._settle_ways_out(endpoints[0].container_id)
+            await self._forget(endpoints)
         self._tell("disconnect", leaving)
         if leaving:
             await self._context.names.published()

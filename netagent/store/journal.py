@@ -105,10 +105,7 @@ class Journal:
             if container is not None:
                 self._put_container(container)
             for endpoint in rows:
-                self._database.execute(
-                    "INSERT INTO endpoints VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
-                    (endpoint.id, encode_endpoint(endpoint)),
-                )
+                self._put_endpoint(endpoint)
                 self._put_cursors(endpoint)
             self._released.note((self.endpoints.get(endpoint.id) for endpoint in rows), rows)
             self._database.executemany("INSERT OR REPLACE INTO adopted VALUES (?, ?)", (adopt or {}).items())
@@ -118,6 +115,12 @@ class Journal:
         if container is not None:
             self.containers[container.id] = container
 
+    def _put_endpoint(self, endpoint: Endpoint) -> None:
+        self._database.execute(
+            "INSERT INTO endpoints VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+            (endpoint.id, encode_endpoint(endpoint)),
+        )
+
     def _put_cursors(self, endpoint: Endpoint) -> None:
         for given in endpoint.addresses:
             key = (endpoint.network_id, given.address.version)
@@ -125,14 +128,17 @@ class Journal:
                 self._database.execute("INSERT OR REPLACE INTO cursors VALUES (?, ?, ?)", (*key, str(given.address)))
                 self._cursors[key] = given.address
 
-    def remove_endpoints(self, endpoint_ids: Iterable[EndpointId]) -> None:
-        """Remove endpoints; absent ones are no error."""
-        identities = tuple(endpoint_ids)
+    def remove_endpoints(self, endpoint_ids: Iterable[EndpointId], *, changed: Iterable[Endpoint] = ()) -> None:
+        """Remove endpoints, and write others that are ``changed`` by it; absent ones are no error."""
+        identities, rows = tuple(endpoint_ids), tuple(changed)
         with self._transaction("remove_endpoints"):
             self._database.executemany("DELETE FROM endpoints WHERE id = ?", [(i,) for i in identities])
             self._released.note(self.endpoints.get(i) for i in identities)
+            for endpoint in rows:
+                self._put_endpoint(endpoint)
         for identity in identities:
             self.endpoints.pop(identity, None)
+        self.endpoints.update((endpoint.id, endpoint) for endpoint in rows)
 
     def put_container(self, container: Container) -> None:
         """Write one container."""

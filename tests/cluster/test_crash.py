@@ -57,6 +57,16 @@ def _run(host: Host) -> None:
     netagent(host, "run", "-d", "--name", "crash", *options, "--", "sleep", "1000", check=False)
 
 
+def _connect(host: Host) -> None:
+    """Connect a container to a second network, which takes its default route over."""
+    options = ("--gw-priority", "9", "--ip", "192.168.0.8")
+    netagent(host, "network", "connect", *options, "staticnet", "keeper-app", check=False)
+
+
+def _disconnect(host: Host) -> None:
+    netagent(host, "network", "disconnect", "-f", "staticnet", "keeper-app", check=False)
+
+
 def _rm(host: Host) -> None:
     result = netagent(host, "rm", "-f", "crash", check=False)
     assert result.returncode == 0 or "No such container" in result.stderr, result.stderr
@@ -206,6 +216,7 @@ VERBS = {
         settle=_rm,
     ),
     "rm": Verb(prepare=_run, act=lambda host: netagent(host, "rm", "-f", "crash", check=False), settle=_rm),
+    "disconnect": Verb(prepare=_connect, act=_disconnect, settle=_disconnect),
     "limit": Verb(act=_limit, settle=_unlimit),
     "unlimit": Verb(prepare=_limit, act=_unlimit, settle=_unlimit),
     "network-create": Verb(act=_create_network, settle=_remove_network),

@@ -59,6 +59,10 @@ CHANGES: dict[str, list[Callable[[Journal], None]]] = {
         lambda j: j.put_endpoints([ONE, OTHER]),
         lambda j: j.remove_endpoints([ONE.id, an_endpoint(digit="9").id]),
     ],
+    "one endpoint less and another one changed": [
+        lambda j: j.put_endpoints([ONE, OTHER]),
+        lambda j: j.remove_endpoints([ONE.id], changed=[replace(OTHER, ways_out=(6,))]),
+    ],
     "no container": [
         lambda j: j.put_endpoints([ONE], container=WEB),
         lambda j: j.remove_container(WEB.id),
