@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from netagent.firewall.iptables.pieces import ADMIN_PREFIX, PREFIX
 from netagent.firewall.verdict import OURS, Rules
 from netagent.kernel.nftables import Nftables, NftRefusalError
 
@@ -29,11 +30,22 @@ def read_foreign_rules(nft: Nftables) -> Rules:
             continue
         command = "list table {} {}".format(*place)
         try:
-            listing.extend(json.loads(nft.run(command, as_json=True))["nftables"])
+            entries = json.loads(nft.run(command, as_json=True))["nftables"]
+            listing.extend(entry for entry in entries if not _is_ours(entry))
             texts.update({(*place, handle): text for handle, text in _rule_texts(nft.run(command))})
         except NftRefusalError:
             continue
     return Rules(listing=tuple(listing), texts=texts, unread=tuple(_legacy_tables()))
+
+
+def _is_ours(entry: Mapping[str, Any]) -> bool:
+    """Tell whether a chain or rule in one of iptables' tables is ours: its place, or where it jumps to."""
+    chain, rule = entry.get("chain"), entry.get("rule")
+    names = [chain["name"]] if chain else []
+    if rule:
+        names.append(rule["chain"])
+        names.extend(statement["jump"]["target"] for statement in rule["expr"] if "jump" in statement)
+    return any(name.startswith(PREFIX) and not name.startswith(ADMIN_PREFIX) for name in names)
 
 
 def _rule_texts(listing: str) -> Iterator[tuple[int, str]]:

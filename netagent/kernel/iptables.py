@@ -22,7 +22,7 @@ from netagent.firewall.iptables.listing import (
     is_intact,
     without_translation,
 )
-from netagent.firewall.iptables.pieces import BOTH, PREFIX
+from netagent.firewall.iptables.pieces import ADMIN_PREFIX, BOTH, PREFIX
 from netagent.firewall.iptables.ruleset import FRAMES
 from netagent.firewall.iptables.script import Scripts
 from netagent.kernel.firewall import Firewall, NftablesFirewall
@@ -128,7 +128,7 @@ class IptablesFirewall:
         chain = _text(attributes, NFTA_CHAIN_NAME if kind == NFT_MSG_DELCHAIN else NFTA_RULE_CHAIN)
         if kind == NFT_MSG_DELRULE:
             return chain.startswith(PREFIX) or (family, table, chain) in _HOOKS
-        is_ours = chain.startswith(PREFIX) and not chain.startswith(f"{PREFIX}ADMIN-")
+        is_ours = chain.startswith(PREFIX) and not chain.startswith(ADMIN_PREFIX)
         return kind == NFT_MSG_DELTABLE or (kind in (NFT_MSG_NEWRULE, NFT_MSG_DELCHAIN) and is_ours)
 
     def is_own(self, process: int) -> bool:
@@ -182,9 +182,12 @@ def remove_remains(own: Firewall, nft: Nftables) -> None:
     flavour = own.flavour if isinstance(own, IptablesFirewall) else None
     for other in FLAVOURS:
         if other != flavour:
-            # The chains of ebtables and the ipsets are the same whatever the flavour.
-            _remove_flavour(other, families=FAMILIES if flavour is None else BOTH)
-    if flavour is not None:
+            _remove_flavour(other, families=BOTH)
+    if flavour is None:
+        # Of ebtables' chains and ipsets there is one kind only, whatever the flavour that used them.
+        for either in FLAVOURS:
+            _remove_flavour(either, families=("bridge",))
+    else:
         NftablesFirewall(nft).remove()
 
 

@@ -7,11 +7,8 @@ import pytest
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from tests.support.hosts import (
-    address,
-    client_address_at,
     dump,
     fetches,
-    fetches_inside,
     inside,
     inspect,
     netagent,
@@ -20,7 +17,6 @@ from tests.support.hosts import (
     run,
     same,
     serve_name,
-    telling_client_addresses,
 )
 from tests.support.lab import MakeLab, eventually
 
@@ -148,42 +144,6 @@ def test_a_network_with_ranges_and_options_is_made_as_asked_and_shown_so(lab: La
     assert pings(h1, "ranged1", six["Gateway"])
     netagent(h1, "rm", "-f", "ranged1")
     netagent(h1, "network", "rm", "ranged")
-
-
-@pytest.mark.parametrize("bridge_filter", ["0", "1"])
-def test_without_icc_containers_reach_each_other_only_through_published_ports(lab: Lab, bridge_filter: str) -> None:
-    h1, h2 = lab.hosts
-    h1.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-iptables={bridge_filter}")
-    netagent(h1, "network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "quiet")
-    serve_name(h1, "quiet-web", "--network", "quiet", "-p", "4700:80")
-    run(h1, "quiet-client", "--network", "quiet")
-    try:
-        # With br_netfilter the kernel bridges a translated frame to a port of the same bridge
-        # (br_nf_pre_routing_finish, net/bridge/br_netfilter_hooks.c), and isolated ports do not pass it.
-        published = fetches_inside(h1, "quiet-client", f"http://{h1.ip}:4700/hostname", "quiet-web")
-        assert published == (bridge_filter == "0")
-        assert fetches(h2, f"http://{h1.ip}:4700/hostname", "quiet-web")
-        assert pings(h1, "quiet-client", str(h2.ip))
-        assert not pings(h1, "quiet-client", address(h1, "quiet-web"))
-        assert not fetches_inside(h1, "quiet-client", f"http://{address(h1, 'quiet-web')}/hostname", "quiet-web")
-    finally:
-        netagent(h1, "rm", "-f", "quiet-web", "quiet-client")
-        netagent(h1, "network", "rm", "quiet")
-
-
-def test_without_masquerade_the_outside_sees_the_containers_address(lab: Lab) -> None:
-    h1, h2 = lab.hosts
-    netagent(h1, "network", "create", "--subnet", "10.23.0.0/24", "-o", "masquerade=false", "plainly")
-    run(h1, "unmasked", "--network", "plainly")
-    h2.run("ip", "route", "replace", "10.23.0.0/24", "via", str(h1.ip))
-    try:
-        with telling_client_addresses(h2, 7778):
-            seen = inside(h1, "unmasked", *client_address_at(str(h2.ip), 7778)).stdout.strip()
-        assert seen == address(h1, "unmasked")
-    finally:
-        h2.run("ip", "route", "del", "10.23.0.0/24")
-        netagent(h1, "rm", "-f", "unmasked")
-        netagent(h1, "network", "rm", "plainly")
 
 
 def test_ports_are_published_and_taken_back_live(lab: Lab) -> None:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 PREFIX = "NETAGENT-"
 """How every chain and every ipset of ours begins."""
 
+ADMIN_PREFIX = f"{PREFIX}ADMIN-"
+"""How the chains of the administrator's own begin."""
+
 BOTH = ("ip", "ip6")
 """The families of iptables and ip6tables; the third is ``bridge``, that of ebtables."""
 

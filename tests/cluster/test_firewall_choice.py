@@ -1,0 +1,121 @@
+"""The firewall that the configuration names is the only one with anything of ours, and it is mended when flushed."""
+
+import time
+from functools import partial
+
+import pytest
+
+from netagent.lab.host import Host
+from netagent.lab.lab import Lab
+from tests.support.hosts import fetches, fetches_inside, netagent, pings, run, serve_name
+from tests.support.lab import MakeLab, configure_firewall, eventually
+
+pytestmark = pytest.mark.cluster
+
+SAVES = (
+    "iptables-nft-save",
+    "ip6tables-nft-save",
+    "ebtables-nft-save",
+    "iptables-legacy-save",
+    "ip6tables-legacy-save",
+)
+REPAIRED_WITHIN_S = 1.0
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: MakeLab) -> Lab:
+    lab = make_lab(hosts=2, firewall="iptables")
+    (h1, _) = lab.hosts
+    netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "app")
+    netagent(h1, "network", "create", "other")
+    serve_name(h1, "web", "--network", "app", "-p", "4000:80")
+    run(h1, "neighbour", "--network", "app")
+    run(h1, "stranger", "--network", "other")
+    return lab
+
+
+def _ours_in_iptables(host: Host, *saves: str) -> list[str]:
+    lines = [line for save in saves or SAVES for line in host.run(save).stdout.splitlines()]
+    return sorted(line for line in (*lines, *host.run("ipset", "save").stdout.splitlines()) if "NETAGENT" in line)
+
+
+def _ours_in_nftables(host: Host) -> list[str]:
+    return [line for line in host.run("nft", "list", "tables").stdout.splitlines() if "netagent" in line]
+
+
+def _is_kept(lab: Lab) -> bool:
+    """Tell whether everything that is promised holds: published, masqueraded, isolated."""
+    h1, h2 = lab.hosts
+    url = f"http://{h1.ip}:4000/hostname"
+    web = netagent(h1, "inspect", "--format", "{{.NetworkSettings.IPAddress}}", "web").stdout.strip()
+    return (
+        fetches(h2, url, "web")
+        and fetches(h1, "http://127.0.0.1:4000/hostname", "web")
+        and fetches_inside(h1, "neighbour", url, "web")
+        and pings(h1, "stranger", str(h2.ip))
+        and not pings(h1, "stranger", web)
+    )
+
+
+def test_with_iptables_there_is_no_table_of_ours_in_nftables(lab: Lab) -> None:
+    (h1, _) = lab.hosts
+    assert _ours_in_iptables(h1, "iptables-nft-save")
+    assert not _ours_in_nftables(h1)
+    assert _is_kept(lab)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "iptables -F",
+        "iptables -t nat -F",
+        "iptables -D FORWARD -j NETAGENT-FORWARD",
+        "ip6tables -t raw -F NETAGENT-SOURCES",
+        "ebtables -t nat -F",
+        "iptables -t nat -A NETAGENT-PORTS -p tcp --dport 4000 -j RETURN",
+        "nft flush ruleset",
+        "iptables -F && iptables -X && iptables -t nat -F && iptables -t nat -X && ipset flush",
+    ],
+)
+def test_what_others_flush_is_back_within_a_second(lab: Lab, command: str) -> None:
+    (h1, h2) = lab.hosts
+    eventually(lambda: fetches(h2, f"http://{h1.ip}:4000/hostname", "web"))
+    before = _ours_in_iptables(h1)
+    flushed = time.monotonic()
+    h1.run("sh", "-ec", command)
+    eventually(lambda: _ours_in_iptables(h1) == before, within=REPAIRED_WITHIN_S)
+    assert time.monotonic() - flushed < REPAIRED_WITHIN_S + 0.2
+    assert fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
+
+
+def test_rules_of_the_administrator_come_first_and_stay(lab: Lab) -> None:
+    (h1, h2) = lab.hosts
+    rule = ("NETAGENT-ADMIN-FORWARD", "-s", str(h2.ip), "-p", "tcp", "-m", "conntrack", "--ctorigdstport", "4000")
+    h1.run("iptables", "-A", *rule, "-j", "DROP")
+    try:
+        h1.run("iptables", "-F", "NETAGENT-FORWARD")
+        h1.agent.restart()
+        eventually(partial(fetches_inside, h1, "neighbour", f"http://{h1.ip}:4000/hostname", "web"))
+        assert not fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
+    finally:
+        h1.run("iptables", "-D", *rule, "-j", "DROP")
+    assert _is_kept(lab)
+
+
+def test_a_start_with_another_firewall_leaves_nothing_of_the_former(lab: Lab) -> None:
+    for firewall in ("nftables", "iptables-legacy", "nftables", "iptables", "iptables-legacy", "iptables"):
+        _start_with(lab.hosts[0], firewall)
+        assert _is_kept(lab), firewall
+
+
+def _start_with(host: Host, firewall: str) -> None:
+    """Start the agent anew with this firewall, and look whether anything is left of the one before."""
+    host.agent.stop()
+    configure_firewall(host, firewall)
+    host.agent.start()
+    assert bool(_ours_in_nftables(host)) == (firewall == "nftables")
+    for flavour in ("nft", "legacy"):
+        lines = [host.run(f"{family}-{flavour}-save").stdout for family in ("iptables", "ip6tables")]
+        is_chosen = firewall == ("iptables" if flavour == "nft" else "iptables-legacy")
+        assert ["NETAGENT" in text for text in lines] == [is_chosen, is_chosen]
+    assert bool(_ours_in_iptables(host, "ebtables-nft-save")) == (firewall != "nftables")

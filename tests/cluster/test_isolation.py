@@ -1,0 +1,99 @@
+"""Who reaches whom: networks, containers without ICC, internal networks, sources of a port; on either firewall."""
+
+import pytest
+
+from netagent.lab.lab import Lab
+from tests.support.hosts import (
+    address,
+    client_address_at,
+    fetches,
+    fetches_inside,
+    inside,
+    netagent,
+    pings,
+    run,
+    serve_name,
+    telling_client_addresses,
+)
+from tests.support.lab import MakeLab
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: MakeLab, firewall: str) -> Lab:
+    return make_lab(hosts=2, firewall=firewall)
+
+
+@pytest.mark.parametrize("bridge_filter", ["0", "1"])
+def test_without_icc_containers_reach_each_other_only_through_published_ports(lab: Lab, bridge_filter: str) -> None:
+    h1, h2 = lab.hosts
+    h1.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-iptables={bridge_filter}")
+    netagent(h1, "network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "quiet")
+    serve_name(h1, "quiet-web", "--network", "quiet", "-p", "4700:80")
+    run(h1, "quiet-client", "--network", "quiet")
+    try:
+        # With br_netfilter the kernel bridges a translated frame to a port of the same bridge
+        # (br_nf_pre_routing_finish, net/bridge/br_netfilter_hooks.c), and isolated ports do not pass it.
+        published = fetches_inside(h1, "quiet-client", f"http://{h1.ip}:4700/hostname", "quiet-web")
+        assert published == (bridge_filter == "0")
+        assert fetches(h2, f"http://{h1.ip}:4700/hostname", "quiet-web")
+        assert pings(h1, "quiet-client", str(h2.ip))
+        assert not pings(h1, "quiet-client", address(h1, "quiet-web"))
+        assert not fetches_inside(h1, "quiet-client", f"http://{address(h1, 'quiet-web')}/hostname", "quiet-web")
+    finally:
+        netagent(h1, "rm", "-f", "quiet-web", "quiet-client")
+        netagent(h1, "network", "rm", "quiet")
+
+
+def test_without_masquerade_the_outside_sees_the_containers_address(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    netagent(h1, "network", "create", "--subnet", "10.23.0.0/24", "-o", "masquerade=false", "plainly")
+    run(h1, "unmasked", "--network", "plainly")
+    h2.run("ip", "route", "replace", "10.23.0.0/24", "via", str(h1.ip))
+    try:
+        with telling_client_addresses(h2, 7778):
+            seen = inside(h1, "unmasked", *client_address_at(str(h2.ip), 7778)).stdout.strip()
+        assert seen == address(h1, "unmasked")
+    finally:
+        h2.run("ip", "route", "del", "10.23.0.0/24")
+        netagent(h1, "rm", "-f", "unmasked")
+        netagent(h1, "network", "rm", "plainly")
+
+
+@pytest.mark.parametrize("bridge_filter", ["0", "1"])
+def test_an_internal_network_has_no_outside(lab: Lab, bridge_filter: str) -> None:
+    h1, h2 = lab.hosts
+    h1.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-iptables={bridge_filter}")
+    netagent(h1, "network", "create", "--internal", "--subnet", "10.24.0.0/24", "closed")
+    serve_name(h1, "closed-web", "--network", "closed", "-p", "4702:80")
+    run(h1, "closed-client", "--network", "closed")
+    h2.run("ip", "route", "replace", "10.24.0.0/24", "via", str(h1.ip))
+    try:
+        assert fetches_inside(h1, "closed-client", f"http://{address(h1, 'closed-web')}/hostname", "closed-web")
+        assert not pings(h1, "closed-client", str(h2.ip))
+        assert h2.run("ping", "-c", "1", "-W", "1", address(h1, "closed-web"), check=False).returncode != 0
+        assert not fetches(h2, f"http://{h1.ip}:4702/hostname", "closed-web")
+    finally:
+        h2.run("ip", "route", "del", "10.24.0.0/24")
+        netagent(h1, "rm", "-f", "closed-web", "closed-client")
+        netagent(h1, "network", "rm", "closed")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_only_the_sources_of_a_port_reach_it(lab: Lab, version: int) -> None:
+    h1, h2 = lab.hosts
+    here, there = (str(host.ip) if version == 4 else str(host.seat.ipv6) for host in (h1, h2))
+    url = f"http://{here}:4703/hostname" if version == 4 else f"http://[{here}]:4703/hostname"
+    netagent(h1, "network", "create", "--subnet", "10.25.0.0/24", "--subnet", "fd00:25::/64", "sourced")
+    served = ("busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")
+    options = ("--hostname", "secret", "--network", "sourced", "-p", f"4703:80@{there}")
+    run(h1, "secret", *options, command=served)
+    run(h1, "sourced-client", "--network", "sourced")
+    try:
+        assert fetches(h2, url, "secret")
+        assert not fetches(h1, url, "secret")
+        assert not fetches_inside(h1, "sourced-client", url, "secret")
+    finally:
+        netagent(h1, "rm", "-f", "secret", "sourced-client")
+        netagent(h1, "network", "rm", "sourced")
