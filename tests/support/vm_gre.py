@@ -1,0 +1,248 @@
+"""What ``tests/kernel/test_vm_gre.py`` runs in a machine whose kernel has GRE: three hosts in namespaces.
+
+h1 and h2 have the kernel's GRE, h3 the kernel's Open vSwitch. Each gets what the agent would decide for it, applied by
+the agent's own code. Prints one line of JSON: what worked, and what crossed h1's wire (pcap, base64).
+"""
+
+import asyncio
+import base64
+import json
+import struct
+import subprocess
+import time
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+from netagent.drivers.gre import gre_mac
+from netagent.kernel.kernel import Kernel
+from netagent.model.address import derive_mac, parse_address, parse_prefix
+from netagent.model.block import Block
+from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
+from netagent.model.host import Host
+from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
+from netagent.model.network import Network, Scope, Subnet
+from netagent.model.snapshot import Snapshot
+from netagent.plan.diff import diff
+from netagent.plan.render import render_everything
+
+KEYS = {"net": 4097, "six": 4098}
+_IDS = {"net": NetworkId("a" * 64), "six": NetworkId("b" * 64)}
+_PREFIXES = {"net": ("192.168.0.0/16", "fd00:77::/64"), "six": ("10.66.0.0/16",)}
+_LENGTHS = {4: 24, 6: 80}
+_DATABASE = "/run/openvswitch/conf.db"
+
+
+def sh(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, text=True, capture_output=True, check=check, timeout=60)
+
+
+def inside(namespace: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return sh("ip", "netns", "exec", namespace, *command, check=check)
+
+
+def network(name: str) -> Network:
+    subnets = tuple(
+        Subnet(prefix=prefix, gateway=prefix[1], block_length=_LENGTHS[prefix.version])
+        for prefix in map(parse_prefix, _PREFIXES[name])
+    )
+    return Network(
+        id=_IDS[name],
+        name=name,
+        driver="gre",
+        scope=Scope.GLOBAL,
+        subnets=subnets,
+        vni=KEYS[name],
+        underlay=6 if name == "six" else 4,
+    )
+
+
+def host(number: int) -> Host:
+    return Host(
+        id=HostId(f"00000000-0000-0000-0000-00000000000{number}"),
+        name=f"h{number}",
+        underlay=(parse_address(f"198.18.0.{number}"), parse_address(f"fd00:198:18::{number}")),
+        mtu=1500,
+        interface="eth0",
+        features=frozenset() if number == 3 else frozenset({"gre", "gre6"}),
+    )
+
+
+def blocks(number: int, of: Network) -> list[Block]:
+    found = []
+    for subnet in of.subnets:
+        size = 1 << (subnet.prefix.max_prefixlen - subnet.block_length)
+        prefix = type(subnet.prefix)((int(subnet.prefix[0]) + number * size, subnet.block_length))
+        found.append(Block(network_id=of.id, prefix=prefix, owner=host(number).id, epoch=1, own_address=prefix[0]))
+    return found
+
+
+def endpoint(number: int, of: Network) -> Endpoint:
+    name = f"{of.name}{number}"
+    identity = EndpointId(name.encode().hex().ljust(64, "0"))
+    return Endpoint(
+        id=identity,
+        network_id=of.id,
+        container_id=ContainerId(identity),
+        container_name=name,
+        interface="eth0",
+        sandbox=f"/run/netns/{name}",
+        addresses=tuple(EndpointAddress(address=b.prefix[1]) for b in blocks(number, of)),
+        mac=derive_mac("endpoint", identity),
+        state=EndpointState.ATTACHED,
+    )
+
+
+def snapshot(number: int) -> Snapshot:
+    networks = [network("net")] if number == 3 else [network("net"), network("six")]
+    endpoints = [endpoint(number, of) for of in networks]
+    hosts = {host(n).id: host(n) for n in (1, 2, 3)}
+    claims = [b for n in hosts for of in networks for b in blocks(int(n[-1]), of) if n[-1] != "3" or of.name == "net"]
+    return Snapshot(
+        host=host(number),
+        networks={of.id: of for of in networks},
+        hosts=hosts,
+        blocks=tuple(claims),
+        endpoints={e.id: e for e in endpoints},
+    )
+
+
+def lay_cables() -> None:
+    sh("ip", "link", "add", "br0", "type", "bridge")
+    sh("ip", "link", "set", "br0", "up")
+    for name, number in (("h1", 1), ("h2", 2), ("h3", 3), ("h4", 4)):
+        sh("ip", "netns", "add", name)
+        sh("ip", "link", "add", f"c{number}", "type", "veth", "peer", "name", "eth0", "netns", name)
+        sh("ip", "link", "set", f"c{number}", "master", "br0", "up")
+        for command in (
+            ("link", "set", "lo", "up"),
+            ("link", "set", "eth0", "up"),
+            ("address", "add", f"198.18.0.{number}/24", "dev", "eth0"),
+            ("address", "add", f"fd00:198:18::{number}/64", "dev", "eth0", "nodad"),
+        ):
+            sh("ip", "-n", name, *command)
+    for number in (1, 2, 3):
+        for of in snapshot(number).networks.values():
+            sh("ip", "netns", "add", f"{of.name}{number}")
+
+
+def start_switch() -> None:
+    Path(_DATABASE).parent.mkdir(parents=True, exist_ok=True)
+    sh("ovsdb-tool", "create", _DATABASE, "/usr/share/openvswitch/vswitch.ovsschema")
+    remote = "punix:/run/openvswitch/db.sock"
+    sh("ovsdb-server", "--detach", "--no-chdir", "--pidfile", "-vfile:off", f"--remote={remote}", _DATABASE)
+    sh("ovs-vsctl", "--no-wait", "init")
+    inside("h3", "ovs-vswitchd", "--detach", "--no-chdir", "--pidfile", "-vfile:off", "unix:/run/openvswitch/db.sock")
+
+
+async def bring_up(number: int) -> list[str]:
+    """Apply what host ``number`` should hold; return what a second look still finds to do."""
+    kernel = Kernel(namespace=f"/run/netns/h{number}")
+    try:
+        desired = render_everything(snapshot(number))
+        await kernel.apply(diff(desired, await kernel.observe(desired)))
+        return [str(o) for o in diff(desired, await kernel.observe(desired)).operations]
+    finally:
+        await kernel.close()
+
+
+def address_of(number: int, name: str, version: int = 4) -> str:
+    found = endpoint(number, network(name)).address_of(version)
+    return str(found)
+
+
+def pings(source: str, target: str, *options: str) -> bool:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if " 2 received" in inside(source, "ping", "-n", "-c2", "-i0.3", "-W1", *options, target, check=False).stdout:
+            return True
+    return False
+
+
+def checksum(data: bytes) -> int:
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+
+def forged(key: int, source: str, target: str) -> bytes:
+    """Return a GRE header with the key, and a datagram to port 9999 of ``target`` in a frame for h1."""
+    addresses = IPv4Address(source).packed + IPv4Address(target).packed
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 36, 1, 0, 64, 17, 0) + addresses
+    packet = head[:10] + struct.pack("!H", checksum(head)) + head[12:] + struct.pack("!HHHH", 7, 9999, 16, 0) + bytes(8)
+    mac = bytes.fromhex(gre_mac(host(1).id).replace(":", ""))
+    return struct.pack("!HHI", 0x2000, 0x6558, key) + mac + b"\2\0\0\0\0\1" + b"\x08\x00" + packet
+
+
+def arrives(sender: str, key: int, source: str, container: str, target: str) -> bool:
+    """Tell whether a container of h1 receives a datagram that ``sender`` forges with that key and inner source."""
+    before = received(container)
+    code = (
+        "import socket,sys; s=socket.socket(socket.AF_INET,socket.SOCK_RAW,47);"
+        "s.sendto(bytes.fromhex(sys.argv[1]),('198.18.0.1',0))"
+    )
+    inside(sender, "python3", "-I", "-S", "-c", code, forged(key, source, target).hex())
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        if received(container) > before:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def received(container: str) -> int:
+    lines = inside(container, "grep", "^Udp:", "/proc/net/snmp").stdout.splitlines()
+    return int(lines[1].split()[2])
+
+
+def capture() -> str:
+    """Return what crosses h1's wire while containers of three hosts talk."""
+    command = ("ip", "netns", "exec", "h1", "tcpdump", "-i", "eth0", "-n", "-U", "--immediate-mode", "-Z", "root")
+    with subprocess.Popen([*command, "-w", "/run/h1.pcap", "not arp"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        process.stderr.readline()
+        pings("net1", address_of(2, "net"))
+        pings("net1", address_of(2, "net", 6))
+        pings("six1", address_of(2, "six"))
+        pings("net1", address_of(3, "net"))
+        time.sleep(0.5)
+        process.terminate()
+    return base64.b64encode(Path("/run/h1.pcap").read_bytes()).decode()
+
+
+def look(found: dict[str, Any]) -> None:
+    full = ("-M", "do", "-s", str(1458 - 28))
+    target = address_of(1, "net")
+    found["kernel to kernel, IPv4"] = pings("net1", address_of(2, "net"))
+    found["kernel to kernel, IPv6"] = pings("net1", address_of(2, "net", 6))
+    found["kernel to kernel, back"] = pings("net2", target)
+    found["kernel to kernel, full size"] = pings("net1", address_of(2, "net"), *full)
+    found["kernel to kernel over IPv6"] = pings("six1", address_of(2, "six"))
+    found["kernel to Open vSwitch, IPv4"] = pings("net1", address_of(3, "net"))
+    found["kernel to Open vSwitch, IPv6"] = pings("net1", address_of(3, "net", 6))
+    found["Open vSwitch to kernel, full size"] = pings("net3", target, *full)
+    peer = address_of(2, "net")
+    found["a peer's packet arrives"] = arrives("h2", KEYS["net"], peer, "net1", target)
+    found["a stranger's packet arrives"] = arrives("h4", KEYS["net"], peer, "net1", target)
+    found["a packet for another network arrives"] = arrives("h2", KEYS["net"], peer, "six1", address_of(1, "six"))
+    found["a packet from nobody's address arrives"] = arrives("h2", KEYS["net"], "8.8.8.8", "net1", target)
+
+
+def main() -> None:
+    found: dict[str, Any] = {}
+    try:
+        for module in ("ip_gre", "ip6_gre", "openvswitch", "vport_gre"):
+            sh("modprobe", module)
+        lay_cables()
+        start_switch()
+        for number in (1, 2, 3):
+            found[f"left to do on h{number}"] = asyncio.run(bring_up(number))
+        found["routes"] = inside("h1", "ip", "route").stdout
+        look(found)
+        found["frames"] = capture()
+    except Exception as error:
+        found["error"] = f"{error!r} {getattr(error, 'stderr', '')}"
+    print("\nfound", json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
