@@ -48,9 +48,10 @@ input and output of `run`, which go on to the container's monitor or runtime.
 - Networks and containers are named by name, by id (64 hex digits, shown as 12) or by any unique beginning of the id.
 - `--format json` prints JSON, lists as one object a line; the `inspect` commands print an array in Docker's shape.
 - `ps`, `network ls` and the `inspect` commands also take a Go template as Docker's do: `{{{{.A.B}}}}`, `range` (with
-  `$k, $v :=`), `if`, `with`, `else`, `end`, variables, pipelines, parentheses, and the functions `json`, `join`,
-  `split`, `index`, `len`, `print`, `println`, `lower`, `upper`, `title`, `pad`, `truncate`, `eq`, `ne`, `and`, `or` and
-  `not`; `table …` makes columns of what `\\t` separates. Anything else is an error that names the place.
+  `$k, $v :=`), `if`, `with`, `else`, `end`, `break`, `continue`, variables, pipelines, parentheses, and the functions
+  `json`, `join`, `split`, `index`, `slice`, `len`, `print`, `printf`, `println`, `lower`, `upper`, `title`, `pad`,
+  `truncate`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or` and `not`; `table …` makes columns of what `\\t` separates.
+  Anything else is an error that names the place.
 - `network list` and `network remove` are the same as `network ls` and `network rm`.
 
 """

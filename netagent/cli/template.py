@@ -18,12 +18,14 @@ from netagent.cli.template_nodes import (
     call_of,
     choose,
     constant,
+    leave,
     literal,
     look_up,
     mistake_at,
     range_over,
     write,
 )
+from netagent.cli.template_printf import printf
 from netagent.cli.template_values import FUNCTIONS
 from netagent.errors import InvalidRequest
 
@@ -38,6 +40,7 @@ _ESCAPE = re.compile(r"\\(?:([abfnrtv\\\"'])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'"}
 _CONSTANTS = {"true": True, "false": False, "nil": None}
 _KEYWORDS = frozenset({"range", "if", "else", "end", "with", "define", "template", "block", "break", "continue"})
+_FUNCTIONS = {**FUNCTIONS, "printf": printf}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ class Template:
     def render(self, data: Any) -> str:
         """Return the text for ``data``; InvalidRequest if it does not have what the template asks for."""
         written: list[str] = []
-        scope = Scope(dot=data, variables={"$": data})
+        scope = Scope(dot=data, variables={"$": [data]})
         for part in self._parts:
             part(scope, written)
         return "".join(written)
@@ -72,6 +75,7 @@ class _Parser:
         self._position = 0
         self._tokens: list[_Token] = []
         self._names = [{"$"}]
+        self._ranges = 0
 
     def _fail(self, at: int, words: str) -> Never:
         raise mistake_at(self._source, at, words)
@@ -131,16 +135,25 @@ class _Parser:
         if word in ("range", "if", "with"):
             self._tokens.pop(0)
             return self._control(word)
+        if word in ("break", "continue"):
+            if not self._ranges:
+                self._fail(self._tokens[0].at, f"{word} outside range")
+            self._tokens.pop(0)
+            self._finish()
+            return leave(goes_on=word == "continue")
         if word in _KEYWORDS:
             self._fail(self._tokens[0].at, f"{word} is not supported")
+        changed = self._changed()
         names = self._declared()
         value = self._pipeline()
         self._finish()
+        if changed:
+            return assign(changed, value, new=False)
         if names:
             if len(names) > 1:
                 self._fail(self._action_at, "only range gives two variables")
             self._names[-1].add(names[0])
-            return assign(names[0], value)
+            return assign(names[0], value, new=True)
         return write(value)
 
     def _control(self, word: str) -> Part:
@@ -149,7 +162,9 @@ class _Parser:
         value = self._pipeline()
         self._finish()
         self._names.append({*self._names[-1], *names})
+        self._ranges += word == "range"
         inside, ending = self._block(at)
+        self._ranges -= word == "range"
         self._names.pop()
         otherwise: list[Part] = []
         if ending == "else":
@@ -165,6 +180,16 @@ class _Parser:
         if len(names) > 1:
             self._fail(at, "only range gives two variables")
         return choose(names, value, inside, otherwise, moves=word == "with")
+
+    def _changed(self) -> str:
+        """Take ``$a =`` off the tokens; return the variable or ''."""
+        if len(self._tokens) < 2 or self._tokens[0].kind != "variable" or self._tokens[1].text != "=":
+            return ""
+        name = self._tokens[0]
+        if name.text not in self._names[-1]:
+            self._fail(name.at, f"undefined variable {name.text!r}")
+        del self._tokens[:2]
+        return name.text
 
     def _declared(self) -> list[str]:
         """Take ``$a :=`` or ``$k, $v :=`` off the tokens."""
@@ -211,10 +236,10 @@ class _Parser:
         function: Expression | None = None
         if first.kind == "word" and first.text not in _CONSTANTS:
             self._tokens.pop(0)
-            if first.text not in FUNCTIONS:
-                known = ", ".join(sorted(FUNCTIONS))
+            if first.text not in _FUNCTIONS:
+                known = ", ".join(sorted(_FUNCTIONS))
                 self._fail(first.at, f"function {first.text!r} is not known; there are {known}")
-            called = FUNCTIONS[first.text]
+            called = _FUNCTIONS[first.text]
             arguments = self._arguments()
         else:
             function, called = self._operand(), None
@@ -243,11 +268,11 @@ class _Parser:
             case "variable":
                 if token.text not in self._names[-1]:
                     self._fail(token.at, f"undefined variable {token.text!r}")
-                return self._with_fields(lambda scope: scope.variables[token.text])
+                return self._with_fields(lambda scope: scope.variables[token.text][0])
             case "word" if token.text in _CONSTANTS:
                 return constant(_CONSTANTS[token.text])
-            case "word" if token.text in FUNCTIONS:
-                return call_of(token.text, FUNCTIONS[token.text], None, [], self._mistake_at(token.at))
+            case "word" if token.text in _FUNCTIONS:
+                return call_of(token.text, _FUNCTIONS[token.text], None, [], self._mistake_at(token.at))
             case "mark" if token.text == "(":
                 value = self._pipeline()
                 if not self._tokens or self._tokens.pop(0).text != ")":

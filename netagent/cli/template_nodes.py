@@ -2,21 +2,35 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
-from netagent.cli.template_values import Mistake, go_text, is_true
+from netagent.cli.template_values import LAZY, Mistake, first_that, go_text, is_true
 from netagent.errors import InvalidRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What an expression sees: the cursor ``.``, and the variables, of which ``$`` is the whole."""
+    """What an expression sees: the cursor ``.``, and the variables, of which ``$`` is the whole.
+
+    A variable is a list of one value, which a block shares with the blocks around it.
+    """
 
     dot: Any
-    variables: dict[str, Any]
+    variables: dict[str, list[Any]]
 
     def inner(self, dot: Any, names: Iterable[str] = (), values: Iterable[Any] = ()) -> "Scope":
-        return Scope(dot=dot, variables={**self.variables, **dict(zip(names, values, strict=True))})
+        """Return the scope of a block with variables of its own beside those that it can see."""
+        own = {name: [value] for name, value in zip(names, values, strict=True)}
+        return Scope(dot=dot, variables={**self.variables, **own})
+
+
+class Leave(Exception):
+    """A ``break`` or, with ``goes_on``, a ``continue`` on its way to its range."""
+
+    def __init__(self, *, goes_on: bool) -> None:
+        super().__init__()
+        self.goes_on = goes_on
 
 
 Expression: TypeAlias = Callable[[Scope], Any]
@@ -57,13 +71,25 @@ def write(value: Expression) -> Part:
     return lambda scope, written: written.append(go_text(value(scope)))
 
 
-def assign(name: str, value: Expression) -> Part:
-    """Return the part that sets a variable."""
+def assign(name: str, value: Expression, *, new: bool) -> Part:
+    """Return the part that sets a variable: a ``new`` one (``:=``), or one that is there (``=``)."""
 
     def assign(scope: Scope, _: list[str]) -> None:
-        scope.variables[name] = value(scope)
+        if new:
+            scope.variables[name] = [value(scope)]
+        else:
+            scope.variables[name][0] = value(scope)
 
     return assign
+
+
+def leave(*, goes_on: bool) -> Part:
+    """Return the part that ends a range, or with ``goes_on`` goes to its next item."""
+
+    def leave(_: Scope, __: list[str]) -> None:
+        raise Leave(goes_on=goes_on)
+
+    return leave
 
 
 def call_of(
@@ -77,6 +103,8 @@ def call_of(
 
     def call(scope: Scope) -> Any:
         called = function
+        if name in LAZY and arguments:
+            return first_that(LAZY[name], [partial(argument, scope) for argument in arguments])
         if called is None:
             assert value is not None
             called = value(scope)
@@ -113,8 +141,12 @@ def range_over(
             raise fail(f"range cannot go over {go_text(items)!r}")
         for key, item in pairs:
             inner = scope.inner(item, names, (key, item)[-len(names) :] if names else ())
-            for part in inside:
-                part(inner, written)
+            try:
+                for part in inside:
+                    part(inner, written)
+            except Leave as left:
+                if not left.goes_on:
+                    break
         if not pairs:
             for part in otherwise:
                 part(scope, written)

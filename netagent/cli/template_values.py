@@ -1,7 +1,8 @@
 """What templates do with values: Go's truth and text, and the functions of Docker's ``--format``. Pure."""
 
 import json as _json
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -100,31 +101,87 @@ def _println(*values: Any) -> str:
 def _eq(first: Any, *others: Any) -> bool:
     if not others:
         raise Mistake("it needs two values")
-    return any(first == other for other in others)
+    return any(_same(first, other) for other in others)
 
 
-def _and(first: Any, *others: Any) -> Any:
-    return next((value for value in (first, *others) if not is_true(value)), (first, *others)[-1])
+def _same(one: Any, other: Any) -> bool:
+    """Tell whether two values are equal; those of different types cannot be compared, as in Go, but with nil."""
+    if one is None or other is None:
+        return one is other
+    if type(one) is not type(other):
+        raise Mistake(f"{go_text(one)!r} and {go_text(other)!r} are of different types")
+    return bool(one == other)
 
 
-def _or(first: Any, *others: Any) -> Any:
-    return next((value for value in (first, *others) if is_true(value)), (first, *others)[-1])
+def _ordered(compare: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    def compared(one: Any, other: Any) -> bool:
+        for value in (one, other):
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise Mistake(f"{go_text(value)!r} has no order")
+        if isinstance(one, str) != isinstance(other, str):
+            raise Mistake(f"{go_text(one)!r} and {go_text(other)!r} are of different types")
+        return compare(one, other)
+
+    return compared
+
+
+def _slice(value: Any, *bounds: Any) -> Any:
+    """Return a part of a list or text; what lies outside is refused, as in Go."""
+    if not isinstance(value, str | list | tuple):
+        raise Mistake(f"{go_text(value)!r} is neither a list nor a text")
+    places = [0, len(value)]
+    places[: len(bounds)] = map(_number, bounds)
+    if len(places) > 2 or not 0 <= places[0] <= places[1] <= len(value):
+        raise Mistake(f"there is no part {' '.join(map(go_text, bounds))} of {len(value)}")
+    return value[places[0] : places[1]]
+
+
+def _print(*values: Any) -> str:
+    """Return the values in a row, with a space between two of which neither is a text (fmt.Sprint)."""
+    shown = ""
+    for index, value in enumerate(values):
+        apart = index > 0 and not isinstance(value, str) and not isinstance(values[index - 1], str)
+        shown += (" " if apart else "") + go_text(value)
+    return shown
+
+
+def first_that(wanted: bool, values: Iterable[Callable[[], Any]]) -> Any:
+    """Return the first value whose truth is ``wanted``, else the last; those after it are not asked for."""
+    value = None
+    for ask in values:
+        value = ask()
+        if is_true(value) == wanted:
+            break
+    return value
+
+
+def _without_arguments() -> Any:
+    raise Mistake("it needs a value")
+
+
+LAZY = {"and": False, "or": True}
+"""Functions that look at their arguments one after the other, and the truth at which they stop."""
 
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
-    "and": _and,
+    "and": _without_arguments,
     "eq": _eq,
+    "ge": _ordered(operator.ge),
+    "gt": _ordered(operator.gt),
     "index": _index,
     "join": _join,
     "json": _json_text,
+    "le": _ordered(operator.le),
     "len": _len,
+    "lt": _ordered(operator.lt),
     "lower": lambda value: _text(value).lower(),
-    "ne": lambda first, second: first != second,
+    "ne": lambda one, other: not _same(one, other),
     "not": lambda value: not is_true(value),
-    "or": _or,
+    "or": _without_arguments,
     "pad": _pad,
-    "print": lambda *values: "".join(map(go_text, values)),
+    "print": _print,
     "println": _println,
+    "slice": _slice,
     "split": lambda value, separator: _text(value).split(_text(separator)),
     "title": _title,
     "truncate": lambda value, length: _text(value)[: _number(length)],

@@ -13,7 +13,7 @@ from netagent.errors import InvalidRequest
 
 CONTAINER: dict[str, Any] = {
     "Name": "/web",
-    "Config": {"Labels": {"com.example.a": "1"}, "Cmd": ["sh", "-c", "true"], "Hostname": "web"},
+    "Config": {"Missing": [], "Labels": {"com.example.a": "1"}, "Cmd": ["sh", "-c", "true"], "Hostname": "web"},
     "State": {"Running": True, "Pid": 42, "ExitCode": 0, "Error": ""},
     "NetworkSettings": {
         "IPAddress": "172.16.0.2",
@@ -60,6 +60,18 @@ FORMS = {
     '{{or .State.Error "fine"}} {{ne 1 2}} {{print 1 "a"}}': "fine true 1a",
     '{{"}}"}} {{`raw\\n`}} {{"\\x41\\u00e9\\t"}}': "}} raw\\n A\u00e9\t",
     "{{true}} {{nil}} {{-3}}": "true <no value> -3",
+    '{{printf "%-8s|%5d|%05d|%q|%v|%t|%x|%%" .Name 42 -7 .Config.Hostname .Config.Cmd true 255}}': (
+        '/web    |   42|-0007|"web"|[sh -c true]|true|ff|%'
+    ),
+    '{{.State.Pid | printf "pid=%d"}} {{printf "%*d" 4 7}} {{printf "%.2s" .Name}}': "pid=42    7 /w",
+    "{{range $i, $e := .Config.Cmd}}{{if eq $i 1}}{{continue}}{{end}}{{$e}};{{end}}": "sh;true;",
+    "{{range .Config.Cmd}}{{.}}{{break}}{{end}}": "sh",
+    '{{$sep := ""}}{{range .Config.Cmd}}{{$sep}}{{.}}{{$sep = ", "}}{{end}}': "sh, -c, true",
+    "{{if and .Config.Missing (index .Config.Missing 0)}}x{{else}}y{{end}}": "y",
+    "{{or .Name (index .Config.Cmd 9)}}": "/web",
+    '{{if and (ge .State.Pid 42) (lt .State.Pid 43) (le "a" "b") (gt 2 1)}}yes{{end}}': "yes",
+    "{{slice .Config.Cmd 1}} {{slice .Name 1 3}}": "[-c true] we",
+    "{{print 1 2}} {{print .Config.Cmd 1}}": "1 2 [sh -c true] 1",
 }
 
 
@@ -90,7 +102,22 @@ ERRORS = {
     "{{if}}{{end}}": "1:3: an expression is missing",
     "{{$x}}": "1:3: undefined variable '$x'",
     "{{range $x := .Config.Cmd}}{{end}}{{$x}}": "1:37: undefined variable '$x'",
-    '{{printf "%s" .Name}}': "1:3: function 'printf' is not known; there are and, eq",
+    "{{html .Name}}": "1:3: function 'html' is not known; there are and, eq, ge",
+    '{{printf "%d" .Name}}': "1:3: printf: %d cannot show '/web'",
+    '{{printf "%s" .State.Pid}}': "1:3: printf: %s is for texts, 42 is none",
+    '{{printf "%s %s" .Name}}': "1:3: printf: there is no value for %s",
+    '{{printf "x" .Name}}': "1:3: printf: '/web' has no place in 'x'",
+    '{{printf "100%"}}': "1:3: printf: a % has no verb; %% stands for itself",
+    "{{printf 1}}": "1:3: printf: '1' is not a text",
+    "{{printf}}": "1:3: printf: wrong number or kind of arguments",
+    "{{eq .Name 1}}": "1:3: eq: '/web' and '1' are of different types",
+    "{{eq .State.Running 1}}": "1:3: eq: 'true' and '1' are of different types",
+    "{{lt .Config .Config}}": "1:3: lt: 'map[",
+    "{{slice .Config.Cmd 1 9}}": "1:3: slice: there is no part 1 9 of 3",
+    "{{and}}": "1:3: and: it needs a value",
+    "{{break}}": "1:3: break outside range",
+    "{{range .Config.Cmd}}{{end}}{{continue}}": "1:31: continue outside range",
+    "{{$x = 1}}": "1:3: undefined variable '$x'",
     '{{template "x"}}': "1:3: template is not supported",
     "{{.Name .Name}}": "1:3: .Name is no function and takes no argument",
     "{{(.Name}}": "1:3: this ( has no )",
@@ -150,7 +177,7 @@ def test_any_nesting_of_fields_and_index_finds_the_value(value: Any, path: list[
     assert Template("{{with $x := " + expression + "}}{{$x}}{{else}}-{{end}}").render(value) == (
         _go(found) if found else "-"
     )
-    assert Template("{{if " + expression + "}}{{len (print 1 2)}}{{end}}").render(value) == ("2" if found else "")
+    assert Template("{{if " + expression + "}}{{len (print 1 2)}}{{end}}").render(value) == ("3" if found else "")
 
 
 @given(st.dictionaries(_names, st.lists(st.text(max_size=4), min_size=1, max_size=3), max_size=4))
@@ -164,3 +191,50 @@ def test_nested_ranges_visit_everything_in_order(value: dict[str, list[str]]) ->
 def test_no_text_makes_the_parser_fail_otherwise(text: str) -> None:
     with suppress(InvalidRequest):
         Template(text).render(CONTAINER)
+
+
+@given(st.integers(-9999, 9999), st.integers(0, 12), st.sampled_from("dxXob"), st.sampled_from(["", "-", "0", "+"]))
+def test_numbers_are_printed_as_c_prints_them(value: int, width: int, verb: str, flag: str) -> None:
+    body = format(value, ("+" if flag == "+" else "") + verb)
+    sign, digits = (body[0], body[1:]) if body[0] in "+-" else ("", body)
+    expected = {"-": body.ljust(width), "0": sign + digits.zfill(width - len(sign))}.get(flag, body.rjust(width))
+    shown = str(width) if width else ""
+    assert Template(f'{{{{printf "%{flag}{shown}{verb}" .}}}}').render(value) == expected
+
+
+_conditions = st.recursive(
+    st.sampled_from([("true", True), ("false", False), ('""', False), ("3", True), ("nil", False)]),
+    lambda inner: st.one_of(
+        inner.map(lambda a: (f"(not {a[0]})", not a[1])),
+        st.tuples(inner, inner).map(lambda p: (f"(and {p[0][0]} {p[1][0]})", p[0][1] and p[1][1])),
+        st.tuples(inner, inner).map(lambda p: (f"(or {p[0][0]} {p[1][0]})", p[0][1] or p[1][1])),
+        st.tuples(inner, inner).map(lambda p: (f"(eq (not {p[0][0]}) (not {p[1][0]}))", p[0][1] == p[1][1])),
+    ),
+    max_leaves=8,
+)
+
+
+@given(_conditions)
+def test_any_nesting_of_conditions_is_true_where_it_should_be(condition: tuple[str, bool]) -> None:
+    expression, holds = condition
+    assert Template("{{if " + expression + "}}yes{{else}}no{{end}}").render({}) == ("yes" if holds else "no")
+
+
+@given(st.text("ab \n\t", max_size=6), st.text("ab \n\t", max_size=6), st.booleans(), st.booleans())
+def test_dashes_trim_white_space_on_their_side_only(before: str, after: str, left: bool, right: bool) -> None:
+    text = f"{before}{{{{{'- ' if left else ''}.{' -' if right else ''}}}}}{after}"
+    expected = (before.rstrip() if left else before) + "x" + (after.lstrip() if right else after)
+    assert Template(text).render("x") == expected
+
+
+_GRAMMAR = """
+{{ }} {{- -}} .Name .Config.Cmd $x $ := = , | ( ) range if with else end break continue and or not eq lt printf
+index slice len json join "%d" "%s" "a" 0 1 -1 nil true `b` . /* */ text
+"""
+_WORDS = _GRAMMAR.split()
+
+
+@given(st.lists(st.sampled_from(_WORDS), max_size=25))
+def test_no_arrangement_of_its_words_fails_otherwise_than_by_naming_a_place(words: list[str]) -> None:
+    with suppress(InvalidRequest):
+        Template(" ".join(words)).render(CONTAINER)
