@@ -24,6 +24,9 @@ from netagent.services.requests import (
 )
 from netagent.v1 import agent_pb2, containers_pb2, events_pb2, hosts_pb2, networks_pb2
 
+_LARGEST = 2**64 - 1
+"""What a message can count; an IPv6 subnet may hold more."""
+
 
 def decode_new_network(message: networks_pb2.CreateNetworkRequest) -> NewNetwork:
     """Return the network that is asked for."""
@@ -184,6 +187,14 @@ def encode_network_details(view: NetworkView, *, self_id: str) -> networks_pb2.N
         peers=[
             networks_pb2.Peer(name=host.name, address=str(host.underlay[0]) if host.underlay else "")
             for host in _peers(view)
+        ],
+        usage=[
+            networks_pb2.SubnetUsage(
+                prefix=str(usage.subnet.prefix),
+                in_use=min(usage.in_use, _LARGEST),
+                available=min(usage.available, _LARGEST),
+            )
+            for usage in view.usage
         ],
     )
 

@@ -48,6 +48,15 @@ def network_shape(details: "NetworkDetails") -> Json:
     }
     if details.peers:
         shape["Peers"] = [{"Name": peer.name, "IP": peer.address} for peer in details.peers]
+    if details.usage:
+        shape["Status"] = {
+            "IPAM": {
+                "Subnets": {
+                    usage.prefix: {"IPsInUse": usage.in_use, "DynamicIPsAvailable": usage.available}
+                    for usage in details.usage
+                }
+            }
+        }
     if network.vni:
         shape["VNI"] = network.vni
     if details.effective_mtu:

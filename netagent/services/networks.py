@@ -16,6 +16,7 @@ from netagent.drivers import driver_named
 from netagent.errors import AlreadyExists, Conflict, InvalidRequest, NetagentError, Unavailable
 from netagent.ipam.allocate import block_around
 from netagent.ipam.pools import choose_ipv6_subnet, choose_subnet, refuse_overlap
+from netagent.ipam.usage import SubnetUsage, count_usage
 from netagent.model.address import is_inside
 from netagent.model.block import Block
 from netagent.model.endpoint import Endpoint
@@ -111,7 +112,16 @@ class NetworkService:
                 for block in sorted(snapshot.blocks_in(network.id), key=lambda b: (b.prefix.version, b.prefix))
             ),
             effective_mtu=network_mtu(network, snapshot) if network.has_endpoints else 0,
+            usage=self._usage(network, (e for e, _ in endpoints)),
         )
+
+    def _usage(self, network: Network, endpoints: Iterable[Endpoint]) -> tuple[SubnetUsage, ...]:
+        snapshot = self._context.snapshot()
+        held = {given.address for endpoint in endpoints for given in endpoint.addresses}
+        held |= snapshot.used_addresses(network.id)
+        held |= {claim.address for claim in snapshot.fixed if claim.network_id == network.id}
+        held |= {b.own_address for b in snapshot.blocks_in(network.id) if b.own_address is not None}
+        return tuple(count_usage(subnet, held) for subnet in network.subnets)
 
     def _host(self, block: Block) -> Host | None:
         own = self._context.host

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from netagent.ipam.usage import SubnetUsage
 from netagent.model.block import Block
 from netagent.model.container import Container, ContainerKind
 from netagent.model.endpoint import Endpoint
@@ -142,6 +143,7 @@ class NetworkView:
     endpoints: tuple[tuple[Endpoint, Host], ...] = ()
     blocks: tuple[tuple[Block, Host | None, int], ...] = ()
     effective_mtu: int = 0
+    usage: tuple[SubnetUsage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -391,6 +391,7 @@ class NetworkDetails(_message.Message):
     BLOCKS_FIELD_NUMBER: _builtins.int
     EFFECTIVE_MTU_FIELD_NUMBER: _builtins.int
     PEERS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     effective_mtu: _builtins.int
     """The MTU of the containers' interfaces on this host."""
     @_builtins.property
@@ -403,6 +404,8 @@ class NetworkDetails(_message.Message):
     def peers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Peer]:
         """The hosts that hold a part of a global network, sorted by name."""
 
+    @_builtins.property
+    def usage(self) -> _containers.RepeatedCompositeFieldContainer[Global___SubnetUsage]: ...
     def __init__(
         self,
         *,
@@ -411,14 +414,42 @@ class NetworkDetails(_message.Message):
         blocks: _abc.Iterable[Global___Block] | None = ...,
         effective_mtu: _builtins.int = ...,
         peers: _abc.Iterable[Global___Peer] | None = ...,
+        usage: _abc.Iterable[Global___SubnetUsage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["network", b"network"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "effective_mtu", b"effective_mtu", "endpoints", b"endpoints", "network", b"network", "peers", b"peers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "effective_mtu", b"effective_mtu", "endpoints", b"endpoints", "network", b"network", "peers", b"peers", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___NetworkDetails: _TypeAlias = NetworkDetails  # noqa: Y015
+
+@_typing.final
+class SubnetUsage(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREFIX_FIELD_NUMBER: _builtins.int
+    IN_USE_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    prefix: _builtins.str
+    in_use: _builtins.int
+    """With the gateway and the addresses that no interface can have."""
+    available: _builtins.int
+    """Left for automatic addresses."""
+    def __init__(
+        self,
+        *,
+        prefix: _builtins.str = ...,
+        in_use: _builtins.int = ...,
+        available: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "in_use", b"in_use", "prefix", b"prefix"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SubnetUsage: _TypeAlias = SubnetUsage  # noqa: Y015
 
 @_typing.final
 class Peer(_message.Message):

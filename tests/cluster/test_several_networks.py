@@ -73,3 +73,31 @@ def test_a_mac_address_is_had_once_in_a_network(host: Host) -> None:
     eventually(lambda: same(host, before))
     run(host, "elsewhere", "--network", "zoo", "--mac-address", mac)
     netagent(host, "rm", "-f", "holder", "elsewhere")
+
+
+def test_a_stopped_container_keeps_its_fixed_addresses_over_a_restart_of_the_agent(host: Host) -> None:
+    fixed = {"--ip": "10.82.0.50", "--ip6": "fd82::50"}
+    before = usage(host)
+    run(host, "owner", "--network", "zoo", *(word for pair in fixed.items() for word in pair))
+    held = usage(host)
+    assert [held[prefix] - before[prefix] for prefix in held] == [1, 1]
+    netagent(host, "stop", "-t", "0", "owner")
+    host.agent.restart()
+    assert usage(host) == held
+    for option, address in fixed.items():
+        said = refusal(host, "run", "-d", "--network", "zoo", option, address, "--", "true", status=125)
+        assert said.startswith(f"Address already in use: {address} in network zoo (")
+    netagent(host, "start", "owner")
+    settings = inspect(host, "owner")["NetworkSettings"]["Networks"]["zoo"]
+    assert (settings["IPAddress"], settings["GlobalIPv6Address"]) == tuple(fixed.values())
+    netagent(host, "rm", "-f", "owner")
+    eventually(lambda: usage(host) == before)
+
+
+def usage(host: Host) -> dict[str, int]:
+    """Return how many addresses of the network zoo are in use, by subnet."""
+    (shown,) = json.loads(netagent(host, "network", "inspect", "zoo").stdout)
+    subnets = shown["Status"]["IPAM"]["Subnets"]
+    sizes = {"10.82.0.0/24": 2**8, "fd82::/64": 2**64}
+    assert all(entry["IPsInUse"] + entry["DynamicIPsAvailable"] == sizes[prefix] for prefix, entry in subnets.items())
+    return {prefix: entry["IPsInUse"] for prefix, entry in subnets.items()}
