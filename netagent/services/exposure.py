@@ -73,7 +73,7 @@ class ExposureService:
         look = _Look(snapshot, rules, snapshot.host.interface or facts.default_device)
         ways = [way for endpoint in snapshot.endpoints.values() for way in look.ways_to(endpoint)]
         ways.sort(key=lambda way: (natural_key(way.container), way.reach, way.version, way.protocol, way.ports))
-        return ExposureView(ways=tuple(ways), warnings=tuple(look.warnings()))
+        return ExposureView(ways=tuple(ways), warnings=tuple(dict.fromkeys(look.warnings())))
 
 
 class _Look:
@@ -138,10 +138,11 @@ class _Look:
 
     def _within(self, endpoint: Endpoint, network: Network) -> Iterator[Exposure]:
         """Yield the ways from the endpoint's own network, whatever its port."""
-        bridge, driver, host = bridge_name(network), driver_named(network.driver), self._snapshot.host
-        device, ways = driver.device(network, host), driver.ways(network, host)
-        tunnel = device or next(iter(ways), None)
-        peers = tuple(sorted(peer.host.name for peer in peers_of(self._snapshot, network))) if tunnel else ()
+        bridge, driver = bridge_name(network), driver_named(network.driver)
+        host = self._snapshot.host
+        device = driver.device(network, host)
+        entries = driver.ways(network, host) or ((device,) if device else ())
+        peers = tuple(sorted(peer.host.name for peer in peers_of(self._snapshot, network))) if entries else ()
         for given in endpoint.addresses:
             way = Exposure(
                 container=endpoint.container_name,
@@ -156,12 +157,12 @@ class _Look:
                 rule=f"{_TABLE} paths {{ {bridge} . {bridge} }}",
                 peers=peers,
             )
-            if tunnel is None or not peers:
-                yield way
-                continue
-            rule = f"{_TABLE} paths {{ {device} . {bridge} }}" if device else f"{_TABLE} ways {{ {tunnel} }}"
-            coming = Packet(hook="forward", version=way.version, iif=tunnel, oif=bridge, destination=given.address)
-            yield replace(way, rule=rule, obstacles=self._rules.obstacles(coming))
+            for entry in entries if peers else ():
+                is_tunnel = entry == device
+                opened = f"paths {{ {entry} . {bridge} }}" if is_tunnel else f"remote{way.version} {{ * . {bridge} }}"
+                coming = Packet(hook="forward", version=way.version, iif=entry, oif=bridge, destination=given.address)
+                way = replace(way, rule=f"{_TABLE} {opened}", obstacles=way.obstacles + self._rules.obstacles(coming))
+            yield way
 
     def warnings(self) -> Iterator[str]:
         """Yield what other people's rules stop of netagent's own traffic, and what could not be looked into."""
