@@ -17,8 +17,15 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option("--host-ip", help="This host's address for the others.  [default: that of the default route]")
 @click.option("--firewall", type=click.Choice(_FIREWALLS), help="What to program.  [default: nftables]")
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="How much to log.  [default: info]")
-def agent(config_path: str | None, **options: str | None) -> None:
+@click.option("--withdraw", is_flag=True, help="Take netagent's marks out of other firewalls, and end.")
+def agent(config_path: str | None, *, withdraw: bool, **options: str | None) -> None:
     """Run the agent of this host until SIGTERM. The network it has made goes on without it."""
+    if withdraw:
+        from netagent.daemon.withdraw import withdraw_marks
+
+        for line in withdraw_marks():
+            click.echo(line)
+        return
     from netagent.daemon.main import main
 
     main(config_path=config_path, overrides={name: value for name, value in options.items() if value is not None})

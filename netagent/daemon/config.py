@@ -36,6 +36,14 @@ class CniOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_field
     grace_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 
 
+class CoexistOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The table ``[coexist]``: in whose firewalls this host may have marked accepts of ours."""
+
+    docker: bool = True
+    firewalld: bool = True
+    ufw: bool = True
+
+
 class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set; the field names are the keys of the file.
 
@@ -43,6 +51,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     host's address on the network between hosts; empty: the address on the interface of the default route.
     ``firewall`` says what programs the kernel, ``iptables_command`` which of the programs of that name it is.
     ``bip`` is the address of the default network's bridge with its prefix length; empty: the first of a free subnet.
+    ``coexist`` says whose firewalls may get marks of ours.
     ``default_address_pools`` are where networks of the driver bridge get their subnets; empty: netagent's own.
     ``address_hold_down`` is for how many seconds an address that was given back is not given to another container.
     ``host_binding_ipv4`` and ``host_binding_ipv6`` are the host addresses of published ports for which neither
@@ -62,8 +71,16 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     address_hold_down: Annotated[float, msgspec.Meta(ge=0, le=86400)] = HOLD_DOWN_S
     host_binding_ipv4: str = ""
     host_binding_ipv6: str = ""
+    coexist: bool | CoexistOptions = True
     etcd: EtcdOptions = EtcdOptions()
     cni: CniOptions = CniOptions()
+
+    @property
+    def coexist_with(self) -> frozenset[str]:
+        """The names of the firewalls that marks of ours may be in."""
+        chosen = self.coexist if isinstance(self.coexist, CoexistOptions) else CoexistOptions()
+        names = (name for name in chosen.__struct_fields__ if getattr(chosen, name))
+        return frozenset(names) if self.coexist is not False else frozenset()
 
 
 def load_config(path: Path | None, overrides: Mapping[str, str]) -> Config:

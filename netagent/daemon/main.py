@@ -138,13 +138,15 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
     except NetagentError as error:
         log.error("the kernel is not as it should be: %s", error)
     await _retire_other_firewalls(agent)
-    async with agent.kernel.watched(context.engine.request):
+    async with agent.kernel.watched(context.engine.request, surroundings=agent.coexistence.request):
         tasks.spawn(context.engine.run(), name="engine", essential=True)
         tasks.spawn(agent.publisher.run(), name="publisher", essential=True)
         tasks.spawn(agent.ports.run(), name="ports", essential=True)
         # Whatever happened between the first pass and now was heard by nobody.
         context.engine.request()
         agent.publisher.request()
+        agent.coexistence.request()
+        tasks.spawn(agent.coexistence.run(), name="coexistence")
         tasks.spawn(agent.naming.run(), name="naming")
         await agent.naming.published()
         run_dir = Path(agent.config.run_dir)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from netagent.coexist.all import FIREWALLS
 from netagent.daemon.config import Config
 from netagent.daemon.identity import describe_host, load_host_id
 from netagent.dns.client import NameServer
@@ -18,6 +19,7 @@ from netagent.runtime.runc import Runtime
 from netagent.services.all import Services
 from netagent.services.attachments import AttachmentService
 from netagent.services.blocks import BlockService
+from netagent.services.coexistence import Coexistence
 from netagent.services.collection import CollectionService
 from netagent.services.connections import ConnectionService
 from netagent.services.containers import ContainerService
@@ -59,6 +61,7 @@ class Agent:
     naming: NamingService
     ports: PortService
     services: Services
+    coexistence: Coexistence
 
 
 async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
@@ -111,11 +114,14 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         hosts=HostService(context),
         events=events,
         info=InfoService(context, store=config.store or "embedded", run_dir=str(run_dir)),
-        exposure=ExposureService(context),
+        exposure=(exposure := ExposureService(context)),
         verification=VerificationService(context),
         collection=CollectionService(context, attachments, grace_s=config.cni.grace_s),
         readiness=ReadinessService(context),
     )
+    coexistence = Coexistence(context, exposure, FIREWALLS, config.coexist_with)
+    for access in stores.all:
+        access.subscribe(_reconsider(coexistence))
     return Agent(
         config=config,
         context=context,
@@ -124,6 +130,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         naming=naming,
         ports=ports,
         services=services,
+        coexistence=coexistence,
     )
 
 
@@ -174,6 +181,16 @@ def _rename(naming: NamingService, own_host: HostId) -> Callable[[frozenset[str]
             naming.request(remote=True)
 
     return rename
+
+
+def _reconsider(coexistence: Coexistence) -> Callable[[frozenset[str]], None]:
+    """Return what a network that came or went sets in motion in other people's firewalls."""
+
+    def react(changed: frozenset[str]) -> None:
+        if any(key.startswith(keys.NETWORKS) for key in changed):
+            coexistence.request()
+
+    return react
 
 
 def _any_outside(changed: Iterable[str], prefixes: tuple[str, ...]) -> bool:

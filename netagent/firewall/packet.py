@@ -4,6 +4,7 @@ Rules come in the words of libnftables-json(5). What a packet leaves open (a cli
 every expression that is not known here (limits, marks, iptables' own extensions), makes a match unknown.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -124,10 +125,39 @@ def _conntrack(packet: Packet, of: Json, right: Any) -> bool | None:
             return None
 
 
+def _fib(packet: Packet, of: Json, right: Any) -> bool | None:
+    if of.get("result") != "type" or of.get("flags") != ["daddr"] or packet.hook not in ("forward", "input"):
+        return None
+    return bool(right == _KIND_OF_ADDRESS[packet.hook])
+
+
+_KIND_OF_ADDRESS = {"forward": "unicast", "input": "local"}
+"""What the routing table says of the destination, for the packets that are asked about here."""
+
+_TRANSLATED = {
+    "conntrack": re.compile(r"\bct state (?P<unless>! )?(?P<words>[\w,]+)"),
+    "addrtype": re.compile(r"\bfib daddr type (?P<unless>!= )?(?P<words>\w+)"),
+}
+
+
+def matches_extension(packet: Packet, name: str, text: str) -> bool | None:
+    """Tell whether the extension ``name`` of iptables lets ``packet`` pass, from the ``text`` of the whole rule.
+
+    JSON has only the name, but in text nft translates the common ones into its own words.
+    """
+    pattern = _TRANSLATED.get(name)
+    found = pattern.search(text) if pattern is not None else None
+    if found is None:
+        return None
+    expected = "new" if name == "conntrack" else _KIND_OF_ADDRESS.get(packet.hook)
+    return None if expected is None else (expected in found["words"].split(",")) != bool(found["unless"])
+
+
 _READERS: Mapping[str, Callable[[Packet, Json, Any], bool | None]] = {
     "meta": _meta,
     "payload": _payload,
     "ct": _conntrack,
+    "fib": _fib,
 }
 
 

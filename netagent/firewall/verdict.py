@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from netagent.firewall.packet import Json, Packet, matches
+from netagent.firewall.packet import Json, Packet, matches, matches_extension
 
 OURS = frozenset({("inet", "netagent"), ("bridge", "netagent")})
 _FAMILIES = {4: frozenset({"inet", "ip"}), 6: frozenset({"inet", "ip6"})}
@@ -129,7 +129,11 @@ class Rules:
                 return None, _verdicts_in(expression["vmap"])
             if not _SILENT.isdisjoint(expression):
                 continue
-            found = matches(packet, expression, sets)
+            extension = expression.get("xt") or {}
+            if extension.get("type") == "match":
+                found = matches_extension(packet, extension.get("name", ""), self._text(rule))
+            else:
+                found = matches(packet, expression, sets)
             if found is False:
                 return False, []
             result = result if found else None

@@ -7,8 +7,9 @@ or process (nftables, iptables-nft) that made them, so that an attach does not s
 import asyncio
 import logging
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from netagent.firewall.marks import MARKED_CHAINS
 from netagent.kernel.decode import decode_address, decode_link, decode_neighbour, decode_route
 from netagent.kernel.firewall import Firewall
 from netagent.kernel.limits import is_about
@@ -18,8 +19,15 @@ from netagent.kernel.uapi import (
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
     NFNLGRP_NFTABLES,
+    NFT_MSG_DELCHAIN,
+    NFT_MSG_DELRULE,
+    NFT_MSG_DELTABLE,
+    NFT_MSG_NEWCHAIN,
     NFT_MSG_NEWGEN,
+    NFT_MSG_NEWRULE,
+    NFT_MSG_NEWTABLE,
     NFTA_GEN_PROC_PID,
+    NFTA_RULE_CHAIN,
     NUD_NOARP,
     NUD_PERMANENT,
     RTM_DELADDR,
@@ -28,6 +36,7 @@ from netagent.kernel.uapi import (
     RTM_DELQDISC,
     RTM_DELROUTE,
     RTM_DELTFILTER,
+    RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWQDISC,
     RTM_NEWTFILTER,
@@ -54,15 +63,24 @@ _GROUPS = (
 )
 _TRAFFIC_CONTROL = frozenset({RTM_NEWQDISC, RTM_DELQDISC, RTM_NEWTFILTER, RTM_DELTFILTER})
 _NFGENMSG_BYTES = 4
+_STRUCTURE = (NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN)
 
 
 class Watch:
     """Two multicast sockets in the namespace of the thread that makes the watch, read by the event loop."""
 
-    def __init__(self, own: Rtnl, firewall: Firewall, changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        own: Rtnl,
+        firewall: Firewall,
+        changed: Callable[[], None],
+        surroundings: Callable[[], None] = lambda: None,
+    ) -> None:
         self._own_port = own.port
         self._firewall = firewall
         self._changed = changed
+        self._surroundings = surroundings
+        self._others_touched = False
         self._table_touched = False
         self._route = NetlinkSocket(NETLINK_ROUTE, groups=_GROUPS)
         self._netfilter = NetlinkSocket(NETLINK_NETFILTER, groups=(NFNLGRP_NFTABLES,))
@@ -99,9 +117,12 @@ class Watch:
             return self._concerns_link(message)
         if message.sender == self._own_port:
             return False
-        if message.kind == RTM_DELADDR:
+        if message.kind in (RTM_NEWADDR, RTM_DELADDR):
             address = decode_address(message.body)
-            return address is not None and address.index in self._ours
+            is_ours = address is not None and address.index in self._ours
+            if not is_ours:
+                self._surroundings()
+            return is_ours and message.kind == RTM_DELADDR
         if message.kind == RTM_DELROUTE:
             route = decode_route(message.body)
             return route is not None and route.protocol == ROUTE_PROTOCOL and route.index not in self._dying
@@ -138,8 +159,23 @@ class Watch:
         """Tell at the end of a transaction whether it touched what is ours and was not ours."""
         attributes = decode_attributes(message.body[_NFGENMSG_BYTES:])
         if message.kind & 0xFF != NFT_MSG_NEWGEN:
-            self._table_touched |= self._firewall.concerns(message.kind & 0xFF, message.body[0], attributes)
+            kind, family = message.kind & 0xFF, message.body[0]
+            is_ours = self._firewall.concerns(kind, family, attributes)
+            self._table_touched |= is_ours
+            self._others_touched |= not is_ours and _concerns_marks(kind, attributes)
             return False
         touched, self._table_touched = self._table_touched, False
+        others_touched, self._others_touched = self._others_touched, False
         process = attributes.get(NFTA_GEN_PROC_PID)
-        return touched and (process is None or not self._firewall.is_own(struct.unpack("!I", process)[0]))
+        is_own = process is not None and self._firewall.is_own(struct.unpack("!I", process)[0])
+        if others_touched and not is_own:
+            self._surroundings()
+        return touched and not is_own
+
+
+def _concerns_marks(kind: int, attributes: Mapping[int, memoryview | bytes]) -> bool:
+    """Tell whether a change of another table may be one of a place where our marks are, or ought to be."""
+    if kind in _STRUCTURE:
+        return True
+    chain = bytes(attributes.get(NFTA_RULE_CHAIN, b"")).rstrip(b"\0").decode(errors="replace")
+    return kind in (NFT_MSG_NEWRULE, NFT_MSG_DELRULE) and chain in MARKED_CHAINS

@@ -1,8 +1,11 @@
 """What the machine's own network looks like, without anything of ours."""
 
 import os
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from netagent.kernel.decode import LinkRecord
+from netagent.kernel.encode import LOOPBACK_INDEX
 from netagent.kernel.rtnl import Rtnl
 from netagent.model.address import Address
 from netagent.model.host import HostFacts, HostRoute
@@ -46,4 +49,23 @@ def observe_facts(rtnl: Rtnl) -> HostFacts:
         bridges={r.name: tuple(lengths.get(i, ())) for i, r in foreign.items() if r.kind == "bridge"},
         default_device=foreign[best.index].name if best else None,
         features=frozenset(name for name, module in _MODULES.items() if _has_module(module)),
+        outside=tuple(sorted(_outside(foreign.values(), addresses, {r.index for r in defaults}))),
     )
+
+
+def _outside(
+    links: Iterable[LinkRecord], addresses: Mapping[int, Sequence[Address]], defaults: Container[int]
+) -> Iterator[str]:
+    """Yield the interfaces that lead out of the machine: they have an address, or carry a default route.
+
+    A bridge does not, unless one of its ports is more than the end of a veth pair or tap device, as containers and
+    guests have: then it is a machine's uplink with guests beside it.
+    """
+    inner_kinds = ("veth", "tun")
+    wired = {link.master for link in links if link.master and link.kind not in inner_kinds}
+    for link in links:
+        has_address = any(not a.is_link_local and not a.is_loopback for a in addresses.get(link.index, ()))
+        if link.index == LOOPBACK_INDEX or link.master or not (has_address or link.index in defaults):
+            continue
+        if link.kind != "bridge" or link.index in wired or link.index in defaults:
+            yield link.name

@@ -12,7 +12,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from netagent.errors import AlreadyExists, Conflict, EnvironmentProblem, KernelRejected, NetagentError, NotFound
-from netagent.firewall.verdict import Rules
+from netagent.firewall.marks import Presence
+from netagent.firewall.verdict import Rules, chain_names
 from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
 from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
@@ -166,6 +167,11 @@ class FakeKernel:
     async def counters(self) -> Mapping[str, Counters]:
         """Return the counters that a test has put there, of every other link none."""
         return {name: self.counted.get(name, Counters()) for name in self.links}
+
+    async def foreign_presence(self) -> Presence:
+        """Return the chains of ``foreign_firewall``."""
+        names = chain_names(self.foreign_firewall.listing)
+        return Presence(chains=frozenset((family, chain) for family, _, chain in names))
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the sandbox at ``path``, or raise NotFound."""

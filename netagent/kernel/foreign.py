@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from netagent.firewall.iptables.pieces import ADMIN_PREFIX, PREFIX
-from netagent.firewall.verdict import OURS, Rules
+from netagent.firewall.marks import Presence
+from netagent.firewall.verdict import OURS, Rules, chain_names
 from netagent.kernel.nftables import Nftables, NftRefusalError
 
 _RULE = re.compile(r"^\s*(?P<text>.*[^{\s])\s*# handle (?P<handle>\d+)$")
@@ -46,6 +47,13 @@ def _is_ours(entry: Mapping[str, Any]) -> bool:
         names.append(rule["chain"])
         names.extend(statement["jump"]["target"] for statement in rule["expr"] if "jump" in statement)
     return any(name.startswith(PREFIX) and not name.startswith(ADMIN_PREFIX) for name in names)
+
+
+def read_presence(nft: Nftables) -> Presence:
+    """Return the chains of all tables but ours; of iptables-legacy's, which only it can list, just that there are."""
+    names = chain_names(json.loads(nft.run("list chains", as_json=True))["nftables"])
+    chains = {(family, chain) for family, table, chain in names if (family, table) not in OURS}
+    return Presence(chains=frozenset(chains), legacy=any(True for _ in _legacy_tables()))
 
 
 def _rule_texts(listing: str) -> Iterator[tuple[int, str]]:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from netagent.errors import KernelRejected
+from netagent.firewall.marks import Presence
 from netagent.firewall.verdict import Rules
 from netagent.kernel import encode, links, netns
 from netagent.kernel.announce import Announcer
@@ -20,7 +21,7 @@ from netagent.kernel.counters import read_counters
 from netagent.kernel.events import Watch
 from netagent.kernel.facts import observe_facts
 from netagent.kernel.firewall import NftablesFirewall
-from netagent.kernel.foreign import read_foreign_rules
+from netagent.kernel.foreign import read_foreign_rules, read_presence
 from netagent.kernel.iptables import IptablesFirewall, remove_remains
 from netagent.kernel.nftables import Nftables
 from netagent.kernel.observe import observe, observe_endpoint
@@ -84,6 +85,10 @@ class Kernel:
         """Return the counters of every link of ours by name; drops of its shaper are among those on sending."""
         return await self._run(lambda place: read_counters(place.rtnl))
 
+    async def foreign_presence(self) -> Presence:
+        """Return which chains other programs have."""
+        return await self._run(lambda place: read_presence(place.nft))
+
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the namespace at ``path``; NotFound if absent, InvalidRequest if no container's."""
         return await self._run(lambda place: _sandbox_inode(place, path))
@@ -110,9 +115,14 @@ class Kernel:
         await asyncio.wrap_future(self._announcer.drained())
 
     @contextlib.asynccontextmanager
-    async def watched(self, changed: Callable[[], None]) -> AsyncIterator[None]:
-        """Call ``changed`` on the event loop whenever something of ours may have been changed by somebody else."""
-        watch = await self._run(lambda place: Watch(place.rtnl, place.firewall, changed))
+    async def watched(
+        self, changed: Callable[[], None], *, surroundings: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[None]:
+        """Call ``changed`` on the event loop whenever something of ours may have been changed by somebody else.
+
+        And ``surroundings`` when other programs' chains, or addresses of the machine's own interfaces, have changed.
+        """
+        watch = await self._run(lambda place: Watch(place.rtnl, place.firewall, changed, surroundings))
         watch.start()
         try:
             yield

@@ -56,7 +56,8 @@ class HostFacts:
     """What the machine's own network looks like: input for decisions, read once per request.
 
     ``interfaces`` maps a name to (MTU, addresses), ``bridges`` the names of bridges to their addresses with prefix
-    length. ``default_device`` is the interface of the best default route.
+    length. ``default_device`` is the interface of the best default route. ``outside`` are the
+    interfaces that lead out of the machine, as opposed to other programs' containers and guests.
     """
 
     interfaces: dict[str, tuple[int, tuple[Address, ...]]]
@@ -64,3 +65,4 @@ class HostFacts:
     default_device: str | None = None
     features: frozenset[str] = frozenset()
     bridges: Mapping[str, tuple[tuple[Address, int], ...]] = field(default_factory=lambda: MappingProxyType({}))
+    outside: tuple[str, ...] = ()

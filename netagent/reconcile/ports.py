@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from netagent.firewall.marks import Needs, Presence
 from netagent.firewall.verdict import Rules
 from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
@@ -44,6 +45,9 @@ class Kernel(Protocol):
     async def counters(self) -> Mapping[str, Counters]:
         """Return what every link of ours has received and sent, by name; drops of its shaper among those on sending."""
 
+    async def foreign_presence(self) -> Presence:
+        """Return which chains other programs' firewalls have."""
+
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the network namespace at ``path``; NotFound or InvalidRequest if it is none."""
 
@@ -68,6 +72,20 @@ class PortReservations(Protocol):
 
     def automatic_ports(self) -> AutomaticPorts:
         """Return where host ports that nobody named come from."""
+
+
+class ForeignFirewall(Protocol):
+    """Somebody else's firewall on this host, where marked accepts of ours have their place."""
+
+    @property
+    def name(self) -> str:
+        """What the configuration calls it."""
+
+    def reconcile(self, needs: Needs | None, presence: Presence) -> Sequence[str]:
+        """Bring our marks there to what ``needs`` asks for, None: none. Blocks; where it is not there it does nothing.
+
+        Return what was done, a line each. Raises EnvironmentProblem.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,11 @@ from itertools import chain
 
 from netagent.drivers import driver_named
 from netagent.firewall import publish
+from netagent.firewall.marks import VXLAN_PORT
 from netagent.firewall.packet import Packet
 from netagent.firewall.verdict import Obstacle, Rules
 from netagent.model.endpoint import Endpoint
+from netagent.model.host import Host
 from netagent.model.network import Network
 from netagent.model.port import PortMapping
 from netagent.model.snapshot import Snapshot
@@ -67,13 +69,21 @@ class ExposureService:
 
     async def view(self) -> ExposureView:
         """Return what can be reached now."""
+        look = await self._look()
+        endpoints = self._context.snapshot().endpoints.values()
+        ways = [way for endpoint in endpoints for way in look.ways_to(endpoint)]
+        ways.sort(key=lambda way: (natural_key(way.container), way.reach, way.version, way.protocol, way.ports))
+        return ExposureView(ways=tuple(ways), warnings=look.warnings())
+
+    async def warnings(self) -> tuple[str, ...]:
+        """Return only what other people's rules stop of netagent's own traffic."""
+        return (await self._look()).warnings()
+
+    async def _look(self) -> "_Look":
         snapshot = self._context.snapshot()
         rules = await self._context.kernel.foreign_rules()
         facts = await self._context.kernel.facts()
-        look = _Look(snapshot, rules, snapshot.host.interface or facts.default_device)
-        ways = [way for endpoint in snapshot.endpoints.values() for way in look.ways_to(endpoint)]
-        ways.sort(key=lambda way: (natural_key(way.container), way.reach, way.version, way.protocol, way.ports))
-        return ExposureView(ways=tuple(ways), warnings=tuple(dict.fromkeys(look.warnings())))
+        return _Look(snapshot, rules, snapshot.host.interface or facts.default_device)
 
 
 class _Look:
@@ -164,8 +174,11 @@ class _Look:
                 way = replace(way, rule=f"{_TABLE} {opened}", obstacles=way.obstacles + self._rules.obstacles(coming))
             yield way
 
-    def warnings(self) -> Iterator[str]:
-        """Yield what other people's rules stop of netagent's own traffic, and what could not be looked into."""
+    def warnings(self) -> tuple[str, ...]:
+        """Return what other people's rules stop of netagent's own traffic, and what could not be looked into."""
+        return tuple(dict.fromkeys(self._warnings()))
+
+    def _warnings(self) -> Iterator[str]:
         yield from (f"not looked into: {what}" for what in self._rules.unread)
         for what, packet in chain(self._tunnels(), self._ways_out()):
             yield from (
@@ -175,11 +188,14 @@ class _Look:
             )
 
     def _tunnels(self) -> Iterable[tuple[str, Packet]]:
-        """Yield what comes from other hosts in tunnels, one packet for each family of the underlay."""
-        if any(network.driver == "vxlan" or network.fallback for network in networks_here(self._snapshot)):
+        """Yield what comes from other hosts in tunnels, one packet of each kind and family of the underlay."""
+        for kind in sorted(tunnel_kinds(networks_here(self._snapshot), self._snapshot.host)):
             for address in self._snapshot.host.underlay:
-                packet = Packet(hook="input", version=address.version, protocol="udp", iif=self._uplink, port=4789)
-                yield "VXLAN from other hosts", packet
+                packet = Packet(hook="input", version=address.version, iif=self._uplink, destination=address)
+                if kind == "vxlan":
+                    yield "VXLAN from other hosts", replace(packet, protocol="udp", port=VXLAN_PORT)
+                else:
+                    yield "GRE from other hosts", replace(packet, protocol="gre")
 
     def _ways_out(self) -> Iterable[tuple[str, Packet]]:
         """Yield what containers send outside and within their network: a packet of each."""
@@ -190,3 +206,13 @@ class _Look:
                 yield f"traffic between containers of network {network.name} (with br_netfilter)", inside
                 if not network.internal and self._uplink is not None:
                     yield f"traffic from network {network.name} to the outside", replace(inside, oif=self._uplink)
+
+
+def tunnel_kinds(networks: Iterable[Network], host: Host) -> frozenset[str]:
+    """Return what kinds of tunnel packets these networks need on ``host``: "vxlan", "gre"."""
+    drivers = ((network, driver_named(network.driver)) for network in networks)
+    return frozenset(
+        "gre" if driver.name == "gre" else "vxlan"
+        for network, driver in drivers
+        if driver.name == "gre" or driver.device(network, host) is not None
+    )

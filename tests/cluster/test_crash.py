@@ -177,6 +177,17 @@ def _kill_name_server(host: Host) -> None:
     eventually(lambda: not host.agent.running or ":53" in host.run("sh", "-c", listening, check=False).stdout)
 
 
+def _docker_comes(host: Host) -> None:
+    """Make the chain that Docker leaves to others, and wait for the rules in it."""
+    host.run("iptables-nft", "-N", "DOCKER-USER", check=False)
+    rules = ("iptables-nft", "-S", "DOCKER-USER")
+    eventually(lambda: not host.agent.running or "netagent" in host.run(*rules).stdout)
+
+
+def _docker_goes(host: Host) -> None:
+    host.run("nft", "delete", "table", "ip", "filter", check=False)
+
+
 def _use_network_once(host: Host) -> None:
     _create_network(host)
     run(host, "user", "--network", "brief")
@@ -200,6 +211,7 @@ VERBS = {
     "peer-goes": Verb(prepare=_peer_comes, act=_peer_goes, settle=_peer_goes),
     "repair": Verb(act=_disturb, settle=lambda host: None),
     "name-server-dies": Verb(act=_kill_name_server, settle=lambda host: None),
+    "docker-comes": Verb(act=_docker_comes, settle=_docker_goes),
     "attach": Verb(act=_attach, settle=_detach),
     "detach": Verb(prepare=_attach, act=lambda h: netagent(h, "detach", "crash", check=False), settle=_detach),
     "cni-add": Verb(act=lambda host: _cni(host, "ADD"), settle=lambda host: _cni(host, "DEL")),

@@ -26,6 +26,7 @@ LAYERS = {
     "kernel": 4,
     "store": 4,
     "runtime": 4,
+    "coexist": 4,
     "dns.client": 4,
     "reconcile": 5,
     "services": 6,

@@ -62,3 +62,20 @@ def test_a_file_that_is_not_text_is_refused(file: Path) -> None:
 def test_a_named_file_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"cannot be read.*No such file"):
         load_config(tmp_path / "none.toml", {})
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("", {"docker", "firewalld", "ufw"}),
+        ("coexist = true", {"docker", "firewalld", "ufw"}),
+        ("coexist = false", set()),
+        ("[coexist]\nufw = false", {"docker", "firewalld"}),
+    ],
+)
+def test_marks_in_other_firewalls_are_switched_together_or_one_by_one(
+    tmp_path: Path, content: str, names: set[str]
+) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(content)
+    assert load_config(path, {}).coexist_with == names

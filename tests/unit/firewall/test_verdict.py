@@ -117,6 +117,23 @@ def test_an_obstacle_names_the_rule_in_its_own_words() -> None:
     assert rules.obstacles(PUBLISHED)[0].where == "ip filter FORWARD: rule with handle 2"
 
 
+@pytest.mark.parametrize(
+    ("extension", "text", "is_blocked"),
+    [
+        ("conntrack", "ct state related,established accept", True),
+        ("conntrack", "ct state new,untracked accept", False),
+        ("conntrack", "ct state ! invalid accept", False),
+        ("addrtype", "fib daddr type broadcast accept", True),
+        ("addrtype", "fib daddr type != local accept", False),
+    ],
+)
+def test_common_extensions_of_iptables_are_known_by_their_text(extension: str, text: str, is_blocked: bool) -> None:
+    rules = _rules("drop", [{"xt": {"type": "match", "name": extension}}, ACCEPT])
+    named = replace(rules, texts={("ip", "filter", 1): text})
+    assert bool(named.obstacles(PUBLISHED)) is is_blocked
+    assert [obstacle.certain for obstacle in rules.obstacles(PUBLISHED)] == [False]
+
+
 def test_a_chain_of_another_family_or_hook_is_not_asked() -> None:
     rules = _rules("drop")
     assert not rules.obstacles(replace(PUBLISHED, version=6))
