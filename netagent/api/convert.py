@@ -60,6 +60,11 @@ def decode_new_container(message: containers_pb2.CreateContainerRequest) -> NewC
         interactive=message.interactive,
         auto_remove=message.auto_remove,
         working_directory=message.working_directory or "/",
+        dns=tuple(message.dns),
+        dns_search=tuple(message.dns_search),
+        dns_options=tuple(message.dns_options),
+        extra_hosts=tuple(message.extra_hosts),
+        links=tuple(message.links),
     )
 
 

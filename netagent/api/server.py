@@ -12,18 +12,29 @@ from netagent.api.events import EventsServicer
 from netagent.api.firewall import FirewallServicer
 from netagent.api.hosts import HostsServicer
 from netagent.api.intercept import Interceptor
+from netagent.api.names import NamesServicer
 from netagent.api.networks import NetworksServicer
 from netagent.api.shield import Shield
 from netagent.api.stats import StatsServicer
 from netagent.api.unix_socket import listening_at
 from netagent.runtime.runc import Runtime
 from netagent.services.all import Services
-from netagent.v1 import agent_pb2, containers_pb2, events_pb2, firewall_pb2, hosts_pb2, networks_pb2, stats_pb2
+from netagent.v1 import (
+    agent_pb2,
+    containers_pb2,
+    events_pb2,
+    firewall_pb2,
+    hosts_pb2,
+    names_pb2,
+    networks_pb2,
+    stats_pb2,
+)
 from netagent.v1.agent_pb2_grpc import add_AgentServicer_to_server
 from netagent.v1.containers_pb2_grpc import add_ContainersServicer_to_server
 from netagent.v1.events_pb2_grpc import add_EventsServicer_to_server
 from netagent.v1.firewall_pb2_grpc import add_FirewallServicer_to_server
 from netagent.v1.hosts_pb2_grpc import add_HostsServicer_to_server
+from netagent.v1.names_pb2_grpc import add_NamesServicer_to_server
 from netagent.v1.networks_pb2_grpc import add_NetworksServicer_to_server
 from netagent.v1.stats_pb2_grpc import add_StatsServicer_to_server
 
@@ -34,7 +45,7 @@ _OPTIONS = (
     ("grpc.max_send_message_length", 64 << 20),
 )
 
-_FILES = (agent_pb2, containers_pb2, events_pb2, firewall_pb2, hosts_pb2, networks_pb2, stats_pb2)
+_FILES = (agent_pb2, containers_pb2, events_pb2, firewall_pb2, hosts_pb2, names_pb2, networks_pb2, stats_pb2)
 _SERVICES = tuple(service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values())
 
 
@@ -83,6 +94,7 @@ async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiS
     add_EventsServicer_to_server(EventsServicer(services.events), server)
     add_FirewallServicer_to_server(FirewallServicer(services.exposure), server)
     add_HostsServicer_to_server(HostsServicer(services.hosts), server)
+    add_NamesServicer_to_server(NamesServicer(services.resolving), server)
     add_NetworksServicer_to_server(
         NetworksServicer(services.networks, services.connections, services.info, shield), server
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from netagent.v1.events_pb2_grpc import EventsStub
     from netagent.v1.firewall_pb2_grpc import FirewallStub
     from netagent.v1.hosts_pb2_grpc import HostsStub
+    from netagent.v1.names_pb2_grpc import NamesStub
     from netagent.v1.networks_pb2_grpc import NetworksStub
     from netagent.v1.stats_pb2_grpc import StatsStub
 
@@ -105,6 +106,13 @@ class Client:
         from netagent.v1.hosts_pb2_grpc import HostsStub
 
         return HostsStub(self.connect())
+
+    @cached_property
+    def names(self) -> "NamesStub":
+        """The service Names."""
+        from netagent.v1.names_pb2_grpc import NamesStub
+
+        return NamesStub(self.connect())
 
     @cached_property
     def networks(self) -> "NetworksStub":

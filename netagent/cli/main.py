@@ -19,6 +19,7 @@ _COMMANDS = {
     "agent": ("netagent.cli.agent", "agent", "Run the agent of this host."),
     "attach": ("netagent.cli.attach", "attach", "Connect an existing network namespace."),
     "detach": ("netagent.cli.attach", "detach", "Disconnect what attach has connected."),
+    "dns": ("netagent.cli.dns", "dns", "Look up what a name stands for."),
     "events": ("netagent.cli.events", "events", "Show what happened, or follow what happens."),
     "exec": ("netagent.cli.run", "execute", "Run a command in a running container."),
     "exposure": ("netagent.cli.exposure", "exposure", "Show what of this host can be reached."),

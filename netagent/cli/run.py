@@ -47,6 +47,21 @@ _stdio_options = (
 )
 
 
+_name_options = (
+    click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside, instead of the host's."),
+    click.option("--dns-search", multiple=True, metavar="DOMAIN", help="Search domain; a dot for none."),
+    click.option("--dns-option", "--dns-opt", "dns_options", multiple=True, help="Option of resolv.conf."),
+    click.option(
+        "--add-host",
+        "extra_hosts",
+        multiple=True,
+        metavar="NAME:IP",
+        help="Line of /etc/hosts; the address host-gateway is the host's own.",
+    ),
+    click.option("--link", "links", multiple=True, metavar="NAME[:ALIAS]", help="Know a container under another name."),
+)
+
+
 class _Misuse(click.UsageError):
     exit_code = FAILED
 
@@ -81,6 +96,12 @@ def _with_stdio(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _with_names(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_name_options):
+        command = option(command)
+    return command
+
+
 @click.command(cls=CommandInContainer)
 @click.option("--name", default="", help="Name of the container; chosen if not given.")
 @connection_options
@@ -89,12 +110,14 @@ def _with_stdio(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--rootfs", default="", metavar="DIR", help="Root directory; the host's own if not given.")
 @_with_stdio
 @click.option("-d", "--detach", is_flag=True, help="Run in the background and print the id.")
+@_with_names
 @click.option("--rm", "auto_remove", is_flag=True, help="Remove the container once it has exited.")
 @format_option()
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="[--] COMMAND...")
 @click.pass_obj
 def run(
     client: Client,
+    /,
     connection: Connection,
     name: str,
     hostname: str,
@@ -108,6 +131,7 @@ def run(
     auto_remove: bool,
     form: str,
     command: tuple[str, ...],
+    **names: tuple[str, ...],
 ) -> None:
     """Run COMMAND in a new container."""
     if not detach:
@@ -124,6 +148,7 @@ def run(
         interactive=interactive,
         auto_remove=auto_remove,
         working_directory=working_directory,
+        **names,
     )
     created = client.call(client.containers.Create, request)
     for warning in created.warnings:

@@ -52,6 +52,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     ``firewall`` says what programs the kernel, ``iptables_command`` which of the programs of that name it is.
     ``bip`` is the address of the default network's bridge with its prefix length; empty: the first of a free subnet.
     ``coexist`` says whose firewalls may get marks of ours.
+    ``dns_address`` is the loopback address at which the host itself asks for the names of containers; empty: nowhere.
     ``default_address_pools`` are where networks of the driver bridge get their subnets; empty: netagent's own.
     ``address_hold_down`` is for how many seconds an address that was given back is not given to another container.
     ``host_binding_ipv4`` and ``host_binding_ipv6`` are the host addresses of published ports for which neither
@@ -63,6 +64,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     run_dir: str = "/run/netagent"
     host_name: str = ""
     host_ip: str = ""
+    dns_address: str = "127.0.0.153"
     log_level: Annotated[str, msgspec.Meta(pattern="^(debug|info|warning|error)$")] = "info"
     firewall: Literal["nftables", "iptables"] = "nftables"
     iptables_command: Literal["iptables", "iptables-nft", "iptables-legacy"] = "iptables"

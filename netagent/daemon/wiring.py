@@ -37,6 +37,7 @@ from netagent.services.ports import PortService
 from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
 from netagent.services.readiness import ReadinessService
+from netagent.services.resolving import ResolvingService
 from netagent.services.stats import StatsService
 from netagent.services.stores import StoreAccess, Stores
 from netagent.services.tasks import Tasks
@@ -73,7 +74,14 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     knowledge = Knowledge(host, stores, journal)
     engine = Engine(kernel, knowledge.snapshot)
     publisher = Publisher(knowledge, stores, journal, engine)
-    naming = NamingService(knowledge, stores, journal, NameServer(run_dir / "dns.sock"))
+    name_server = NameServer(run_dir / "dns.sock")
+    naming = NamingService(
+        knowledge,
+        stores,
+        journal,
+        name_server,
+        own_addresses=(config.dns_address,) if config.dns_address else (),
+    )
     events = EventBus(_now)
     context = Context(
         knowledge=knowledge,
@@ -91,7 +99,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     )
     for access in stores.all:
         access.subscribe(_react(knowledge, engine, publisher, host.id))
-        access.subscribe(_rename(naming, host.id))
+        access.subscribe(naming.request_stored)
     ports = PortService(
         journal,
         SocketReservations(),
@@ -118,6 +126,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         verification=VerificationService(context),
         collection=CollectionService(context, attachments, grace_s=config.cni.grace_s),
         readiness=ReadinessService(context),
+        resolving=ResolvingService(context, name_server, containers.find, own_address=config.dns_address),
     )
     coexistence = Coexistence(context, exposure, FIREWALLS, config.coexist_with)
     for access in stores.all:
@@ -170,17 +179,6 @@ def _react(
             publisher.request()
 
     return react
-
-
-def _rename(naming: NamingService, own_host: HostId) -> Callable[[frozenset[str]], None]:
-    """Return what a change of a store means for names: this host's own endpoints are known from the journal."""
-    own_endpoints = keys.own_endpoints_prefix(own_host)
-
-    def rename(changed: frozenset[str]) -> None:
-        if _any_outside(changed, (own_endpoints,)):
-            naming.request(remote=True)
-
-    return rename
 
 
 def _reconsider(coexistence: Coexistence) -> Callable[[frozenset[str]], None]:

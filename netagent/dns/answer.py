@@ -2,7 +2,7 @@
 
 A name that exists here is never forwarded, whatever type is asked for: an AAAA query for a container without IPv6 has
 an empty answer at once. A single label is never forwarded either (CVE-2025-8283 was such a leak elsewhere), and
-neither is the reverse name of an address in one of the client's networks.
+neither is the reverse name of an address in a subnet of ours.
 """
 
 import ipaddress
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from netagent.dns.message import CLASS_IN, Query, Rcode, Record, Type, encode_reply
 from netagent.dns.zone import Entry, View
+from netagent.model.address import Prefix
 
 TTL_S = 5
 """Containers come and go: a client that caches longer talks to a neighbour's successor."""
@@ -59,17 +60,17 @@ def _records(kind: Type, addresses: list[bytes], shuffle: Shuffle) -> list[Recor
 
 
 def _answer_reverse(query: Query, view: View, limit: int) -> bytes | None:
-    address = parse_reverse(query.name)
-    if address is None:
+    prefix = parse_reverse(query.name)
+    if prefix is None:
         return None
-    targets = [entry.target for entry in view.owners(address.packed) if entry.target]
+    targets: list[bytes] = []
+    if prefix.prefixlen == prefix.max_prefixlen:
+        targets = [entry.target for entry in view.owners(prefix.network_address.packed) if entry.target]
     if targets:
         wanted = targets if query.type in (Type.PTR, Type.ANY) else []
         records = [Record(type=Type.PTR, ttl=TTL_S, data=target) for target in wanted]
         return encode_reply(query, Rcode.NOERROR, records, limit=limit)
-    if any(zone.holds(address) for zone in view.zones):
-        return encode_reply(query, Rcode.NXDOMAIN)
-    return None
+    return encode_reply(query, Rcode.NXDOMAIN) if view.is_private(prefix) else None
 
 
 def _answer_service(query: Query, view: View, limit: int, shuffle: Shuffle) -> bytes | None:
@@ -98,14 +99,33 @@ def _answer_service(query: Query, view: View, limit: int, shuffle: Shuffle) -> b
     return encode_reply(query, Rcode.NOERROR, answers, additional, limit=limit)
 
 
-def parse_reverse(name: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that a reverse name spells in full (RFC 1035 section 3.5, RFC 3596 section 2.5), or None."""
+def parse_reverse(name: bytes) -> Prefix | None:
+    """Return the prefix that a reverse name spells (RFC 1035 section 3.5, RFC 3596 section 2.5), or None.
+
+    An address in full is a prefix of full length. Labels below it that are no part of an address are passed over, as in
+    ``lb._dns-sd._udp.0.1.168.192.in-addr.arpa``.
+    """
     labels = name.split(b".")
-    try:
-        if labels[-2:] == [b"in-addr", b"arpa"] and len(labels) == 6:
-            return ipaddress.IPv4Address(b".".join(reversed(labels[:-2])).decode("ascii"))
-        if labels[-2:] == [b"ip6", b"arpa"] and len(labels) == 34 and all(len(label) == 1 for label in labels[:-2]):
-            return ipaddress.IPv6Address(int(b"".join(reversed(labels[:-2])), 16))
-    except ValueError:
-        pass
+    if labels[-2:] == [b"in-addr", b"arpa"]:
+        return _prefix(labels[:-2], base=10, bits=8, length=32)
+    if labels[-2:] == [b"ip6", b"arpa"]:
+        return _prefix(labels[:-2], base=16, bits=4, length=128)
     return None
+
+
+def _prefix(labels: list[bytes], *, base: int, bits: int, length: int) -> Prefix | None:
+    value = known = 0
+    for label in reversed(labels):
+        if known == length or not _is_digit(label, base, bits):
+            break
+        value, known = value << bits | int(label, base), known + bits
+    if not known:
+        return None
+    value <<= length - known
+    return ipaddress.IPv4Network((value, known)) if length == 32 else ipaddress.IPv6Network((value, known))
+
+
+def _is_digit(label: bytes, base: int, bits: int) -> bool:
+    if base == 16:
+        return len(label) == 1 and label in b"0123456789abcdef"
+    return label.isdigit() and len(label) <= 3 and int(label) < 1 << bits

@@ -12,27 +12,26 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from netagent import __version__, failpoint
+from netagent.dns.channel import Channel
 from netagent.dns.control import (
     PROTOCOL,
     SOCKETS_AT_ONCE,
+    Answer,
+    Ask,
     Done,
     Hello,
     Listen,
     NameRecord,
     NetworkRecord,
     Quit,
-    Request,
-    Response,
     Sync,
-    decode_response,
-    encode_frame,
-    take_frames,
 )
 from netagent.errors import Unavailable
 
@@ -43,6 +42,16 @@ _PORT = 53
 _BACKLOG = 128
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 """include/uapi/linux/in.h and in6.h; Python has no names for them."""
+_FAILURES = (OSError, EOFError, TimeoutError, ValueError, msgspec.MsgspecError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Who may ask what: the fields of ``control.Sync``."""
+
+    networks: tuple[NetworkRecord, ...] = ()
+    private: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
 
 
 class NameServer:
@@ -50,10 +59,9 @@ class NameServer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._connection: socket.socket | None = None
-        self._buffer = bytearray()
+        self._channel: Channel | None = None
         self._told: dict[str, NameRecord] = {}
-        self._networks: tuple[NetworkRecord, ...] | None = None
+        self._scope: Scope | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._unbound: frozenset[str] = frozenset()
         self._has_reset = False
@@ -63,46 +71,71 @@ class NameServer:
         """Wait until the process that was told last is gone."""
         await self._lost.wait()
 
-    async def tell(
-        self, networks: tuple[NetworkRecord, ...], names: Mapping[str, NameRecord], *, complete: bool = True
-    ) -> None:
-        """Make the process answer from ``networks`` and ``names`` (by endpoint), and nothing else if ``complete``.
+    async def ask(self, query: bytes, listener: str, source: str) -> bytes:
+        """Return the reply to a DNS message as a client at ``source`` gets it; empty if such a client gets none.
 
-        Returns when it does. Raises Unavailable if there is none and none can be started. What an earlier agent told is
-        kept until the first time that all is known.
+        Raises Unavailable if the process does not answer.
         """
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                await self._tell(networks, names, complete=complete)
-        except (OSError, EOFError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
+                with contextlib.closing(Channel(self._path)) as channel:
+                    await channel.hello()
+                    answer = await channel.ask(Ask(query=query, listener=listener, source=source))
+        except _FAILURES as error:
+            raise _unavailable(error) from error
+        return answer.reply if isinstance(answer, Answer) else b""
+
+    async def tell(
+        self,
+        scope: Scope,
+        names: Mapping[str, NameRecord],
+        *,
+        changed: Collection[str] | None = None,
+        complete: bool = True,
+    ) -> None:
+        """Make the process answer in ``scope`` from ``names`` (by endpoint); return when it does.
+
+        ``changed`` are the endpoints that may differ from what was told before, None for any. Nothing else is left if
+        ``complete``; else what an earlier agent told is kept. Raises Unavailable if there is no process and none can be
+        started.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await self._tell(scope, names, changed, complete=complete)
+        except _FAILURES as error:
             self.close()
-            raise Unavailable(f"the DNS process does not answer: {error or 'no reply in time'}") from error
+            raise _unavailable(error) from error
 
     async def _tell(
-        self, networks: tuple[NetworkRecord, ...], names: Mapping[str, NameRecord], *, complete: bool
+        self, scope: Scope, names: Mapping[str, NameRecord], changed: Collection[str] | None, *, complete: bool
     ) -> None:
-        if self._connection is None:
+        if self._channel is None:
             await self._connect()
+            changed = None
         reset = complete and not self._has_reset
-        known: Mapping[str, NameRecord] = {} if reset else self._told
-        put = tuple(r for identity, r in names.items() if (old := known.get(identity)) is not r and old != r)
-        drop = tuple(identity for identity in known if identity not in names)
-        if reset or put or drop or networks != self._networks or self._unbound:
+        if reset:
+            self._told, changed = {}, None
+        candidates = names.keys() | self._told.keys() if changed is None else changed
+        put = tuple(names[each] for each in candidates if each in names and self._told.get(each) != names[each])
+        drop = tuple(each for each in candidates if each in self._told and each not in names)
+        if reset or put or drop or scope != self._scope or self._unbound:
             failpoint.reach("dns.sync.before")
-            done = await self._ask(Sync(networks=networks, put=put, drop=drop, reset=reset))
+            done = await self._ask(
+                Sync(networks=scope.networks, private=scope.private, own=scope.own, put=put, drop=drop, reset=reset)
+            )
             failpoint.reach("dns.sync.after")
-            self._networks, self._told, self._has_reset = networks, dict(names), self._has_reset or reset
+            self._scope, self._has_reset = scope, self._has_reset or reset
+            self._told.update((record.id, record) for record in put)
+            for identity in drop:
+                del self._told[identity]
             await self._listen(done.missing)
 
     def close(self) -> None:
         """Let go of the process; it answers on."""
-        if self._connection is not None:
-            with contextlib.suppress(RuntimeError):
-                asyncio.get_running_loop().remove_reader(self._connection)
-            self._connection.close()
-        self._connection, self._networks, self._has_reset = None, None, False
-        self._told.clear()
-        self._buffer.clear()
+        if self._channel is not None:
+            self._channel.close()
+        self._channel, self._scope, self._has_reset = None, None, False
+        self._told = {}
         self._lost.set()
 
     async def _connect(self) -> None:
@@ -110,8 +143,10 @@ class NameServer:
         hello = await self._reach()
         if (hello.protocol, hello.version) != (PROTOCOL, __version__):
             log.info("the DNS process is of version %s: it is replaced", hello.version)
+            assert self._channel is not None
             with contextlib.suppress(OSError, EOFError):
-                await self._ask(Quit())
+                await self._channel.ask(Quit())
+            await self._channel.ended()
             self.close()
             self._path.unlink(missing_ok=True)
             hello = await self._reach()
@@ -119,18 +154,12 @@ class NameServer:
         self._lost.clear()
 
     async def _reach(self) -> Hello:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.setblocking(False)
-        self._connection = connection
         try:
-            connection.connect(str(self._path))
+            self._channel = Channel(self._path)
         except (FileNotFoundError, ConnectionRefusedError):
             self._start()
-            connection.connect(str(self._path))
-        hello = await self._response()
-        if not isinstance(hello, Hello):
-            raise ValueError("it does not say who it is")
-        return hello
+            self._channel = Channel(self._path)
+        return await self._channel.hello()
 
     def _start(self) -> None:
         self._path.unlink(missing_ok=True)
@@ -155,33 +184,13 @@ class NameServer:
             failpoint.reach("dns.start.after")
         log.info("started the DNS process, pid %d", self._process.pid)
 
-    async def _ask(self, request: Request, sockets: list[socket.socket] | None = None) -> Done:
-        loop, connection = asyncio.get_running_loop(), self._connection
-        assert connection is not None
-        loop.remove_reader(connection)
-        frame = encode_frame(request)
-        if sockets:
-            # The descriptors go with the first bytes; a frame this short is sent as a whole.
-            socket.send_fds(connection, [frame], [each.fileno() for each in sockets])
-        else:
-            await loop.sock_sendall(connection, frame)
-        done = await self._response()
+    async def _ask(self, request: Sync | Listen, sockets: Sequence[socket.socket] = ()) -> Done:
+        assert self._channel is not None
+        done = await self._channel.ask(request, sockets)
         if not isinstance(done, Done):
             raise ValueError("it does not answer what it was asked")
-        # It says nothing unasked: what is readable now is the end of the connection.
-        loop.add_reader(connection, self.close)
+        self._channel.on_end(self.close)
         return done
-
-    async def _response(self) -> Response:
-        loop, connection = asyncio.get_running_loop(), self._connection
-        assert connection is not None
-        while True:
-            for body in take_frames(self._buffer):
-                return decode_response(body)
-            data = await loop.sock_recv(connection, 65536)
-            if not data:
-                raise EOFError("it ended")
-            self._buffer += data
 
     async def _listen(self, addresses: tuple[str, ...]) -> None:
         """Bind sockets for ``addresses`` and pass them; one that cannot be had is tried again with the next change."""
@@ -223,3 +232,10 @@ def _bind(address: str, kind: socket.SocketKind) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    return Unavailable(
+        f"the DNS process does not answer: {error or 'no reply in time'}",
+        hint="the agent's log says why",
+    )

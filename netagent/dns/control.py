@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised by every change of the messages: an agent ends a process that speaks another one, and starts its own."""
 FRAME_LIMIT = 256 * 1024 * 1024
 SOCKETS_AT_ONCE = 100
@@ -29,22 +29,33 @@ class NetworkRecord(msgspec.Struct, frozen=True, kw_only=True):
 class NameRecord(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint. The first of ``names`` is the one that PTR tells; ``here`` if it is on this host.
 
-    ``ports`` are the published ones: (container port, protocol).
+    ``title`` is the container's name, which links lead to, also where nothing has a name. ``ports`` are the published
+    ones: (container port, protocol). For its own container alone: ``links`` are (alias, title of another container),
+    and ``servers`` are asked instead of the host's.
     """
 
     id: str
     network: str
     container: str
+    title: str = ""
     names: tuple[str, ...]
     addresses: tuple[str, ...]
     ports: tuple[tuple[int, str], ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+    servers: tuple[str, ...] = ()
     here: bool = True
 
 
 class Sync(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """All networks, and what is new, changed and gone among the endpoints; with ``reset`` nothing else is left."""
+    """All networks, and what is new, changed and gone among the endpoints; with ``reset`` nothing else is left.
+
+    ``private`` are the subnets of all networks, also those that are not on this host. At the addresses ``own`` the host
+    itself asks, for names of all networks here.
+    """
 
     networks: tuple[NetworkRecord, ...]
+    private: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
     put: tuple[NameRecord, ...]
     drop: tuple[str, ...] = ()
     reset: bool = False
@@ -54,6 +65,14 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Answer on these gateway addresses too; their sockets come with the message."""
 
     addresses: tuple[str, ...]
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Answer ``query``, a DNS message, as if it came over TCP from ``source`` to ``listener``."""
+
+    query: bytes
+    listener: str
+    source: str
 
 
 class Quit(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -69,13 +88,19 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Done(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The answer to Sync and Listen: it holds from now on. ``missing`` are gateway addresses without sockets."""
+    """The answer to Sync, Listen and Quit: it holds from now on. ``missing`` are gateway addresses without sockets."""
 
     missing: tuple[str, ...] = ()
 
 
-Request: TypeAlias = Sync | Listen | Quit
-Response: TypeAlias = Hello | Done
+class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to Ask: a DNS message, empty if there is no reply to such a source."""
+
+    reply: bytes
+
+
+Request: TypeAlias = Sync | Listen | Ask | Quit
+Response: TypeAlias = Hello | Done | Answer
 
 _request: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 _response: msgspec.json.Decoder[Response] = msgspec.json.Decoder(Response)

@@ -2,22 +2,14 @@
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from netagent.model.resolver import NO_SEARCH, Resolver
 
 SERVERS_USED = 3
 """MAXNS of resolv.h: what a stub resolver asks."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvConf:
-    """The settings of a stub resolver; ``nameservers`` are literal addresses, IPv6 ones perhaps with a zone."""
-
-    nameservers: tuple[str, ...] = ()
-    search: tuple[str, ...] = ()
-    options: tuple[str, ...] = ()
-
-
-def parse_resolv_conf(text: str) -> ResolvConf:
+def parse_resolv_conf(text: str) -> Resolver:
     """Return the settings in ``text``; of ``search`` and ``domain`` the last one counts, as in the C library."""
     nameservers: list[str] = []
     search: tuple[str, ...] = ()
@@ -32,21 +24,32 @@ def parse_resolv_conf(text: str) -> ResolvConf:
             search = (values[0],)
         elif keyword == "options":
             options += values
-    return ResolvConf(nameservers=tuple(dict.fromkeys(nameservers)), search=search, options=tuple(options))
+    return Resolver(nameservers=tuple(dict.fromkeys(nameservers)), search=search, options=tuple(options))
 
 
-def render_resolv_conf(host: ResolvConf, nameservers: Iterable[str]) -> str:
-    """Return a container's file: its networks' gateways as servers, search list and options as the host has them.
+def choose_resolver(asked: Resolver, host: Resolver) -> Resolver:
+    """Return a container's settings: of each kind what was asked for, else what the host has."""
+    return Resolver(
+        nameservers=asked.nameservers or host.nameservers,
+        search=asked.search or host.search,
+        options=asked.options or host.options,
+    )
 
-    Unless the host says otherwise a name without dots is tried as it is first (``ndots:0``, as Docker's), so that a
-    container's name is not asked for in the host's domains.
+
+def render_resolv_conf(chosen: Resolver, nameservers: Iterable[str], *, plain: bool = False) -> str:
+    """Return a container's file with ``nameservers`` and what else was ``chosen``.
+
+    Unless an option says otherwise a name without dots is tried as it is first (``ndots:0``, as Docker's), so that a
+    container's name is not asked for in the host's domains. ``plain`` leaves that out.
     """
-    has_ndots = any(option.startswith("ndots:") for option in host.options)
-    options = host.options if has_ndots else (*host.options, "ndots:0")
+    has_ndots = plain or any(option.startswith("ndots:") for option in chosen.options)
+    options = chosen.options if has_ndots else (*chosen.options, "ndots:0")
     lines = [f"nameserver {address}" for address in list(nameservers)[:SERVERS_USED]]
-    if host.search and host.search != (".",):
-        lines.append(f"search {' '.join(host.search)}")
-    lines.append(f"options {' '.join(options)}")
+    search = [domain for domain in chosen.search if domain != NO_SEARCH]
+    if search:
+        lines.append(f"search {' '.join(search)}")
+    if options:
+        lines.append(f"options {' '.join(options)}")
     return "\n".join(lines) + "\n"
 
 

@@ -17,6 +17,8 @@ from netagent import __version__
 from netagent.dns.answer import answer
 from netagent.dns.control import (
     PROTOCOL,
+    Answer,
+    Ask,
     Done,
     Hello,
     Listen,
@@ -28,7 +30,7 @@ from netagent.dns.control import (
     take_frames,
 )
 from netagent.dns.message import TCP_SIZE, NotAQuery, parse_query
-from netagent.dns.upstream import Upstream
+from netagent.dns.upstream import Client, Upstream
 from netagent.dns.zone import Zones
 
 log = logging.getLogger("netagent.dns")
@@ -89,7 +91,8 @@ class Server:
         reply = answer(query, view, limit=limit, shuffle=random.shuffle)
         if reply is not None:
             return reply
-        return self._upstream.resolve(packet, query, client=source, limit=limit, own=self._zones.gateways)
+        client = Client(address=source, is_host=view.is_host, servers=view.servers)
+        return self._upstream.resolve(packet, query, client, limit=limit, own=self._zones.addresses)
 
     # The agent
 
@@ -124,7 +127,7 @@ class Server:
                 for descriptor in passed:
                     os.close(descriptor)
 
-    async def _carry_out(self, request: Request, passed: list[int]) -> Done:
+    async def _carry_out(self, request: Request, passed: list[int]) -> Done | Answer:
         match request:
             case Sync():
                 self._take_over(request)
@@ -132,23 +135,26 @@ class Server:
                 for address in request.addresses:
                     udp, tcp = socket.socket(fileno=passed.pop(0)), socket.socket(fileno=passed.pop(0))
                     await self._listen(address, udp, tcp)
+            case Ask():
+                reply = self.answer(request.query, request.listener, request.source, tcp=True)
+                return Answer(reply=(reply if isinstance(reply, bytes) else await reply) if reply is not None else b"")
             case Quit():
                 self._stopping.set()
-        return Done(missing=tuple(sorted(self._zones.gateways - self._listeners.keys())))
+        return Done(missing=tuple(sorted(self._zones.addresses - self._listeners.keys())))
 
     def _take_over(self, sync: Sync) -> None:
         zones = Zones() if sync.reset else self._zones
-        zones.set_networks(sync.networks)
+        zones.set_networks(sync.networks, private=sync.private, own=sync.own)
         for identity in sync.drop:
             zones.drop(identity)
         for record in sync.put:
             zones.put(record)
         self._zones = zones
-        for address in self._listeners.keys() - zones.gateways:
+        for address in self._listeners.keys() - zones.addresses:
             self._listeners.pop(address).close()
 
     async def _listen(self, address: str, udp: socket.socket, tcp: socket.socket) -> None:
-        if address in self._listeners or address not in self._zones.gateways:
+        if address in self._listeners or address not in self._zones.addresses:
             udp.close()
             tcp.close()
             return

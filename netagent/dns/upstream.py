@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,15 @@ _PORT = 53
 _FINAL = (Rcode.NOERROR, Rcode.NXDOMAIN)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """Who asks. ``is_host``: perhaps the host itself. ``servers`` are asked for it instead of the host's, if any."""
+
+    address: str
+    is_host: bool = False
+    servers: tuple[str, ...] = ()
+
+
 class Upstream:
     """The nameservers that ``resolv_conf`` names, followed while the file changes."""
 
@@ -58,34 +68,36 @@ class Upstream:
         self._clients: Counter[str] = Counter()
         self._questions: Counter[bytes] = Counter()
 
-    async def resolve(self, packet: bytes, query: Query, *, client: str, limit: int, own: frozenset[str]) -> bytes:
+    async def resolve(self, packet: bytes, query: Query, client: Client, *, limit: int, own: frozenset[str]) -> bytes:
         """Return the reply to ``packet``, which holds ``query``; SERVFAIL if no server gives one in time.
 
         ``limit`` is what fits into the way back. ``own`` are the addresses that we answer on: they are not asked, and
-        a query that comes from one of them, so from the host, while the same one is under way is ours, come back
-        through the host's resolver. It is refused, which ends the loop.
+        a query that comes from the host while the same one is under way is ours, come back through the host's
+        resolver. It is refused, which ends the loop.
         """
         question = query.question.lower()
-        is_loop = client in own and self._questions[question] > 0
-        if is_loop or self._clients[client] >= MOST_PER_CLIENT or self._clients.total() >= MOST_AT_ONCE:
+        is_loop = client.is_host and self._questions[question] > 0
+        is_busy = self._clients[client.address] >= MOST_PER_CLIENT or self._clients.total() >= MOST_AT_ONCE
+        if is_loop or is_busy:
             return encode_reply(query, Rcode.REFUSED)
-        with _counted(self._clients, client), _counted(self._questions, question):
+        with _counted(self._clients, client.address), _counted(self._questions, question):
             try:
                 async with asyncio.timeout(TOTAL_S):
-                    reply = await self._ask_all(packet, query, self.servers(own), tcp=limit == TCP_SIZE)
+                    servers = self.servers(own, client.servers)
+                    reply = await self._ask_all(packet, query, servers, tcp=limit == TCP_SIZE)
             except TimeoutError:
                 reply = None
         if reply is None:
             return encode_reply(query, Rcode.SERVFAIL)
         return with_id(reply, query.id) if len(reply) <= limit else truncated(query)
 
-    def servers(self, own: frozenset[str]) -> tuple[str, ...]:
-        """Return the servers to ask, those that did not answer of late last."""
+    def servers(self, own: frozenset[str], chosen: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Return the servers to ask, those that did not answer of late last: ``chosen`` ones, else the host's."""
         now = time.monotonic()
         if now - self._looked_s >= LOOK_EVERY_S:
             self._looked_s = now
             self._look()
-        usable = [server for server in self._servers if server not in own][:SERVERS_USED]
+        usable = [server for server in chosen or self._servers if server not in own][:SERVERS_USED]
         return tuple(sorted(usable, key=lambda server: self._shunned.get(server, 0.0) > now))
 
     def _look(self) -> None:

@@ -1,9 +1,10 @@
 """Containers: what has a name, a sandbox and endpoints, whoever started it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from netagent.model.ids import ContainerId
+from netagent.model.resolver import ExtraHost, Link, Resolver
 
 
 class ContainerKind(StrEnum):
@@ -50,6 +51,7 @@ class Container:
     ``shares`` is the container whose sandbox it is, in the mode ``container:NAME``. ``spec`` is the OCI runner's own
     record (JSON), empty for containers that netagent did not start. Times are RFC 3339 in UTC. ``exposed`` are the
     ports that it serves, published or not, as ``80/tcp``. ``origins`` has one entry an interface, for CNI alone.
+    ``resolver`` is what differs from the host's own settings.
     """
 
     id: ContainerId
@@ -71,6 +73,9 @@ class Container:
     spec: str = ""
     exposed: tuple[str, ...] = ()
     origins: tuple[Origin, ...] = ()
+    resolver: Resolver = field(default_factory=Resolver)
+    extra_hosts: tuple[ExtraHost, ...] = ()
+    links: tuple[Link, ...] = ()
 
     def origin_of(self, interface: str) -> Origin | None:
         """Return where ``interface`` comes from, or None if no runtime asked for it by CNI."""

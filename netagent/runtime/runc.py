@@ -28,6 +28,7 @@ from netagent.runtime.programs import Programs, environment, find_programs
 from netagent.runtime.refusal import refusal
 from netagent.runtime.rootfs import mount_root, unmount_root
 from netagent.runtime.spec import BindMount, ContainerSpec
+from netagent.runtime.text_files import update_text, write_text
 
 REMOVE_ATTEMPTS = 5
 MONITOR_GRACE_S = 5.0
@@ -197,14 +198,14 @@ class Runtime:
         failpoint.reach("runtime.remove.after")
 
     def write_file(self, container_id: ContainerId, path: str, text: str) -> None:
-        """Replace the text that the container sees at ``path``, one of its spec's ``files``, while it runs or not.
+        """Change what the container sees at ``path``, one of its spec's ``files``, while it runs or not.
 
-        Written in place: the container's mount holds on to the file itself, not to its name.
+        Lines that somebody inside has added stay.
         """
-        target = self.layout(container_id).text_file(path)
-        if not target.exists():
-            raise NotFound(f"{describe(container_id)} has no file of ours at {path}")
-        target.write_text(text)
+        try:
+            update_text(self.layout(container_id).text_file(path), text)
+        except FileNotFoundError:
+            raise NotFound(f"{describe(container_id)} has no file of ours at {path}") from None
 
     async def _delete(self, container_id: ContainerId) -> None:
         if not (self._runtime_root / container_id).exists():
@@ -274,9 +275,7 @@ def _write_bundle(spec: ContainerSpec, layout: Layout) -> None:
     files = []
     for file in spec.files:
         target = layout.text_file(file.path)
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(file.text)
-        target.chmod(0o644)
+        write_text(target, file.text)
         files.append(BindMount(source=str(target), destination=file.path))
     config = render_config(spec, root=str(root), files=tuple(files))
     layout.config.write_text(json.dumps(config, indent=1))

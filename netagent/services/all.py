@@ -14,6 +14,7 @@ from netagent.services.limits import LimitService
 from netagent.services.networks import NetworkService
 from netagent.services.publishing import PublishingService
 from netagent.services.readiness import ReadinessService
+from netagent.services.resolving import ResolvingService
 from netagent.services.stats import StatsService
 from netagent.services.verification import VerificationService
 
@@ -36,3 +37,4 @@ class Services:
     verification: VerificationService
     collection: CollectionService
     readiness: ReadinessService
+    resolving: ResolvingService

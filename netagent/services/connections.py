@@ -53,6 +53,7 @@ class ConnectionService:
                 await self._endpoints.add_dormant(container, want)
             else:
                 await self._endpoints.attach(container, (want,))
+                self._containers.files.refresh(container)
         return want.interface
 
     def _parse(
@@ -102,6 +103,7 @@ class ConnectionService:
                     hint=f"netagent inspect {container.name} shows its networks",
                 )
             await self._endpoints.detach((row,))
+            self._containers.files.refresh(container)
 
     def _exclusive(self, container: Container) -> AbstractAsyncContextManager[None]:
         owner = self._containers if container.kind is ContainerKind.RUN else self._attachments

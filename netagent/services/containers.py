@@ -18,7 +18,7 @@ from netagent.model.endpoint import EndpointState
 from netagent.model.ids import ContainerId, short
 from netagent.runtime.runc import RunStatus, Runtime
 from netagent.runtime.spec import ContainerSpec
-from netagent.services.container_files import read_host_resolver, render_files
+from netagent.services.container_files import ContainerFiles
 from netagent.services.context import Context
 from netagent.services.endpoints import (
     EndpointService,
@@ -56,6 +56,7 @@ class ContainerService:
         self._context = context
         self._endpoints = endpoints
         self._runtime = runtime
+        self.files = ContainerFiles(context, runtime)
         self._parser = ContainerParser(context, networks, self.find, sandboxes)
         self._tasks = tasks
         self._locks = Locks()
@@ -123,11 +124,13 @@ class ContainerService:
         """Make sandbox and endpoints of a container, and the container itself up to its start."""
         if container.owns_sandbox:
             await self._context.kernel.create_sandbox(container.sandbox)
-        endpoints = await self._endpoints.attach(container, wanted) if wanted else ()
+        if wanted:
+            await self._endpoints.attach(container, wanted)
         spec = _read_spec(container)
         assert spec is not None
-        files = render_files(container, endpoints, self._context.snapshot().networks, read_host_resolver())
-        await self._runtime.create(replace(spec, files=files))
+        environment = (*self.files.environment(container), *spec.environment)
+        await self._runtime.create(replace(spec, environment=environment, files=self.files.render(container)))
+        self.files.refresh(container)
 
     # Running
 
@@ -324,6 +327,7 @@ class ContainerService:
             await self._endpoints.detach(
                 [e for e in self._context.journal.endpoints_of(container.id) if e.state in half_way]
             )
+            self.files.refresh(self.find(container.id))
         elif state.status is not RunStatus.CREATED:
             await self._rest(container, exit_code=EXIT_UNKNOWN if state.exit_code is None else state.exit_code)
             if container.auto_remove:

@@ -1,11 +1,12 @@
 """What all services work with, put together once by ``daemon/wiring.py``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from netagent.ipam.pools import Pool
 from netagent.model.host import Host
+from netagent.model.ids import EndpointId
 from netagent.model.network import Subnet
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.engine import Engine
@@ -46,20 +47,20 @@ class Knowledge:
 class Names(Protocol):
     """Who makes endpoints' names answered."""
 
-    def request(self) -> None:
-        """Ask for names to be brought up to date soon."""
+    def request(self, endpoints: Iterable[EndpointId] = ()) -> None:
+        """Ask for the names of these endpoints to be brought up to date soon."""
 
-    async def published(self) -> None:
+    async def published(self, endpoints: Iterable[EndpointId] = ()) -> None:
         """Wait until they are, but not long."""
 
 
 class NoNames:
     """Names for nobody."""
 
-    def request(self) -> None:
+    def request(self, endpoints: Iterable[EndpointId] = ()) -> None:
         """Do nothing."""
 
-    async def published(self) -> None:
+    async def published(self, endpoints: Iterable[EndpointId] = ()) -> None:
         """Do not wait."""
 
 

@@ -173,7 +173,7 @@ class EndpointService:
         attached = tuple(replace(endpoint, state=EndpointState.ATTACHED) for endpoint in endpoints)
         self._context.journal.put_endpoints(attached)
         self._tell("connect", attached)
-        await self._context.names.published()
+        await self._context.names.published(e.id for e in attached)
         return attached
 
     def _intend(
@@ -295,14 +295,14 @@ class EndpointService:
             # In one transaction with its endpoints: a container without any was disconnected by its user.
             self._context.journal.remove_container(new.id)
             self._context.publish_records()
-            await self._context.names.published()
+            await self._context.names.published(e.id for e in endpoints)
             return
         asleep = [dormant[e.interface] for e in endpoints if e.interface in dormant]
         if asleep:
             self._context.journal.put_endpoints(asleep)
         await self._forget([e for e in endpoints if e.interface not in dormant])
         self._context.publish_records()
-        await self._context.names.published()
+        await self._context.names.published(e.id for e in endpoints)
 
     async def add_dormant(self, container: Container, want: Wanted) -> Endpoint:
         """Give a stopped container one more endpoint, for its next start; a fixed address is held from now on."""
@@ -353,7 +353,7 @@ class EndpointService:
                 self._context.journal.put_endpoints((endpoint,))
                 raise
         self._context.publish_records()
-        self._context.names.request()
+        self._context.names.request((changed.id,))
         return changed
 
     async def _take_down(self, endpoints: Sequence[Endpoint]) -> None:
@@ -393,7 +393,7 @@ class EndpointService:
             await self._forget(endpoints)
         self._tell("disconnect", leaving)
         if leaving:
-            await self._context.names.published()
+            await self._context.names.published(e.id for e in leaving)
 
     def _tell(self, action: str, endpoints: Iterable[Endpoint]) -> None:
         networks = self._context.snapshot().networks

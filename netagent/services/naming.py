@@ -7,19 +7,22 @@ a while, because an agent that restarts lets its lease go although its container
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from netagent.dns.client import NameServer
+from netagent.dns.client import NameServer, Scope
 from netagent.dns.control import NameRecord, NetworkRecord
 from netagent.errors import NetagentError
+from netagent.model.container import Container
 from netagent.model.endpoint import Endpoint
-from netagent.model.ids import EndpointId, HostId, NetworkId, short
+from netagent.model.ids import EndpointId, HostId, short
 from netagent.model.network import DEFAULT_NETWORK, Network
 from netagent.model.snapshot import Snapshot
 from netagent.plan.render import networks_here
 from netagent.services.context import Knowledge
 from netagent.services.stores import Stores
+from netagent.store import keys
 from netagent.store.journal import Journal
 
 log = logging.getLogger("netagent.naming")
@@ -32,22 +35,29 @@ FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0
 
 
-def render_networks(snapshot: Snapshot) -> tuple[NetworkRecord, ...]:
-    """Return the networks that are in this host's kernel."""
-    return tuple(
-        NetworkRecord(
-            id=network.id,
-            name=network.name,
-            prefixes=tuple(str(subnet.prefix) for subnet in network.subnets),
-            gateways=tuple(str(subnet.gateway) for subnet in network.subnets),
-            internal=network.internal,
-        )
-        for network in networks_here(snapshot)
+def render_scope(snapshot: Snapshot, own: tuple[str, ...]) -> Scope:
+    """Return who may ask what: in the networks that are in this host's kernel, and the host itself at ``own``."""
+    return Scope(
+        networks=tuple(
+            NetworkRecord(
+                id=network.id,
+                name=network.name,
+                prefixes=tuple(str(subnet.prefix) for subnet in network.subnets),
+                gateways=tuple(str(subnet.gateway) for subnet in network.subnets),
+                internal=network.internal,
+            )
+            for network in networks_here(snapshot)
+        ),
+        private=tuple(str(subnet.prefix) for network in snapshot.networks.values() for subnet in network.subnets),
+        own=own,
     )
 
 
-def render_name(endpoint: Endpoint, network: Network, *, here: bool) -> NameRecord:
-    """Return an endpoint as the DNS process knows it; in the default network nothing has a name, as in Docker."""
+def render_name(endpoint: Endpoint, network: Network, container: Container | None = None) -> NameRecord:
+    """Return an endpoint as the DNS process knows it, with its ``container`` if that is on this host.
+
+    In the default network nothing has a name, as in Docker; links work there too.
+    """
     names: tuple[str, ...] = ()
     if not (network.is_predefined and network.name == DEFAULT_NETWORK):
         own = (endpoint.container_name, *endpoint.aliases, short(endpoint.container_id), endpoint.hostname)
@@ -56,38 +66,64 @@ def render_name(endpoint: Endpoint, network: Network, *, here: bool) -> NameReco
         id=endpoint.id,
         network=endpoint.network_id,
         container=endpoint.container_id,
+        title=endpoint.container_name,
         names=names,
         addresses=tuple(str(given.address) for given in endpoint.addresses),
         ports=tuple(dict.fromkeys((port, m.protocol) for m in endpoint.ports for port in m.container_ports)),
-        here=here,
+        links=tuple((link.alias, link.target) for link in container.links) if container else (),
+        servers=container.resolver.nameservers if container else (),
+        here=container is not None,
     )
 
 
 class NamingService:
-    """One per agent."""
+    """One per agent. ``own_addresses`` are those at which the host itself asks; ``clock`` is in seconds."""
 
-    def __init__(self, knowledge: Knowledge, stores: Stores, journal: Journal, server: NameServer) -> None:
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        stores: Stores,
+        journal: Journal,
+        server: NameServer,
+        *,
+        own_addresses: tuple[str, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._knowledge = knowledge
         self._stores = stores
         self._journal = journal
         self._server = server
+        self._own_addresses = own_addresses
+        self._clock = clock
         self._wake = asyncio.Event()
         self._told: asyncio.Future[None] | None = None
-        self._remote: dict[EndpointId, NameRecord] | None = None
-        self._own: dict[EndpointId, tuple[Endpoint, NameRecord]] = {}
+        self._names: dict[str, NameRecord] = {}
+        self._scope = Scope()
+        self._here: frozenset[str] = frozenset()
+        self._population: Counter[str] = Counter()
+        self._is_moved = False
+        self._changed: dict[str, str] | None = None
         self._last_live_s: dict[HostId, float] = {}
 
-    def request(self, *, remote: bool = False) -> None:
-        """Ask for the DNS process to be told what has changed; ``remote`` if that may be in the store."""
-        if remote:
-            self._remote = None
+    def request(self, endpoints: Iterable[EndpointId] = ()) -> None:
+        """Ask for the DNS process to be told soon of these endpoints of this host, as the journal then has them."""
+        if self._changed is not None:
+            self._changed.update(dict.fromkeys(endpoints, ""))
         self._wake.set()
 
-    async def published(self) -> None:
-        """Wait until what is known now is answered, at most ``PATIENCE_S``."""
+    def request_stored(self, changed: frozenset[str]) -> None:
+        """Ask for the DNS process to be told of what has changed in a store."""
+        if self._changed is not None and all(key.startswith(keys.ENDPOINTS) for key in changed):
+            self._changed.update((key.rpartition("/")[2], key) for key in changed)
+        else:
+            self._changed = None
+        self._wake.set()
+
+    async def published(self, endpoints: Iterable[EndpointId] = ()) -> None:
+        """Wait until what is known now of these endpoints is answered, at most ``PATIENCE_S``."""
         if self._told is None or self._told.done():
             self._told = asyncio.get_running_loop().create_future()
-        self._wake.set()
+        self.request(endpoints)
         with suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE_S):
                 await asyncio.shield(self._told)
@@ -100,11 +136,8 @@ class NamingService:
                 await self._until_due(retry_s)
                 self._wake.clear()
                 told, self._told = self._told, None
-                snapshot = self._knowledge.snapshot()
                 try:
-                    await self._server.tell(
-                        render_networks(snapshot), dict(self._names(snapshot)), complete=snapshot.complete
-                    )
+                    await self._tell()
                 except NetagentError as error:
                     if retry_s is None:
                         log.warning("names are not up to date: %s", error)
@@ -118,6 +151,8 @@ class NamingService:
 
     async def _until_due(self, retry_s: float | None) -> None:
         """Wait for a request, the loss of the process, the end of somebody's grace, or the time to try again."""
+        if self._wake.is_set() and retry_s is None:
+            return
         waits: list[asyncio.Task[object]] = [asyncio.create_task(self._wake.wait())]
         if retry_s is None:
             waits.append(asyncio.create_task(self._server.lost()))
@@ -129,41 +164,77 @@ class NamingService:
 
     def _grace_left(self) -> float | None:
         """Return the seconds until the first host's names are to go, None if all are live."""
-        live, now = self._knowledge.snapshot().live, time.monotonic()
+        live, now = self._knowledge.snapshot().live, self._clock()
         ends = [seen + GRACE_S - now for host, seen in self._last_live_s.items() if host not in live]
         pending = [left for left in ends if left > 0]
         if len(pending) < len(ends):
-            self._remote = None
+            self._changed = None
         return min(pending, default=None)
 
-    def _names(self, snapshot: Snapshot) -> Iterator[tuple[str, NameRecord]]:
-        if self._remote is None:
-            self._remote = self._render_remote(snapshot)
-        yield from self._remote.items()
-        own: dict[EndpointId, tuple[Endpoint, NameRecord]] = {}
-        for endpoint in self._journal.endpoints.values():
-            network = snapshot.networks.get(endpoint.network_id)
-            if not endpoint.in_kernel or network is None:
-                continue
-            known = self._own.get(endpoint.id)
-            if known is None or known[0] is not endpoint:
-                known = (endpoint, render_name(endpoint, network, here=True))
-            own[endpoint.id] = known
-            yield endpoint.id, known[1]
-        self._own = own
+    async def _tell(self) -> None:
+        changed, self._changed = self._changed, {}
+        snapshot = self._knowledge.snapshot()
+        try:
+            if changed is not None:
+                for identity, key in changed.items():
+                    self._take(snapshot, EndpointId(identity), key)
+                scope = render_scope(snapshot, self._own_addresses) if self._is_moved else self._scope
+                if scope != self._scope:
+                    changed = None
+            if changed is None:
+                self._take_all(snapshot)
+            await self._server.tell(self._scope, self._names, changed=changed, complete=snapshot.complete)
+        except BaseException:
+            self._changed = None
+            raise
 
-    def _render_remote(self, snapshot: Snapshot) -> dict[EndpointId, NameRecord]:
-        """Return the names of the other hosts' endpoints in the networks that this host has."""
-        now = time.monotonic()
-        here: dict[NetworkId, Network] = {network.id: network for network in networks_here(snapshot)}
-        found: dict[EndpointId, NameRecord] = {}
-        seen: dict[HostId, float] = {}
-        for access in self._stores.all:
-            for host, endpoints in access.view.remote_endpoints.items():
-                seen[host] = now if host in snapshot.live else self._last_live_s.get(host, now)
-                if now - seen[host] < GRACE_S:
-                    for endpoint in endpoints:
-                        if endpoint.network_id in here:
-                            found[endpoint.id] = render_name(endpoint, here[endpoint.network_id], here=False)
-        self._last_live_s = seen
-        return found
+    def _take_all(self, snapshot: Snapshot) -> None:
+        """Learn everything anew."""
+        self._scope = render_scope(snapshot, self._own_addresses)
+        self._here = frozenset(network.id for network in self._scope.networks)
+        self._names.clear()
+        self._population.clear()
+        remote = {key: endpoint for access in self._stores.all for key, endpoint in access.view.endpoints.items()}
+        self._note_live(snapshot, {keys.host_of_endpoint(key) for key in remote})
+        for key, endpoint in remote.items():
+            self._take(snapshot, endpoint.id, key)
+        for identity in self._journal.endpoints:
+            self._take(snapshot, identity)
+        self._is_moved = False
+
+    def _note_live(self, snapshot: Snapshot, hosts: Iterable[HostId]) -> None:
+        now = self._clock()
+        self._last_live_s = {host: now if host in snapshot.live else self._last_live_s.get(host, now) for host in hosts}
+
+    def _take(self, snapshot: Snapshot, identity: EndpointId, key: str = "") -> None:
+        """Learn of one endpoint: of this host, or the one that another host has published under ``key``."""
+        own = self._journal.endpoints.get(identity)
+        if own is not None:
+            network = snapshot.networks.get(own.network_id)
+            container = self._journal.containers.get(own.container_id)
+            record = render_name(own, network, container) if network is not None and own.in_kernel else None
+        else:
+            record = self._render_remote(snapshot, key) if key else None
+        self._put(identity, record)
+
+    def _render_remote(self, snapshot: Snapshot, key: str) -> NameRecord | None:
+        """Return another host's endpoint if it is in a network that this host has, and its host not long gone."""
+        endpoint = next((e for access in self._stores.all if (e := access.view.endpoints.get(key))), None)
+        host, now = keys.host_of_endpoint(key), self._clock()
+        if endpoint is None or endpoint.network_id not in self._here:
+            return None
+        seen = now if host in snapshot.live else self._last_live_s.setdefault(host, now)
+        network = snapshot.networks.get(endpoint.network_id)
+        return render_name(endpoint, network, None) if network is not None and now - seen < GRACE_S else None
+
+    def _put(self, identity: EndpointId, record: NameRecord | None) -> None:
+        """Note a record; the first and the last of this host in a network may bring the network or take it away."""
+        old = self._names.pop(identity, None)
+        for each, step in ((old, -1), (record, 1)):
+            if each is not None and each.here:
+                self._population[each.network] += step
+        if record is not None:
+            self._names[identity] = record
+        for each in (old, record):
+            if each is not None and each.here and self._population[each.network] <= 1:
+                self._is_moved = True

@@ -4,18 +4,29 @@ Nothing here changes anything: a request is refused before the first effect, or 
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
-from netagent.errors import Conflict, InvalidRequest
+from netagent.errors import Conflict, InvalidRequest, NotFound
 from netagent.model.container import Container, ContainerKind, NetworkMode
 from netagent.model.ids import ContainerId, parse_name, short
+from netagent.model.network import Network
+from netagent.model.resolver import (
+    Link,
+    Resolver,
+    parse_extra_host,
+    parse_link,
+    parse_nameserver,
+    parse_resolver_option,
+    parse_search,
+)
 from netagent.runtime.spec import ContainerSpec, parse_environment, parse_mounts
 from netagent.services.context import Context
 from netagent.services.endpoints import Wanted, parse_served, parse_wanted, refuse_taken_name
+from netagent.services.links import find_linked
 from netagent.services.network_texts import names_of, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Connection, NewContainer
@@ -56,6 +67,12 @@ class ContainerParser:
             auto_remove=request.auto_remove,
             exposed=parse_served(request.connection),
             created=self._context.now(),
+            resolver=Resolver(
+                nameservers=tuple(parse_nameserver(text) for text in request.dns),
+                search=tuple(parse_search(text) for text in request.dns_search),
+                options=tuple(parse_resolver_option(text) for text in request.dns_options),
+            ),
+            extra_hosts=tuple(parse_extra_host(text) for text in request.extra_hosts),
         )
         parsed = self._connect(request, container)
         spec = _parse_spec(request, parsed.container)
@@ -69,9 +86,11 @@ class ContainerParser:
         if mode is NetworkMode.NETWORKS:
             networks = self._networks.find_for_endpoints(texts)
             wanted = parse_wanted(connection, networks, [f"eth{index}" for index in range(len(networks))])
+            links = tuple(self._parse_link(text, container, networks) for text in request.links)
             return ParsedContainer(
-                container=replace(container, mode=mode, sandbox=sandbox, owns_sandbox=True), wanted=wanted
+                container=replace(container, mode=mode, sandbox=sandbox, owns_sandbox=True, links=links), wanted=wanted
             )
+        _refuse_names(request, mode)
         warnings = _refuse_meaningless(connection, mode, hostname=request.hostname)
         if mode is NetworkMode.HOST:
             hostname = request.hostname or os.uname().nodename
@@ -88,6 +107,29 @@ class ContainerParser:
         return ParsedContainer(
             container=replace(container, mode=mode, sandbox=other.sandbox, shares=other.id, hostname=other.hostname)
         )
+
+    def _parse_link(self, text: str, container: Container, networks: Sequence[Network]) -> Link:
+        """Return a link to a container that runs and shares a network with the one to be, or refuse it."""
+        link = parse_link(text)
+        identities = [network.id for network in networks]
+        if next(find_linked(self._context, (link,), identities), None) is not None:
+            return link
+        try:
+            target = self._find(link.target)
+        except NotFound as error:
+            raise InvalidRequest(f"could not get container for {link.target}: {error}", hint=error.hint) from None
+        link = replace(link, target=target.name)
+        if not target.is_up:
+            raise Conflict(
+                f"Cannot link to a non running container: /{target.name} AS /{container.name}/{link.alias}",
+                hint=f"netagent start {target.name}",
+            )
+        if next(find_linked(self._context, (link,), identities), None) is None:
+            raise Conflict(
+                f"Cannot link to /{target.name}, as it does not belong to network {networks[0].name}",
+                hint=f"netagent network connect {networks[0].name} {target.name}",
+            )
+        return link
 
 
 def _parse_spec(request: NewContainer, container: Container) -> ContainerSpec:
@@ -127,6 +169,20 @@ def _parse_mode(connection: Connection) -> tuple[NetworkMode, tuple[str, ...]]:
             raise InvalidRequest("--network container: needs a name", hint="--network container:NAME")
         return NetworkMode.CONTAINER, texts
     return NetworkMode(special[0]), texts
+
+
+def _refuse_names(request: NewContainer, mode: NetworkMode) -> None:
+    """Refuse options about names that have no meaning in a mode without endpoints, in Docker's words."""
+    if request.links:
+        kind = {NetworkMode.HOST: "host type networking", NetworkMode.CONTAINER: "container type network"}
+        raise InvalidRequest(
+            f"conflicting options: {kind.get(mode, 'a container without network')} can't be used with links."
+            " This would result in undefined behavior"
+        )
+    if mode is NetworkMode.CONTAINER and (request.dns or request.dns_search or request.dns_options):
+        raise InvalidRequest("conflicting options: dns and the network mode")
+    if mode is NetworkMode.CONTAINER and request.extra_hosts:
+        raise InvalidRequest("conflicting options: custom host-to-IP mapping and the network mode")
 
 
 def _refuse_meaningless(connection: Connection, mode: NetworkMode, *, hostname: str) -> tuple[str, ...]:

@@ -105,6 +105,11 @@ class NewContainer:
     interactive: bool = False
     auto_remove: bool = False
     working_directory: str = "/"
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    extra_hosts: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -77,6 +77,11 @@ def own_endpoints_prefix(host_id: HostId) -> str:
     return f"{ENDPOINTS}{host_id}/"
 
 
+def host_of_endpoint(key: str) -> HostId:
+    """Return the host that publishes the endpoint of ``key``."""
+    return HostId(key.removeprefix(ENDPOINTS).partition("/")[0])
+
+
 def endpoint_key(host_id: HostId, network_id: NetworkId, endpoint_id: EndpointId) -> str:
     """Return the key under which a host publishes an endpoint."""
     return f"{own_endpoints_prefix(host_id)}{network_id}/{endpoint_id}"

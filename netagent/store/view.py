@@ -174,10 +174,14 @@ class ClusterView:
     def remote_endpoints(self) -> dict[HostId, list[Endpoint]]:
         """The other hosts' endpoints, as they published them."""
         found: dict[HostId, list[Endpoint]] = {}
-        for key, endpoint in self._all(keys.ENDPOINTS).items():
-            host_id = HostId(key.removeprefix(keys.ENDPOINTS).partition("/")[0])
-            found.setdefault(host_id, []).append(endpoint)
+        for key, endpoint in self.endpoints.items():
+            found.setdefault(keys.host_of_endpoint(key), []).append(endpoint)
         return found
+
+    @property
+    def endpoints(self) -> Mapping[str, Endpoint]:
+        """The other hosts' endpoints by key."""
+        return self._all(keys.ENDPOINTS)
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -99,6 +99,11 @@ class CreateContainerRequest(_message.Message):
     INTERACTIVE_FIELD_NUMBER: _builtins.int
     AUTO_REMOVE_FIELD_NUMBER: _builtins.int
     WORKING_DIRECTORY_FIELD_NUMBER: _builtins.int
+    DNS_FIELD_NUMBER: _builtins.int
+    DNS_SEARCH_FIELD_NUMBER: _builtins.int
+    DNS_OPTIONS_FIELD_NUMBER: _builtins.int
+    EXTRA_HOSTS_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Chosen if empty."""
     hostname: _builtins.str
@@ -120,6 +125,22 @@ class CreateContainerRequest(_message.Message):
     def mounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """HOST:DIR[:ro]; HOST is absolute."""
 
+    @_builtins.property
+    def dns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Nameservers, search list and options of resolv.conf, each instead of the host's."""
+
+    @_builtins.property
+    def dns_search(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def dns_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def extra_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """NAME:ADDRESS for /etc/hosts; the address may be "host-gateway"."""
+
+    @_builtins.property
+    def links(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """NAME[:ALIAS] of containers on one of the networks."""
+
     def __init__(
         self,
         *,
@@ -134,10 +155,15 @@ class CreateContainerRequest(_message.Message):
         interactive: _builtins.bool = ...,
         auto_remove: _builtins.bool = ...,
         working_directory: _builtins.str = ...,
+        dns: _abc.Iterable[_builtins.str] | None = ...,
+        dns_search: _abc.Iterable[_builtins.str] | None = ...,
+        dns_options: _abc.Iterable[_builtins.str] | None = ...,
+        extra_hosts: _abc.Iterable[_builtins.str] | None = ...,
+        links: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "command", b"command", "connection", b"connection", "environment", b"environment", "hostname", b"hostname", "interactive", b"interactive", "mounts", b"mounts", "name", b"name", "rootfs", b"rootfs", "terminal", b"terminal", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "command", b"command", "connection", b"connection", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "environment", b"environment", "extra_hosts", b"extra_hosts", "hostname", b"hostname", "interactive", b"interactive", "links", b"links", "mounts", b"mounts", "name", b"name", "rootfs", b"rootfs", "terminal", b"terminal", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

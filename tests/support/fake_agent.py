@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from netagent.api.server import ApiServer, serve
+from netagent.dns.reply import Answer
 from netagent.errors import NotFound
 from netagent.model.container import Container, ContainerKind, ContainerState
 from netagent.model.ids import ContainerId, NetworkId
@@ -62,6 +63,7 @@ class FakeServices:
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     kernel_error: str = ""
+    answers: tuple[Answer, ...] = ()
     exposed: ExposureView = field(default_factory=lambda: ExposureView(ways=(), warnings=()))
 
     def services(self) -> Services:
@@ -77,6 +79,7 @@ class FakeServices:
             "hosts": _Hosts(self),
             "info": _Info(self),
             "exposure": _Exposure(self),
+            "resolving": _Resolving(self),
             **dict.fromkeys(("verification", "collection", "readiness")),
         }
         return Services(events=self.events, **fakes)
@@ -240,6 +243,12 @@ class _Exposure(_Part):
     async def view(self) -> ExposureView:
         self.agent.note("exposure")
         return self.agent.exposed
+
+
+class _Resolving(_Part):
+    async def resolve(self, name: str, types: Sequence[str] = (), *, container: str = "") -> tuple[Answer, ...]:
+        self.agent.note("resolve", name, tuple(types), container)
+        return tuple(answer for answer in self.agent.answers if answer.name == f"{name}.")
 
 
 class _Info(_Part):

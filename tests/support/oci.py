@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from netagent.errors import Conflict, EnvironmentProblem, NetagentError, NotFound
@@ -57,6 +57,13 @@ class FakeRuntime:
         spec = self.boxes[container_id].spec
         assert spec is not None
         return next(file.text for file in spec.files if file.path == path)
+
+    def write_file(self, container_id: ContainerId, path: str, text: str) -> None:
+        box = self.boxes.get(container_id)
+        if box is None or box.spec is None or path not in [file.path for file in box.spec.files]:
+            raise NotFound(f"container {container_id[:12]} has no file of ours at {path}")
+        files = tuple(replace(file, text=text) if file.path == path else file for file in box.spec.files)
+        box.spec = replace(box.spec, files=files)
 
     def layout(self, container_id: ContainerId) -> Layout:
         return Layout(self._run_dir / "containers" / container_id)

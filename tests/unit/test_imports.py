@@ -22,11 +22,13 @@ LAYERS = {
     "dns.zone": 2,
     "dns.answer": 2,
     "dns.resolv": 2,
+    "dns.reply": 2,
     "reconcile.ports": 3,
     "kernel": 4,
     "store": 4,
     "runtime": 4,
     "coexist": 4,
+    "dns.channel": 4,
     "dns.client": 4,
     "reconcile": 5,
     "services": 6,
@@ -65,6 +67,7 @@ PURE = (
     "dns.zone",
     "dns.answer",
     "dns.resolv",
+    "dns.reply",
 )
 IMPURE_MODULES = {"asyncio", "socket", "os", "time", "random", "secrets", "logging", "subprocess", "grpc", "pyroute2"}
 ONE_HOME = {

@@ -24,6 +24,8 @@ GATE_FRONT = NameRecord(id="2", network="f", container="cg", names=("gate",), ad
 GATE_BACK = NameRecord(id="3", network="b", container="cg", names=("gate",), addresses=("10.2.0.6", "fd00:2::6"))
 DB = NameRecord(id="4", network="b", container="cd", names=("db",), addresses=("10.2.0.7", "fd00:2::7"))
 
+OWN = "127.0.0.153"
+HOST = (OWN, "127.0.0.1")
 IN_FRONT = ("10.1.0.1", "10.1.0.5")
 IN_BACK = ("10.2.0.1", "10.2.0.7")
 IN_BOTH = ("10.2.0.1", "10.2.0.6")
@@ -36,7 +38,7 @@ REVERSE_DB_6 = "7" + ".0" * 23 + ".2.0.0.0.0.0.d.f.ip6.arpa"
 @pytest.fixture
 def zones() -> Zones:
     zones = Zones()
-    zones.set_networks((FRONT, BACK))
+    zones.set_networks((FRONT, BACK), private=(*FRONT.prefixes, *BACK.prefixes, "10.3.0.0/16"), own=(OWN,))
     for record in (WEB, GATE_FRONT, GATE_BACK, DB):
         zones.put(record)
     return zones
@@ -103,7 +105,20 @@ def said(reply: DNS | None) -> list[str] | str:
         (REVERSE_DB, "PTR", IN_BACK, ["db."]),
         (REVERSE_DB_6, "PTR", IN_BACK, ["db."]),
         (REVERSE_DB, "A", IN_BACK, []),
-        (REVERSE_DB, "PTR", IN_FRONT, FORWARDED),
+        (REVERSE_DB, "PTR", IN_FRONT, NXDOMAIN),
+        ("1.1.3.10.in-addr.arpa", "PTR", IN_FRONT, NXDOMAIN),
+        ("1.3.10.in-addr.arpa", "SOA", IN_FRONT, NXDOMAIN),
+        ("lb._dns-sd._udp.0.0.3.10.in-addr.arpa", "PTR", IN_FRONT, NXDOMAIN),
+        ("10.in-addr.arpa", "SOA", IN_FRONT, FORWARDED),
+        ("1.1.4.10.in-addr.arpa", "PTR", IN_FRONT, FORWARDED),
+        ("0.0.2.0.0.0.0.0.d.f.ip6.arpa", "NS", IN_FRONT, FORWARDED),
+        ("0.0.0.0.0.0.2.0.0.0.0.0.d.f.ip6.arpa", "NS", IN_FRONT, FORWARDED),
+        ("0.0.0.0.0.0.0.0.0.2.0.0.0.0.0.d.f.ip6.arpa", "NS", IN_FRONT, NXDOMAIN),
+        ("web", "A", HOST, ["10.1.0.5"]),
+        ("db", "A", HOST, ["10.2.0.7"]),
+        (REVERSE_DB, "PTR", HOST, ["db."]),
+        ("nothing", "A", HOST, NXDOMAIN),
+        ("example.org", "A", HOST, FORWARDED),
         ("9.0.1.10.in-addr.arpa", "PTR", IN_FRONT, NXDOMAIN),
         ("8.8.8.8.in-addr.arpa", "PTR", IN_FRONT, FORWARDED),
         ("_80._tcp.web", "SRV", IN_FRONT, ["80 Web."]),
@@ -119,7 +134,9 @@ def test_an_answer_depends_on_name_type_and_client(
     assert said(ask(zones, name, kind, client)) == expected
 
 
-@pytest.mark.parametrize("client", [("10.1.0.1", "192.0.2.9"), ("10.1.0.1", "10.2.0.7"), ("10.9.0.1", "10.1.0.5")])
+@pytest.mark.parametrize(
+    "client", [("10.1.0.1", "192.0.2.9"), ("10.1.0.1", "10.2.0.7"), ("10.9.0.1", "10.1.0.5"), (OWN, "10.1.0.5")]
+)
 def test_whoever_is_not_in_the_network_gets_no_answer(zones: Zones, client: tuple[str, str]) -> None:
     assert zones.view(*client) is None
 
@@ -165,5 +182,35 @@ def test_a_name_is_gone_with_its_endpoint_and_stays_while_another_has_it(zones: 
 
 def test_a_network_that_is_gone_is_not_listened_for(zones: Zones) -> None:
     zones.set_networks((BACK,))
-    assert zones.gateways == {"10.2.0.1", "fd00:2::1"}
+    assert zones.addresses == {"10.2.0.1", "fd00:2::1"}
     assert zones.view(*IN_FRONT) is None
+
+
+def test_a_link_is_known_to_its_own_container_alone_also_where_nothing_has_a_name(zones: Zones) -> None:
+    zones.put(NameRecord(id="5", network="f", container="c5", title="hidden", names=(), addresses=("10.1.0.9",)))
+    zones.put(
+        NameRecord(
+            id="6",
+            network="f",
+            container="c6",
+            title="linked",
+            names=("linked",),
+            addresses=("10.1.0.10",),
+            links=(("Store", "hidden"), ("gone", "absent")),
+        )
+    )
+    assert said(ask(zones, "store", client=("10.1.0.1", "10.1.0.10"))) == ["10.1.0.9"]
+    assert said(ask(zones, "gone", client=("10.1.0.1", "10.1.0.10"))) == NXDOMAIN
+    assert said(ask(zones, "store")) == NXDOMAIN
+    assert said(ask(zones, "hidden")) == NXDOMAIN
+    zones.drop("5")
+    assert said(ask(zones, "store", client=("10.1.0.1", "10.1.0.10"))) == NXDOMAIN
+
+
+def test_a_container_may_have_nameservers_of_its_own(zones: Zones) -> None:
+    record = NameRecord(
+        id="7", network="f", container="c7", names=("picky",), addresses=("10.1.0.11",), servers=("192.0.2.53",)
+    )
+    zones.put(record)
+    assert view(zones, ("10.1.0.1", "10.1.0.11")).servers == ("192.0.2.53",)
+    assert view(zones).servers == ()
