@@ -56,7 +56,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     ``default_address_pools`` are where networks of the driver bridge get their subnets; empty: netagent's own.
     ``address_hold_down`` is for how many seconds an address that was given back is not given to another container.
     ``host_binding_ipv4`` and ``host_binding_ipv6`` are the host addresses of published ports for which neither
-    their user nor their network names one; empty: all addresses.
+    their user nor their network names one; empty: all addresses. ``loopback_proxy``: a process forwards [::1].
     """
 
     store: str = ""
@@ -74,6 +74,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     host_binding_ipv4: str = ""
     host_binding_ipv6: str = ""
     coexist: bool | CoexistOptions = True
+    loopback_proxy: bool = False
     etcd: EtcdOptions = EtcdOptions()
     cni: CniOptions = CniOptions()
 

@@ -142,6 +142,8 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         tasks.spawn(context.engine.run(), name="engine", essential=True)
         tasks.spawn(agent.publisher.run(), name="publisher", essential=True)
         tasks.spawn(agent.ports.run(), name="ports", essential=True)
+        if agent.loopback is not None:
+            tasks.spawn(agent.loopback.run(), name="loopback", essential=True)
         # Whatever happened between the first pass and now was heard by nobody.
         context.engine.request()
         agent.publisher.request()

@@ -13,6 +13,7 @@ from netagent.dns.client import NameServer
 from netagent.ipam.pools import parse_bip, parse_pool
 from netagent.kernel.kernel import Kernel
 from netagent.kernel.reserve import SocketReservations
+from netagent.loopback.client import LoopbackForwarder
 from netagent.model.ids import HostId
 from netagent.reconcile.engine import Engine
 from netagent.runtime.runc import Runtime
@@ -30,6 +31,7 @@ from netagent.services.exposure import ExposureService
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
+from netagent.services.loopback import LoopbackService
 from netagent.services.naming import NamingService
 from netagent.services.network_options import parse_host_bindings
 from netagent.services.networks import NetworkService
@@ -61,6 +63,7 @@ class Agent:
     publisher: Publisher
     naming: NamingService
     ports: PortService
+    loopback: LoopbackService | None
     services: Services
     coexistence: Coexistence
 
@@ -82,6 +85,8 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         name_server,
         own_addresses=(config.dns_address,) if config.dns_address else (),
     )
+    reservations = SocketReservations()
+    loopback = LoopbackService(journal, reservations, LoopbackForwarder()) if config.loopback_proxy else None
     events = EventBus(_now)
     context = Context(
         knowledge=knowledge,
@@ -92,7 +97,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         events=events,
         now=_now,
         new_id=lambda: secrets.token_hex(32),
-        publish_records=publisher.request,
+        publish_records=_all_of(publisher.request, *([loopback.request] if loopback else [])),
         names=naming,
         default_subnet=parse_bip(config.bip) if config.bip else None,
         pools=tuple(parse_pool(pool.base, pool.size) for pool in config.default_address_pools),
@@ -102,8 +107,9 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         access.subscribe(naming.request_stored)
     ports = PortService(
         journal,
-        SocketReservations(),
+        reservations,
         bindings=parse_host_bindings(config.host_binding_ipv4, config.host_binding_ipv6),
+        let_go=loopback.let_go if loopback else None,
     )
     endpoints = EndpointService(context, BlockService(context), ports)
     networks = NetworkService(context)
@@ -138,9 +144,18 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         publisher=publisher,
         naming=naming,
         ports=ports,
+        loopback=loopback,
         services=services,
         coexistence=coexistence,
     )
+
+
+def _all_of(*requests: Callable[[], None]) -> Callable[[], None]:
+    def request() -> None:
+        for each in requests:
+            each()
+
+    return request
 
 
 def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Journal) -> Stores:

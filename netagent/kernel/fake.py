@@ -373,6 +373,9 @@ class FakeReservations:
             if (slot.protocol, slot.port) in self.taken:
                 raise Conflict(f"failed to bind host port {slot}: address already in use")
 
+    def open_on_loopback6(self, slot: PortSlot) -> None:
+        """Return None: nothing comes to a port here."""
+
     def automatic_ports(self) -> AutomaticPorts:
         """Return the range that was given."""
         return self.automatic

@@ -12,6 +12,7 @@ import resource
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 from netagent.errors import Conflict, EnvironmentProblem
@@ -31,6 +32,8 @@ _DESCRIPTORS_KEPT = 512
 
 _SO_ATTACH_FILTER = 26
 """asm-generic/socket.h; Python has no name for it."""
+_SO_DETACH_FILTER = 27
+_BACKLOG = 128
 _IPPROTO_SCTP = 132
 _RETURN_NOTHING = struct.pack("=HBBI", 0x06, 0, 0, 0)
 """Classic BPF, linux/filter.h: BPF_RET | BPF_K with 0 bytes kept."""
@@ -73,6 +76,23 @@ class SocketReservations:
         """Let go of a host port; one that is not held is no error."""
         for held in self._held.pop(slot, ()):
             held.close()
+
+    def open_on_loopback6(self, slot: PortSlot) -> socket.socket | None:
+        """Return a socket that takes what comes to the held port ``slot`` on ::1; None if the port is not held.
+
+        It listens, if for TCP. Between the held socket of all addresses and this one it is bound beside it, the held
+        one lets others in (SO_REUSEADDR) who ask for the same, which nobody does by accident in that moment.
+        """
+        held = next((each for each in self._held.get(slot, ()) if each.family == socket.AF_INET6), None)
+        if held is None:
+            return None
+        if slot.address is not None and slot.address.is_loopback:
+            opened = held.dup()
+            _keep_what_comes(opened)
+            if slot.protocol == "tcp":
+                _listen(opened)
+            return opened
+        return self._inside(lambda: _open_beside(held, slot))
 
     def check_free(self, mapping: PortMapping) -> None:
         """Raise Conflict if a process of the host has one of the mapping's host ports, without binding any."""
@@ -192,6 +212,39 @@ def _bind_over_leftovers(slot: PortSlot, address: str) -> socket.socket | None:
         opened.close()
         return None
     return opened
+
+
+def _open_beside(held: socket.socket, slot: PortSlot) -> socket.socket:
+    opened = _open(slot, "::1")
+    # One that was bound over leftovers listens, and beside such a one nobody is let in.
+    with suppress(OSError):
+        held.shutdown(socket.SHUT_RDWR)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(("::1", slot.port))
+        if slot.protocol == "tcp":
+            # Looks for rivals once more, so before the held socket refuses them again.
+            _listen(opened)
+        else:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    except OSError as error:
+        opened.close()
+        raise _failure(slot, "::1", error) from None
+    finally:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return opened
+
+
+def _listen(opened: socket.socket) -> None:
+    # Inherited by connections: what lingers of them does not hold the port. Nobody binds beside one that listens.
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    opened.listen(_BACKLOG)
+
+
+def _keep_what_comes(target: socket.socket) -> None:
+    with suppress(OSError):
+        target.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
 
 def _drop_everything(target: socket.socket) -> None:

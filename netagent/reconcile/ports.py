@@ -6,6 +6,7 @@ satisfy these protocols by their shape; ``daemon/wiring.py`` is the one place th
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from socket import socket
 from typing import Protocol, TypeAlias
 
 from netagent.firewall.marks import Needs, Presence
@@ -69,6 +70,9 @@ class PortReservations(Protocol):
 
     def check_free(self, mapping: PortMapping) -> None:
         """Raise Conflict if a process of the host has one of the mapping's host ports, without holding any."""
+
+    def open_on_loopback6(self, slot: PortSlot) -> socket | None:
+        """Return a socket for what comes to a held port on ::1, None if the port is not held."""
 
     def automatic_ports(self) -> AutomaticPorts:
         """Return where host ports that nobody named come from."""

@@ -7,7 +7,7 @@ the same for one as for a thousand, and the sockets follow when the answer is ou
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -32,7 +32,8 @@ class PortService:
     """The host ports of this host.
 
     ``bindings`` are the host addresses of ports for which neither their user nor their network names one, all if
-    empty. ``serves_loopback6``: something here takes connections to ::1, which the kernel cannot translate.
+    empty. ``let_go`` is told of every port before it is free; without it nothing here serves ::1, to which the kernel
+    cannot translate.
     """
 
     def __init__(
@@ -41,12 +42,12 @@ class PortService:
         reservations: PortReservations,
         *,
         bindings: Sequence[Address] = (),
-        serves_loopback6: bool = False,
+        let_go: Callable[[PortSlot], None] | None = None,
     ) -> None:
         self._journal = journal
         self._reservations = reservations
         self._bindings = tuple(bindings)
-        self._serves_loopback6 = serves_loopback6
+        self._let_go = let_go
         self._next: dict[tuple[str, Address | None], int] = {}
         self._held: dict[tuple[str, int], list[PortMapping]] = {}
         self._unbound: dict[PortSlot, None] = {}
@@ -76,7 +77,7 @@ class PortService:
         """Return the host addresses of a mapping: its own, else its network's, else this host's; None is all."""
         given = (mapping.host_address,) if mapping.host_address is not None else ()
         addresses = given or network.host_bindings or self._bindings
-        if not self._serves_loopback6 and any(a.version == 6 and a.is_loopback for a in addresses):
+        if self._let_go is None and any(a.version == 6 and a.is_loopback for a in addresses):
             raise InvalidRequest(
                 "port cannot be published on [::1]: the kernel does not translate to or from it",
                 hint="set loopback_proxy = true in the agent's configuration, or publish on 127.0.0.1",
@@ -179,6 +180,8 @@ class PortService:
                 if slot in self._unbound:
                     del self._unbound[slot]
                 else:
+                    if self._let_go is not None:
+                        self._let_go(slot)
                     self._reservations.release(slot)
 
     def restore(self) -> list[str]:
