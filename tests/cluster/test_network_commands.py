@@ -7,6 +7,7 @@ import pytest
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from tests.support.hosts import (
+    address,
     dump,
     fetches,
     inside,

@@ -66,8 +66,8 @@ print(json.dumps(answers))
 
 
 @pytest.fixture(scope="module")
-def lab(make_lab: MakeLab) -> Lab:
-    lab = make_lab(hosts=2)
+def lab(make_lab: MakeLab, firewall: str) -> Lab:
+    lab = make_lab(hosts=2, firewall=firewall)
     h1, h2 = lab.hosts
     subnets = ("--subnet", "192.168.0.0/16", "--subnet", "fd00:77::/64")
     netagent(h1, "network", "create", "--driver", "vxlan", *subnets, "app")

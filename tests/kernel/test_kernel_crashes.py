@@ -6,7 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +28,7 @@ import asyncio, os, pickle, sys
 from netagent.kernel.kernel import Kernel
 
 async def main():
-    kernel = Kernel(namespace=sys.argv[1])
+    kernel = Kernel(namespace=sys.argv[1], iptables=sys.argv[2] or None)
     await kernel.apply(pickle.loads(sys.stdin.buffer.read()))
     await kernel.drained()
     await kernel.close()
@@ -40,12 +40,34 @@ asyncio.run(main())
 NETWORK = state(bridge(), addresses=[address("10.9.0.1/16", "nab1")])
 
 
-def _run_agent(host: Namespace, plan: bytes, points: Path, nth: int) -> tuple[int, list[str]]:
+@pytest.fixture(params=["nftables", "iptables"])
+def firewall(request: pytest.FixtureRequest) -> str:
+    """What the agent programs."""
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture
+async def kernel(host: Namespace, firewall: str) -> AsyncIterator[Kernel]:
+    """Yield the real kernel at work in ``host``, with this firewall."""
+    running = Kernel(namespace=host.path, iptables=_command(firewall) or None)
+    yield running
+    await running.close()
+
+
+def _command(firewall: str) -> str:
+    return "iptables" if firewall == "iptables" else ""
+
+
+def _run_agent(
+    host: Namespace, plan: bytes, points: Path, nth: int, firewall: str = "nftables"
+) -> tuple[int, list[str]]:
     """Carry out a plan in a process that dies at its ``nth`` crash point; return its status and the trace."""
     (points / "trace").write_text("")
     (points / "armed").write_text(str(nth))
     environment = {**os.environ, "NETAGENT_FAILPOINTS": str(points)}
-    done = subprocess.run([sys.executable, "-c", _AGENT, host.path], input=plan, env=environment, capture_output=True)
+    command = [sys.executable, "-c", _AGENT, host.path, _command(firewall)]
+    done = subprocess.run(command, input=plan, env=environment, capture_output=True)
     assert done.returncode in (0, -signal.SIGKILL), done.stderr.decode()
     return done.returncode, (points / "trace").read_text().split()
 
@@ -63,7 +85,7 @@ def _script(content: State, previous: State) -> bytes:
 
 @pytest.mark.parametrize("direction", ["attach", "detach"])
 async def test_a_start_after_a_crash_anywhere_converges(
-    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace], tmp_path: Path, direction: str
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace], tmp_path: Path, direction: str, firewall: str
 ) -> None:
     container = sandbox()
     ports = Ruleset(elements=MappingProxyType({"publish4": frozenset({"tcp . 4000 : 10.9.0.2 . 80"})}))
@@ -77,7 +99,7 @@ async def test_a_start_after_a_crash_anywhere_converges(
     nth, status, seen = 0, -1, set[str]()
     while status:
         nth += 1
-        status, trace = _run_agent(host, _script(after, before), tmp_path, nth)
+        status, trace = _run_agent(host, _script(after, before), tmp_path, nth, firewall)
         seen |= set(trace)
         await kernel.sweep()
         await kernel.apply(diff(after, await kernel.observe(after)))
