@@ -77,19 +77,20 @@ def telling_client_addresses(host: Host, port: int) -> Iterator[None]:
         server.wait()
 
 
+PORTS = {"only-bridge": 4010, "only-vxlan": 4011, "only-route": 4012}
 UNDERLAY6 = ("fd00:198:18::1", "fd00:198:18::2")
 
 
-@pytest.fixture(scope="module", params=["bridge", "vxlan"])
+@pytest.fixture(scope="module", params=["bridge", "vxlan", "route"])
 def six_only(lab: Lab, request: pytest.FixtureRequest) -> Iterator[str]:
     """A network without IPv4, its subnet chosen by the agent, with a container that answers on port 80."""
     h1, h2 = lab.hosts
     driver: str = request.param
     name = f"only-{driver}"
     netagent(h1, "network", "create", "--driver", driver, "--ipv4=false", "--ipv6", name)
-    if driver == "vxlan":
+    if driver != "bridge":
         eventually(lambda: name in netagent(h2, "network", "ls").stdout)
-    port = {"bridge": "4010", "vxlan": "4011"}[driver]
+    port = PORTS[name]
     serve_name(h1, f"{name}-web", "--network", name, "-p", f"{port}:80")
     run(h1, f"{name}-client", "--network", name)
     yield name
@@ -117,7 +118,7 @@ def test_what_leaves_a_network_without_ipv4_has_the_hosts_address(lab: Lab, six_
 
 def test_a_port_of_a_container_without_ipv4_is_published_over_ipv6_alone(lab: Lab, six_only: str) -> None:
     h1, h2 = lab.hosts
-    port = {"only-bridge": 4010, "only-vxlan": 4011}[six_only]
+    port = PORTS[six_only]
     assert netagent(h1, "port", f"{six_only}-web").stdout == f"80/tcp -> [::]:{port}\n"
     for host in (h1, h2):
         assert fetches(host, f"http://[{UNDERLAY6[0]}]:{port}/hostname", f"{six_only}-web")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 from scapy.layers.inet6 import ICMPv6ND_NA, ICMPv6NDOptDstLLAddr, IPv6
@@ -111,6 +112,22 @@ async def test_a_sandbox_that_is_gone_again_is_no_error(kernel: Kernel, sandbox:
     with _heard(present) as heard:
         await kernel.apply(diff(_owner(owner, "nae9"), State()))
         assert next(heard)
+
+
+async def test_a_burst_of_announcements_holds_few_sockets_and_leaves_none(kernel: Kernel, sandbox: Sandboxes) -> None:
+    neighbour = sandbox()
+    await kernel.apply(diff(union([NETWORK, endpoint(neighbour, 2)]), State()))
+    told = Announcement(device="eth0", address=ip_address("10.9.0.2"), mac=derive_mac("nae2"), where=neighbour.path)
+    before = _descriptors()
+    for _ in range(150):
+        await kernel.apply(Plan((Announce(told),)))
+        assert _descriptors() < before + 100
+    await kernel.drained()
+    eventually(lambda: _descriptors() <= before + 2)
+
+
+def _descriptors() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 _LISTEN = """
