@@ -50,8 +50,8 @@ input and output of `run`, which go on to the container's monitor or runtime.
 - `ps`, `network ls` and the `inspect` commands also take a Go template as Docker's do: `{{{{.A.B}}}}`, `range` (with
   `$k, $v :=`), `if`, `with`, `else`, `end`, `break`, `continue`, variables, pipelines, parentheses, and the functions
   `json`, `join`, `split`, `index`, `slice`, `len`, `print`, `printf`, `println`, `lower`, `upper`, `title`, `pad`,
-  `truncate`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or` and `not`; `table …` makes columns of what `\\t` separates.
-  Anything else is an error that names the place.
+  `truncate`, `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `and`, `or` and `not`; `table …` makes columns of what `\\t`
+  separates. Anything else is an error that names the place.
 - `network list` and `network remove` are the same as `network ls` and `network rm`.
 
 """

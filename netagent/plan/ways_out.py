@@ -13,22 +13,20 @@ def choose_ways_out(
     """Return for each of a container's endpoints the IP versions whose default route leads through it.
 
     The highest gateway priority wins, and among equals the network whose name comes first, as in Docker; with
-    ``in_order`` the endpoint that comes first. Internal networks lead nowhere, and a network without a subnet of one
-    family is no way out for that.
+    ``in_order`` the endpoint that comes first. Internal networks lead nowhere, and an endpoint without an address
+    of one family is no way out for that.
     """
     versions: dict[EndpointId, tuple[int, ...]] = {endpoint.id: () for endpoint in endpoints}
     for version in (4, 6):
-        leading = [e for e in endpoints if _leads_out(networks.get(e.network_id), version)]
+        leading = [e for e in endpoints if _leads_out(e, networks.get(e.network_id), version)]
         ranked = sorted(leading, key=lambda e: (-e.gw_priority, "" if in_order else networks[e.network_id].name))
         for winner in ranked[:1]:
             versions[winner.id] = (*versions[winner.id], version)
     return versions
 
 
-def _leads_out(network: Network | None, version: int) -> bool:
-    if network is None or network.internal:
-        return False
-    return any(subnet.prefix.version == version for subnet in network.subnets)
+def _leads_out(endpoint: Endpoint, network: Network | None, version: int) -> bool:
+    return network is not None and not network.internal and endpoint.address_of(version) is not None
 
 
 def changed_ways_out(

@@ -51,9 +51,19 @@ def test_in_order_the_first_attached_wins_among_equals() -> None:
     assert choose([ZOO, first(ANT, 1), BEE], in_order=True) == {4: "ant", 6: "zoo"}
 
 
+def test_an_endpoint_older_than_its_networks_ipv6_subnet_is_no_way_out_for_ipv6() -> None:
+    older = an_endpoint("10.1.0.7", digit="1", network=ZOO[0].id)
+    newer = an_endpoint("fd03::7", digit="2", network=BEE[0].id)
+    chosen = choose_ways_out([older, replace(newer, gw_priority=-1)], {n.id: n for n in (ZOO[0], BEE[0])})
+    assert (chosen[older.id], chosen[newer.id]) == ((4,), (6,))
+
+
 def choose(entries: list[tuple[Network, int]], *, in_order: bool = False) -> dict[int, str | None]:
     endpoints = [
-        replace(an_endpoint(digit=str(number), network=entry.id), gw_priority=priority)
+        replace(
+            an_endpoint(*(str(s.prefix[7]) for s in entry.subnets), digit=str(number), network=entry.id),
+            gw_priority=priority,
+        )
         for number, (entry, priority) in enumerate(entries)
     ]
     chosen = choose_ways_out(endpoints, {entry.id: entry for entry, _ in entries}, in_order=in_order)
