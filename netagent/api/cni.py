@@ -108,16 +108,17 @@ class CniServer:
 
     async def _answer(self, request: bytes, made: list[Add]) -> bytes:
         """Return the answer to a request; an ADD that succeeded is put into ``made``."""
+        complaints: list[bytes] = []
         try:
-            output = await self._verbs.perform(request, made)
+            output = await self._verbs.perform(request, made, complaints)
         except CniError as error:
             log.info("CNI request refused: %s", error)
-            return _encode_error(error, request)
+            return _encode_error(error, request, b"".join(complaints))
         except Exception:
             log.exception("CNI request failed")
             bug = CniError(CniCode.INTERNAL, "internal error of the netagent agent", "its log says more")
             return _encode_error(bug, request)
-        return encode_answer(0, output)
+        return encode_answer(0, output, b"".join(complaints))
 
 
 def _bind(path: Path) -> socket.socket:
@@ -140,9 +141,9 @@ async def _end_of(reader: asyncio.StreamReader) -> None:
             pass
 
 
-def _encode_error(error: CniError, request: bytes) -> bytes:
+def _encode_error(error: CniError, request: bytes, complaint: bytes = b"") -> bytes:
     try:
         _, text = split_request(request)
     except CniError:
         text = b""
-    return encode_answer(1, msgspec.json.encode(error_object(error, version_for_error(text))))
+    return encode_answer(1, msgspec.json.encode(error_object(error, version_for_error(text))), complaint)

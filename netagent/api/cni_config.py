@@ -28,6 +28,32 @@ class PortMap(msgspec.Struct, frozen=True, kw_only=True):
     host_ip: str | None = msgspec.field(name="hostIP", default=None)
 
 
+class Bandwidth(msgspec.Struct, frozen=True, kw_only=True):
+    """The capability ``bandwidth``: bits a second and bits; ingress is what goes to the container. 0 is no limit."""
+
+    ingress_rate: int = msgspec.field(name="ingressRate", default=0)
+    ingress_burst: int = msgspec.field(name="ingressBurst", default=0)
+    egress_rate: int = msgspec.field(name="egressRate", default=0)
+    egress_burst: int = msgspec.field(name="egressBurst", default=0)
+
+
+class Resolver(msgspec.Struct, frozen=True, kw_only=True):
+    """The capability ``dns``, whose keys are not those of a result."""
+
+    servers: list[str] | None = None
+    searches: list[str] | None = None
+    options: list[str] | None = None
+
+
+class IpRange(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of the capability ``ipRanges``."""
+
+    subnet: str
+    range_start: str = msgspec.field(name="rangeStart", default="")
+    range_end: str = msgspec.field(name="rangeEnd", default="")
+    gateway: str = ""
+
+
 class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The values of the capabilities that we use. Podman sends ``aliases`` as a map from the network's name."""
 
@@ -35,6 +61,9 @@ class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     ips: list[str] | None = None
     mac: str | None = None
     aliases: list[str] | dict[str, list[str] | None] | None = None
+    bandwidth: Bandwidth | None = None
+    dns: Resolver | None = None
+    ip_ranges: list[list[IpRange]] | None = msgspec.field(name="ipRanges", default=None)
 
 
 class ConventionalArguments(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +86,15 @@ class ValidAttachment(msgspec.Struct, frozen=True, kw_only=True):
     interface: str = msgspec.field(name="ifname")
 
 
+class ResultDns(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``dns`` as configurations and results have it."""
+
+    nameservers: list[str] | None = None
+    domain: str | None = None
+    search: list[str] | None = None
+    options: list[str] | None = None
+
+
 class OwnOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The object ``netagent`` of a configuration: ``network`` names one of ours, else the configuration's name does."""
 
@@ -71,12 +109,24 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     netagent: OwnOptions = OwnOptions()
     runtime_config: RuntimeConfig | None = msgspec.field(name="runtimeConfig", default=None)
     args: Arguments | None = None
+    dns: ResultDns | None = None
+    ip_masq: bool | None = msgspec.field(name="ipMasq", default=None)
     prev_result: dict[str, Any] | None = msgspec.field(name="prevResult", default=None)
 
     @property
     def network(self) -> str:
         """The name of our network that is meant."""
         return self.netagent.network or self.name
+
+    @property
+    def resolver(self) -> ResultDns | None:
+        """What the result is to say of DNS: as the runtime wants it, else as the configuration does."""
+        asked = self.runtime_config.dns if self.runtime_config else None
+        if asked is not None and asked != Resolver():
+            return ResultDns(
+                nameservers=asked.servers or None, search=asked.searches or None, options=asked.options or None
+            )
+        return self.dns if self.dns != ResultDns() else None
 
 
 def decode_document(text: bytes) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 
-from netagent.api.cni_config import Configuration, PortMap, RuntimeConfig
+from netagent.api.cni_config import Bandwidth, Configuration, IpRange, PortMap, RuntimeConfig
 from netagent.api.cni_error import CniCode, CniError
 from netagent.errors import InvalidRequest
-from netagent.model.address import parse_address, parse_mac
+from netagent.model.address import parse_address, parse_mac, parse_prefix
 from netagent.model.ids import NAME_LIMIT, parse_alias, parse_name, short
 from netagent.model.port_grammar import parse_publish, parse_published
-from netagent.services.requests import Connection
+from netagent.model.rate import Rate
+from netagent.services.requests import AddressRange, Connection
 
 _HEX_ID = re.compile(r"[0-9a-f]{12,}")
 
@@ -56,12 +57,16 @@ def parse_connection(configuration: Configuration, arguments: Mapping[str, str])
     aliases = runtime.aliases or []
     if isinstance(aliases, dict):
         aliases = aliases.get(configuration.name) or []
+    bandwidth = runtime.bandwidth or Bandwidth()
     return Connection(
         networks=(configuration.network,),
         addresses=tuple(_parse_ip(text) for text in ips),
         mac=parse_mac(mac) if mac else "",
         aliases=tuple(parse_alias(alias) for alias in aliases),
         publish=_parse_ports(runtime.port_mappings or []),
+        rate_in=_parse_rate(bandwidth.ingress_rate, bandwidth.ingress_burst),
+        rate_out=_parse_rate(bandwidth.egress_rate, bandwidth.egress_burst),
+        ranges=_parse_ranges(runtime.ip_ranges or []),
     )
 
 
@@ -74,6 +79,34 @@ def _parse_ip(text: str) -> str:
         except ValueError:
             raise InvalidRequest(f"invalid IP address: {text}") from None
     return str(parse_address(address))
+
+
+def _parse_rate(rate_bits: int, burst_bits: int) -> str | Rate:
+    return Rate(bits=rate_bits, burst=burst_bits // 8 or None) if rate_bits else ""
+
+
+def _parse_ranges(sets: list[list[IpRange]]) -> tuple[AddressRange, ...]:
+    """Return the ranges of all sets: each set asks for one address, and a container has one a family."""
+    versions: list[int] = []
+    ranges: list[AddressRange] = []
+    for entries in sets:
+        families = set()
+        for entry in entries:
+            prefix = parse_prefix(entry.subnet)
+            families.add(prefix.version)
+            ranges.append(
+                AddressRange(
+                    first=entry.range_start or str(prefix.network_address),
+                    last=entry.range_end or str(prefix.broadcast_address),
+                    gateway=entry.gateway,
+                )
+            )
+        if len(families) > 1:
+            raise InvalidRequest("a set of ipRanges mixes IPv4 and IPv6", hint="give a set for each")
+        versions += families
+    if len(set(versions)) < len(versions):
+        raise InvalidRequest("ipRanges ask for several addresses of one family", hint="give one set for each")
+    return tuple(ranges)
 
 
 def _parse_ports(entries: list[PortMap]) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class CniCode(IntEnum):
 class CniError(Exception):
     """A refusal as the runtime reads it: code, one line that names the thing, and the way out."""
 
-    def __init__(self, code: CniCode, msg: str, details: str = "") -> None:
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(msg)
         self.code = code
         self.msg = msg

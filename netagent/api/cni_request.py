@@ -1,14 +1,14 @@
 r"""What a runtime asks of the plugin: the environment and the configuration, parsed into requests to the services.
 
 The wire between plugin and agent is one request a connection: u32 big-endian length, then the ``CNI_*`` variables as
-``KEY=VALUE\0``, an empty ``\0``, and standard input as it was. The answer: u32 length of the output, u32 exit status,
-the output.
+``KEY=VALUE\0``, an empty ``\0``, and standard input as it was. The answer: u32 length of the output, u32 with the exit
+status in its lowest byte and above it the length of what goes to standard error, the output, and the latter.
 """
 
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from netagent.api.cni_config import (
     VERSIONS,
     Configuration,
+    ResultDns,
     ValidAttachment,
     decode_document,
     parse_configuration,
@@ -25,13 +26,17 @@ from netagent.api.cni_config import (
 )
 from netagent.api.cni_connection import container_name, parse_arguments, parse_connection
 from netagent.api.cni_error import CniCode, CniError
+from netagent.api.cni_ipam import parse_ipam
 from netagent.errors import InvalidRequest, NetagentError
-from netagent.model.container import ContainerKind
+from netagent.model.container import ContainerKind, Delegation
 from netagent.model.ids import parse_interface_name
 from netagent.services.requests import Attachment
 
 REQUEST_LIMIT = 16 << 20
 """Bytes of a request."""
+
+COMPLAINT_LIMIT = 1 << 16
+"""Bytes for standard error."""
 
 LENGTH = struct.Struct(">I")
 
@@ -58,12 +63,17 @@ _CONTAINER_ID = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Add:
-    """ADD: ``network`` names the network as the configuration does; ``previous`` is the result of the chain so far."""
+    """ADD: ``network`` names the network as the configuration does; ``previous`` is the result of the chain so far.
+
+    ``resolver`` replaces what the result says of DNS; ``masquerade`` is what the network's setting must be, if given.
+    """
 
     version: str
     network: str
     attachment: Attachment
     previous: Mapping[str, Any] | None = None
+    resolver: ResultDns | None = None
+    masquerade: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +87,7 @@ class Delete:
     interface: str
     name: str
     network: str
+    ipam: Delegation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +99,7 @@ class Check:
     netns: str
     network: str
     previous: Mapping[str, Any]
+    ipam: Delegation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +107,7 @@ class Status:
     """STATUS: can ``network`` take containers?"""
 
     network: str
+    ipam: Delegation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +116,16 @@ class Collect:
 
     name: str
     valid: frozenset[tuple[str, str]]
+    ipam: Delegation | None = None
 
 
 Request: TypeAlias = Add | Delete | Check | Status | Collect
 
 
-def encode_answer(status: int, output: bytes) -> bytes:
-    """Return an answer as it goes over the wire."""
-    return LENGTH.pack(len(output)) + LENGTH.pack(status) + output
+def encode_answer(status: int, output: bytes, complaint: bytes = b"") -> bytes:
+    """Return an answer as it goes over the wire; ``complaint`` is for standard error."""
+    complaint = complaint[:COMPLAINT_LIMIT]
+    return LENGTH.pack(len(output)) + LENGTH.pack(len(complaint) << 8 | status) + output + complaint
 
 
 def split_request(request: bytes) -> tuple[dict[str, str], bytes]:
@@ -153,18 +168,20 @@ def parse_request(request: bytes) -> Request:
         case "ADD":
             return _parse_add(variables, container_id, interface, text)
         case "DEL":
-            return _parse_delete(container_id, interface, text)
+            return _parse_delete(variables, container_id, interface, text)
     configuration = parse_configuration(text)
     require_version(configuration.cni_version, FIRST_VERSIONS[command], command)
+    document = decode_document(text)
+    ipam = parse_ipam(document, variables, text)
     match command:
         case "CHECK":
-            return _parse_check(variables, container_id, interface, configuration)
+            return replace(_parse_check(variables, container_id, interface, configuration), ipam=ipam)
         case "STATUS":
-            return Status(network=configuration.network)
-    return Collect(name=configuration.name, valid=_parse_valid(decode_document(text)))
+            return Status(network=configuration.network, ipam=ipam)
+    return Collect(name=configuration.name, valid=_parse_valid(document), ipam=ipam)
 
 
-def _parse_delete(container_id: str, interface: str, text: bytes) -> Delete:
+def _parse_delete(variables: Mapping[str, str], container_id: str, interface: str, text: bytes) -> Delete:
     """Return a DEL, reading no more than it needs: what ADD refused for the rest can be deleted all the same."""
     document = decode_document(text)
     parse_version(document)
@@ -176,6 +193,7 @@ def _parse_delete(container_id: str, interface: str, text: bytes) -> Delete:
         interface=interface,
         name=name,
         network=network if network and isinstance(network, str) else name,
+        ipam=parse_ipam(document, variables, text),
     )
 
 
@@ -255,10 +273,13 @@ def _parse_add(variables: Mapping[str, str], container_id: str, interface: str, 
         kind=ContainerKind.CNI,
         container_id=container_id,
         configuration=configuration.name,
+        ipam=parse_ipam(decode_document(text), variables, text),
     )
     return Add(
         version=configuration.cni_version,
         network=configuration.network,
         attachment=attachment,
         previous=configuration.prev_result,
+        resolver=configuration.resolver,
+        masquerade=configuration.ip_masq,
     )

@@ -7,6 +7,9 @@ They are made in the newest shape and converted down: 0.3.0 to 0.4.0 name the fa
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
+import msgspec
+
+from netagent.api.cni_config import ResultDns
 from netagent.api.cni_error import CniCode, CniError
 from netagent.errors import InvalidRequest
 from netagent.model.address import Mac, parse_mac
@@ -46,12 +49,16 @@ def render_result(endpoint: Endpoint, network: Network, host_id: HostId, sandbox
     return result
 
 
-def convert_result(result: Result, version: str, previous: Mapping[str, Any] | None = None) -> Result:
+def convert_result(
+    result: Result, version: str, previous: Mapping[str, Any] | None = None, resolver: ResultDns | None = None
+) -> Result:
     """Return ``result`` in the shape of ``version``, added to what the plugins before us in a chain made.
 
-    Fields of ``previous`` that we do not know are kept.
+    Fields of ``previous`` that we do not know are kept. ``resolver`` goes before what either says of DNS.
     """
     before = dict(previous or {})
+    if resolver is not None:
+        before["dns"] = msgspec.to_builtins(resolver)
     if version in ("0.1.0", "0.2.0"):
         return {"dns": result["dns"]} | before | {"cniVersion": version} | _families(result)
     if version in ("0.3.0", "0.3.1", "0.4.0"):

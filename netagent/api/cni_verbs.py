@@ -1,15 +1,21 @@
 """What each CNI command asks of the services, and what the runtime is told."""
 
+import asyncio
 import logging
+from contextlib import suppress
+from dataclasses import replace
 
 import msgspec
 
 from netagent.api.cni_error import CniCode, CniError, cni_error
+from netagent.api.cni_ipam import ask_ipam, parse_ipam_result
 from netagent.api.cni_request import Add, Check, Collect, Delete, Status, parse_request
 from netagent.api.cni_result import convert_result, render_result, require_attachment
 from netagent.errors import NetagentError, NotFound
+from netagent.model.container import Delegation
 from netagent.model.network import Network
 from netagent.services.all import Services
+from netagent.services.locks import Locks
 
 log = logging.getLogger("netagent.cni")
 
@@ -25,23 +31,29 @@ class CniVerbs:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._locks = Locks()
 
-    async def perform(self, request: bytes, made: list[Add]) -> bytes:
-        """Return what the plugin is to print, or raise CniError; an ADD that succeeded is put into ``made``."""
+    async def perform(self, request: bytes, made: list[Add], complaints: list[bytes]) -> bytes:
+        """Return what the plugin is to print, or raise CniError; an ADD that succeeded is put into ``made``.
+
+        ``complaints`` gets what is for the plugin's standard error.
+        """
         try:
             match parse_request(request):
                 case Add() as add:
-                    output = await self._add(add)
+                    # A DEL that comes meanwhile waits, or it would find nothing yet.
+                    async with self._locks.held(add.attachment.container_id):
+                        output = await self._add(add, complaints)
                     made.append(add)
                     return output
                 case Delete() as delete:
-                    await self._delete(delete)
+                    await self._delete(delete, complaints)
                 case Check() as check:
-                    await self._check(check)
+                    await self._check(check, complaints)
                 case Status() as status:
-                    self._status(status)
+                    await self._status(status, complaints)
                 case Collect() as collect:
-                    await self._collect(collect)
+                    await self._collect(collect, complaints)
         except NetagentError as error:
             raise cni_error(error) from error
         return b""
@@ -51,7 +63,7 @@ class CniVerbs:
         wanted = parse_request(request)
         if not isinstance(wanted, Delete):
             raise CniError(CniCode.INVALID_ENVIRONMENT, "CNI_COMMAND is not DEL")
-        await self._delete(wanted)
+        await self._delete(wanted, [])
 
     async def take_back(self, add: Add) -> None:
         """Undo an ADD whose caller is gone."""
@@ -61,30 +73,55 @@ class CniVerbs:
             interface=add.attachment.interface,
             name=add.attachment.configuration,
             network=add.network,
+            ipam=add.attachment.ipam,
         )
         try:
-            await self._detach(wanted)
-        except NetagentError as error:
+            await self._delete(wanted, [])
+        except CniError as error:
             log.error("container %s could not be detached: %s", add.attachment.name, error)
 
-    async def _add(self, add: Add) -> bytes:
+    async def _add(self, add: Add, complaints: list[bytes]) -> bytes:
         network = self._network(add.network)
         if network is None:
             raise _unknown_network(CniCode.INVALID_CONFIGURATION, add.network)
+        _require_masquerade(add, network)
+        if add.attachment.ipam is None:
+            return await self._attach(add, network)
+        if self._services.attachments.find_interface(add.attachment.container_id, add.attachment.interface):
+            # Not for the other plugin to find out: its DEL, after a failure, would free the address that is in use.
+            raise CniError(CniCode.ALREADY_ATTACHED, f"interface {add.attachment.interface} is attached already")
+        try:
+            return await self._attach(await self._with_addresses(add, add.attachment.ipam, complaints), network)
+        except BaseException:
+            with suppress(CniError, NetagentError):
+                await asyncio.shield(ask_ipam(add.attachment.ipam, "DEL", complaints))
+            raise
+
+    async def _with_addresses(self, add: Add, ipam: Delegation, complaints: list[bytes]) -> Add:
+        """Return ``add`` with the addresses that another IPAM plugin gives, and its words on DNS."""
+        result = parse_ipam_result(ipam.plugin, await ask_ipam(ipam, "ADD", complaints))
+        connection = replace(add.attachment.connection, addresses=result.addresses)
+        attachment = replace(add.attachment, connection=connection)
+        return replace(add, attachment=attachment, resolver=add.resolver or result.dns)
+
+    async def _attach(self, add: Add, network: Network) -> bytes:
         view = await self._services.attachments.attach(add.attachment)
         endpoint = next(e for e, _ in view.endpoints if e.interface == add.attachment.interface)
         host = self._services.info.info().host
         result = render_result(endpoint, network, host.id, add.attachment.netns)
-        return msgspec.json.encode(convert_result(result, add.version, add.previous))
+        return msgspec.json.encode(convert_result(result, add.version, add.previous, add.resolver))
 
-    async def _delete(self, delete: Delete) -> None:
+    async def _delete(self, delete: Delete, complaints: list[bytes]) -> None:
         try:
-            await self._detach(delete)
-        except NotFound:
-            return
+            async with self._locks.held(delete.container_id):
+                with suppress(NotFound):
+                    await self._detach(delete)
+                if delete.ipam is not None:
+                    await ask_ipam(delete.ipam, "DEL", complaints)
         except NetagentError as error:
-            told = cni_error(error)
-            raise CniError(told.code, _unswallowed(told.msg), _unswallowed(told.details)) from error
+            raise _unswallowed(cni_error(error)) from error
+        except CniError as error:
+            raise _unswallowed(error) from error
 
     async def _detach(self, delete: Delete) -> None:
         # A network that is gone by now, or that the configuration names differently now, must not keep the interface.
@@ -96,7 +133,9 @@ class CniVerbs:
             configuration=delete.name,
         )
 
-    async def _check(self, check: Check) -> None:
+    async def _check(self, check: Check, complaints: list[bytes]) -> None:
+        if check.ipam is not None:
+            await ask_ipam(check.ipam, "CHECK", complaints)
         found = self._services.attachments.find_interface(check.container_id, check.interface)
         if found is None:
             raise CniError(
@@ -115,7 +154,9 @@ class CniVerbs:
                 f"missing or different: {'; '.join(differences[:SHOWN])}{more}; the agent mends what it can",
             )
 
-    def _status(self, status: Status) -> None:
+    async def _status(self, status: Status, complaints: list[bytes]) -> None:
+        if status.ipam is not None:
+            await ask_ipam(status.ipam, "STATUS", complaints)
         network = self._network(status.network)
         if network is None:
             raise _unknown_network(CniCode.NOT_AVAILABLE, status.network)
@@ -126,12 +167,15 @@ class CniVerbs:
         if obstacle:
             raise CniError(CniCode.NOT_AVAILABLE, obstacle)
 
-    async def _collect(self, collect: Collect) -> None:
-        failures = await self._services.collection.collect(collect.name, collect.valid)
+    async def _collect(self, collect: Collect, complaints: list[bytes]) -> None:
+        failures = [cni_error(e) for e in await self._services.collection.collect(collect.name, collect.valid)]
+        if collect.ipam is not None:
+            try:
+                await ask_ipam(collect.ipam, "GC", complaints)
+            except CniError as error:
+                failures.append(error)
         if failures:
-            first = cni_error(failures[0])
-            told = "; ".join(error.message for error in failures)
-            raise CniError(first.code, f"{len(failures)} attachments could not be collected: {told}", first.details)
+            raise CniError(failures[0].code, "not all could be collected: " + "; ".join(e.msg for e in failures))
 
     def _network(self, name: str) -> Network | None:
         """Return the network with this name or id. The beginning of an id will not do: any name may be one."""
@@ -150,5 +194,17 @@ def _unknown_network(code: CniCode, name: str) -> CniError:
     )
 
 
-def _unswallowed(text: str) -> str:
-    return "it is gone" if any(words in text.lower() for words in _SWALLOWED) else text
+def _require_masquerade(add: Add, network: Network) -> None:
+    """Refuse an ``ipMasq`` that contradicts the network: whether packets are masqueraded is decided there."""
+    if add.masquerade in (None, network.masquerade) or network.internal:
+        return
+    raise CniError(
+        CniCode.INVALID_CONFIGURATION,
+        f"ipMasq is {str(add.masquerade).lower()}, and network {network.name} says otherwise",
+        f"leave ipMasq out, or create the network with --opt masquerade={str(add.masquerade).lower()}",
+    )
+
+
+def _unswallowed(error: CniError) -> CniError:
+    texts = (error.msg, error.details)
+    return CniError(error.code, *("it is gone" if any(w in t.lower() for w in _SWALLOWED) else t for t in texts))

@@ -1,6 +1,6 @@
 """Blocks for hosts and addresses for endpoints."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 
@@ -10,6 +10,9 @@ from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.ids import HostId
 from netagent.model.network import Network, Subnet
 from netagent.model.snapshot import Snapshot
+
+RANGE_LIMIT = 1 << 16
+"""Addresses of one range that are looked at; a longer one is refused only when so many of it are in use."""
 
 _NONE_RESTS: Mapping[Address, float] = MappingProxyType({})
 
@@ -97,6 +100,45 @@ def _may_give(network: Network, block: Block, address: Address) -> bool:
     if subnet is None or address not in block.prefix or address not in subnet.pool:
         return False
     return not (address == block.own_address or subnet.is_taken(address) or is_unassignable(address, subnet.prefix))
+
+
+def choose_in_ranges(
+    snapshot: Snapshot,
+    network: Network,
+    ranges: Iterable[tuple[Address, Address]],
+    resting: Container[Address],
+) -> Address:
+    """Return the first address in ``ranges``, both ends included, that this host may have; a resting one if need be.
+
+    Other hosts' blocks and what is fixed, reserved or in use is passed over.
+    """
+    used = snapshot.used_addresses(network.id)
+    rested: Address | None = None
+    for first, last in ranges:
+        for number in range(int(first), min(int(last), int(first) + RANGE_LIMIT) + 1):
+            address = type(first)(number)
+            if (
+                address in used
+                or (rested is not None and address in resting)
+                or not _is_free(snapshot, network, address)
+            ):
+                continue
+            if address not in resting:
+                return address
+            rested = address
+    if rested is None:
+        raise Exhausted(
+            f"no available addresses in the ranges asked for in network {network.name}", hint="widen the ranges"
+        )
+    return rested
+
+
+def _is_free(snapshot: Snapshot, network: Network, address: Address) -> bool:
+    try:
+        needs_claim(snapshot, network, address)
+    except (Conflict, InvalidRequest):
+        return False
+    return True
 
 
 def needs_claim(snapshot: Snapshot, network: Network, address: Address) -> bool:

@@ -35,11 +35,28 @@ class NetworkMode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Delegation:
+    """An IPAM plugin that is not ours: its name, the directories to look for it, and what a runtime hands a plugin.
+
+    ``variables`` are pairs of CNI variables, ``configuration`` is the text for its standard input.
+    """
+
+    plugin: str
+    path: str
+    variables: tuple[tuple[str, str], ...] = ()
+    configuration: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where an interface of a CNI container comes from: ``configuration`` is the ``name`` of the runtime's."""
+    """Where an interface of a CNI container comes from: ``configuration`` is the ``name`` of the runtime's.
+
+    ``ipam`` is who gave its addresses and must be told when they are free again, if netagent did not.
+    """
 
     interface: str
     configuration: str
+    ipam: Delegation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,7 +40,8 @@ class AttachmentService:
         async with self._locks.held(request.container_id or name):
             container = self._container_for(request, name, sandbox)
             if request.configuration:
-                container = _with_origin(container, Origin(interface=first, configuration=request.configuration))
+                origin = Origin(interface=first, configuration=request.configuration, ipam=request.ipam)
+                container = _with_origin(container, origin)
             await self._endpoints.attach(container, wanted)
         return self._view(container)
 

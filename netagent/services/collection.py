@@ -10,10 +10,11 @@ import logging
 import time
 from collections.abc import Collection, Iterator
 
-from netagent.errors import NetagentError, Unavailable
-from netagent.model.container import Container, ContainerKind
+from netagent.errors import Conflict, NetagentError, Unavailable
+from netagent.model.container import Container, ContainerKind, Delegation
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import EndpointId
+from netagent.runtime.delegate import call_delegate
 from netagent.services.attachments import AttachmentService
 from netagent.services.context import Context
 
@@ -72,12 +73,24 @@ class CollectionService:
                 await self._disconnect(container, endpoint)
 
     async def _disconnect(self, container: Container, endpoint: Endpoint) -> list[NetagentError]:
+        origin = container.origin_of(endpoint.interface)
         try:
+            if origin is not None and origin.ipam is not None:
+                await self._release(origin.ipam)
             await self._attachments.detach_lost(container, endpoint)
         except NetagentError as error:
             log.error("container %s could not be disconnected: %s", container.name, error)
             return [error]
         return []
+
+    async def _release(self, ipam: Delegation) -> None:
+        """Tell another IPAM plugin that an address is free; Conflict if it fails, which the next sweep tries again."""
+        outcome = await call_delegate(ipam, "DEL")
+        if outcome.status:
+            raise Conflict(
+                f"IPAM plugin {ipam.plugin} failed to release an address",
+                hint=(outcome.output or outcome.complaint).decode(errors="replace").strip(),
+            )
 
     def _attached(self) -> Iterator[tuple[Container, Endpoint]]:
         """Yield the attachments of runtimes' containers."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from netagent.errors import AlreadyExists, Conflict, Exhausted, InvalidRequest, NetagentError, NotFound
-from netagent.ipam.allocate import choose_address, needs_claim
+from netagent.ipam.allocate import choose_address, choose_in_ranges, needs_claim
 from netagent.model.address import Address, Mac, derive_mac, parse_address, parse_mac
 from netagent.model.container import Container, ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
@@ -19,7 +19,7 @@ from netagent.model.ids import EndpointId, parse_alias, short
 from netagent.model.network import DEFAULT_NETWORK, Network, NetworkState
 from netagent.model.port import PortMapping
 from netagent.model.port_grammar import parse_exposed, parse_published
-from netagent.model.rate import Rate, parse_rate
+from netagent.model.rate import Rate, check_rate, parse_rate
 from netagent.model.snapshot import Snapshot
 from netagent.plan.render import bridge_mac
 from netagent.plan.ways_out import changed_ways_out, choose_ways_out
@@ -27,7 +27,7 @@ from netagent.services.blocks import BlockService
 from netagent.services.context import Context
 from netagent.services.network_texts import NetworkText, split_networks
 from netagent.services.ports import PortService
-from netagent.services.requests import Connection
+from netagent.services.requests import AddressRange, Connection
 from netagent.store import keys
 
 log = logging.getLogger("netagent.endpoints")
@@ -49,6 +49,7 @@ class Wanted:
     gw_priority: int = 0
     rate_in: Rate | None = None
     rate_out: Rate | None = None
+    ranges: tuple[tuple[Address, Address], ...] = ()
 
 
 def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces: Sequence[str]) -> tuple[Wanted, ...]:
@@ -57,8 +58,8 @@ def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces
     Ports go to the first; aliases and limits beside the networks are the same in each.
     """
     texts = split_networks(connection)
-    rate_in = parse_rate(connection.rate_in, what="--rate-in") if connection.rate_in else None
-    rate_out = parse_rate(connection.rate_out, what="--rate-out") if connection.rate_out else None
+    rate_in = _parse_limit(connection.rate_in, what="--rate-in")
+    rate_out = _parse_limit(connection.rate_out, what="--rate-out")
     return tuple(
         Wanted(
             network=network,
@@ -70,9 +71,31 @@ def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces
             gw_priority=text.gw_priority or 0,
             rate_in=rate_in,
             rate_out=rate_out,
+            ranges=tuple(_parse_range(asked, network) for asked in connection.ranges),
         )
         for text, network, interface in zip(texts, networks, interfaces, strict=True)
     )
+
+
+def _parse_limit(limit: str | Rate, *, what: str) -> Rate | None:
+    if isinstance(limit, Rate):
+        return check_rate(limit, what=what)
+    return parse_rate(limit, what=what) if limit else None
+
+
+def _parse_range(asked: AddressRange, network: Network) -> tuple[Address, Address]:
+    first, last = parse_address(asked.first), parse_address(asked.last)
+    subnet = network.subnet_of(first)
+    if subnet is None or subnet != network.subnet_of(last) or int(last) < int(first):
+        raise InvalidRequest(
+            f"no configured subnet contains the range {first} to {last}",
+            hint=f"network {network.name} has {', '.join(str(s.prefix) for s in network.subnets)}",
+        )
+    if asked.gateway and parse_address(asked.gateway) != subnet.gateway:
+        raise InvalidRequest(
+            f"invalid gateway {asked.gateway} of a range", hint=f"network {network.name} has {subnet.gateway}"
+        )
+    return first, last
 
 
 def _parse_addresses(text: NetworkText, network: Network) -> tuple[Address, ...]:
@@ -258,7 +281,7 @@ class EndpointService:
             interface=want.interface,
             sandbox=container.sandbox,
             sandbox_inode=inode,
-            addresses=tuple(fixed.get(v) or self._choose(snapshot, want.network, v) for v in versions),
+            addresses=tuple(fixed.get(v) or self._choose(snapshot, want, v) for v in versions),
             mac=want.mac or derive_mac("endpoint", endpoint_id),
             ports=self._ports.take(want.ports, want.network),
             aliases=want.aliases,
@@ -268,7 +291,12 @@ class EndpointService:
             rate_out=want.rate_out,
         )
 
-    def _choose(self, snapshot: Snapshot, network: Network, version: int) -> EndpointAddress:
+    def _choose(self, snapshot: Snapshot, want: Wanted, version: int) -> EndpointAddress:
+        network = want.network
+        ranges = [(first, last) for first, last in want.ranges if first.version == version]
+        if ranges:
+            resting = self._context.journal.resting(network.id)
+            return EndpointAddress(address=choose_in_ranges(snapshot, network, ranges, resting), fixed=True)
         blocks = [b for b in snapshot.own_blocks_in(network.id) if b.prefix.version == version]
         last = self._context.journal.last_address(network.id, version)
         resting = self._context.journal.resting(network.id)

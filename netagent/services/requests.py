@@ -9,10 +9,11 @@ from types import MappingProxyType
 
 from netagent.ipam.usage import SubnetUsage
 from netagent.model.block import Block
-from netagent.model.container import Container, ContainerKind
+from netagent.model.container import Container, ContainerKind, Delegation
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
 from netagent.model.network import Network
+from netagent.model.rate import Rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,20 @@ class NewNetwork:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AddressRange:
+    """Where an address is to come from: ``first`` to ``last``; ``gateway`` is what the network's must be, if given."""
+
+    first: str
+    last: str
+    gateway: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """How a container is to be connected; ``networks`` as ``--network`` gives them, the default network if empty."""
+    """How a container is to be connected; ``networks`` as ``--network`` gives them, the default network if empty.
+
+    With ``ranges`` of a family its address comes from there, if none is named.
+    """
 
     networks: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
@@ -44,9 +57,10 @@ class Connection:
     publish: tuple[str, ...] = ()
     expose: tuple[str, ...] = ()
     publish_all: bool = False
-    rate_in: str = ""
-    rate_out: str = ""
+    rate_in: str | Rate = ""
+    rate_out: str | Rate = ""
     gw_priority: int = 0
+    ranges: tuple[AddressRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +132,7 @@ class Attachment:
 
     ``container_id`` is the runtime's own id (CNI), empty for ``netagent attach``, which gets a new one. Further
     attachments of the same container have other ``interface`` names. ``configuration`` is the name of the runtime's
-    network configuration (CNI), in the scope of which its garbage is collected.
+    network configuration (CNI), in the scope of which its garbage is collected; ``ipam`` has given the addresses.
     """
 
     name: str
@@ -128,6 +142,7 @@ class Attachment:
     kind: ContainerKind = ContainerKind.ATTACHED
     container_id: str = ""
     configuration: str = ""
+    ipam: Delegation | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
