@@ -6,15 +6,22 @@
   what is left then is the container's request to itself.
 * The host itself through 127.0.0.1: a container cannot answer a loopback address.
 * What goes to a peer's containers by a plain route stays in its network, though it leaves by an interface of others.
+* Destinations that a network exempts see its containers' own addresses, and a network may choose the address that it
+  takes, one of the host's: the first of the interface need not be the one that its peers expect.
 * Everything else keeps its source: containers see each other's and clients' real addresses.
 """
 
+from netagent.model.address import Prefix
 from netagent.model.network import Network
 from netagent.plan.desired import Chain, ElementSet
 
 SETS = (
     ElementSet(name="masquerade4", key="ipv4_addr", flags=("interval",)),
     ElementSet(name="masquerade6", key="ipv6_addr", flags=("interval",)),
+    ElementSet(name="kept4", key="ipv4_addr . ipv4_addr", flags=("interval",)),
+    ElementSet(name="kept6", key="ipv6_addr . ipv6_addr", flags=("interval",)),
+    ElementSet(name="outbound4", key="ipv4_addr", data="ipv4_addr", flags=("interval",)),
+    ElementSet(name="outbound6", key="ipv6_addr", data="ipv6_addr", flags=("interval",)),
 )
 
 CHAINS = (
@@ -29,6 +36,10 @@ CHAINS = (
             "oifname @inside ip saddr 127.0.0.0/8 masquerade",
             "ip daddr @routed4 accept",
             "ip6 daddr @routed6 accept",
+            "oifname != @inside ip saddr . ip daddr @kept4 accept",
+            "oifname != @inside ip6 saddr . ip6 daddr @kept6 accept",
+            "oifname != @inside snat ip to ip saddr map @outbound4",
+            "oifname != @inside snat ip6 to ip6 saddr map @outbound6",
             "oifname != @inside ip saddr @masquerade4 masquerade",
             "oifname != @inside ip6 saddr @masquerade6 masquerade",
         ),
@@ -37,12 +48,22 @@ CHAINS = (
 
 
 def elements(network: Network) -> dict[str, frozenset[str]]:
-    """Return the elements of one network: the subnets whose outbound packets are masqueraded."""
+    """Return the elements of one network: its subnets, and where they keep their address or take a chosen one."""
     if network.internal or not network.masquerade:
         return {}
-    return {
-        f"masquerade{version}": frozenset(
-            str(subnet.prefix) for subnet in network.subnets if subnet.prefix.version == version
-        )
-        for version in (4, 6)
-    }
+    found: dict[str, frozenset[str]] = {}
+    for version in (4, 6):
+        subnets = [_text(subnet.prefix) for subnet in network.subnets if subnet.prefix.version == version]
+        kept = [_text(prefix) for prefix in network.masquerade_except if prefix.version == version]
+        found[f"masquerade{version}"] = frozenset(subnets)
+        if kept:
+            found[f"kept{version}"] = frozenset(f"{subnet} . {prefix}" for subnet in subnets for prefix in kept)
+        for address in network.outbound:
+            if address.version == version:
+                found[f"outbound{version}"] = frozenset(f"{subnet} : {address}" for subnet in subnets)
+    return found
+
+
+def _text(prefix: Prefix) -> str:
+    """Return a prefix as sets have it: a single address without its length."""
+    return str(prefix.network_address if prefix.prefixlen == prefix.max_prefixlen else prefix)

@@ -64,11 +64,13 @@ class Network:
     """A network as every host sees it. ``vni`` is its number in tunnels, None where the driver has none.
 
     ``icc`` false: its containers reach each other only through published ports. ``masquerade`` false: what leaves it
-    keeps its source address. ``underlay`` is the IP version of the tunnels between hosts. ``direct_routing``: no tunnel
-    between hosts on one segment. ``fallback`` is the driver that reaches hosts which ``driver`` cannot, ``backend``
-    what makes the tunnels, None for what each host has. ``host_bindings`` are the host addresses of published ports for
-    which nobody named one, at most one of each family; the host's own default if empty. ``bridge`` is an existing
-    bridge of somebody else's that the network uses, None for one of its own.
+    keeps its source address, always or towards ``masquerade_except`` only. ``outbound`` are the host's addresses that
+    it takes else, at most one of each family, those of the outgoing interface if empty. ``underlay`` is the IP version
+    of the tunnels between hosts. ``direct_routing``: no tunnel between hosts on one segment. ``fallback`` is the driver
+    that reaches hosts which ``driver`` cannot, ``backend`` what makes the tunnels, None for what each host has.
+    ``host_bindings`` are the host addresses of published ports for which nobody named one, at most one of each family;
+    the host's own default if empty. ``bridge`` is an existing bridge of somebody else's that the network uses, None for
+    one of its own.
     """
 
     id: NetworkId
@@ -82,6 +84,8 @@ class Network:
     bridge: str | None = None
     icc: bool = True
     masquerade: bool = True
+    masquerade_except: tuple[Prefix, ...] = ()
+    outbound: tuple[Address, ...] = ()
     underlay: int = 4
     direct_routing: bool = False
     fallback: str | None = None

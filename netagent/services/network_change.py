@@ -48,6 +48,8 @@ def _with_options(network: Network, change: NetworkChange) -> Network:
         mtu=parsed.mtu or (network.mtu if network.bridge else None),
         icc=parsed.icc,
         masquerade=parsed.masquerade,
+        masquerade_except=parsed.masquerade_except,
+        outbound=parsed.outbound,
         underlay=parsed.underlay or network.underlay,
         direct_routing=parsed.direct_routing,
         fallback=parsed.fallback,

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from netagent.drivers.gre import BACKENDS
 from netagent.errors import InvalidRequest, NetagentError
 from netagent.ipam.pools import parse_subnet
-from netagent.model.address import Address, parse_address, parse_prefix
+from netagent.model.address import Address, Prefix, parse_address, parse_prefix
 from netagent.model.ids import parse_interface_name
 from netagent.model.network import Scope, Subnet
+from netagent.model.outward import parse_exemptions, parse_outbound
 from netagent.plan.mtu import parse_mtu
 from netagent.services.requests import NewNetwork
 
@@ -22,6 +23,10 @@ _NAMES = {
     "com.docker.network.bridge.enable_icc": "icc",
     "masquerade": "masquerade",
     "com.docker.network.bridge.enable_ip_masquerade": "masquerade",
+    "masquerade_except": "masquerade_except",
+    "outbound_address": "outbound_address",
+    "com.docker.network.host_ipv4": "host_ipv4",
+    "com.docker.network.host_ipv6": "host_ipv6",
     "bridge": "bridge",
     "com.docker.network.bridge.name": "bridge",
     "direct-routing": "direct-routing",
@@ -36,6 +41,9 @@ _NAMES = {
 _DRIVERS = {
     "bridge": ("bridge",),
     "icc": ("bridge",),
+    "outbound_address": ("bridge",),
+    "host_ipv4": ("bridge",),
+    "host_ipv6": ("bridge",),
     "direct-routing": ("vxlan",),
     "fallback": ("route",),
     "underlay": ("vxlan", "route", "gre"),
@@ -57,6 +65,8 @@ class NetworkOptions:
     bridge: str | None = None
     icc: bool = True
     masquerade: bool = True
+    masquerade_except: tuple[Prefix, ...] = ()
+    outbound: tuple[Address, ...] = ()
     underlay: int | None = None
     direct_routing: bool = False
     fallback: str | None = None
@@ -79,11 +89,22 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
             raise InvalidRequest(
                 f"option {name} does not work with the driver {driver}", hint=f"use the driver {' or '.join(known_by)}"
             )
+    outbound = parse_outbound(
+        text.strip()
+        for name in ("outbound_address", "host_ipv4", "host_ipv6")
+        for text in texts.get(name, "").split(",")
+        if text
+    )
+    masquerade = _parse_boolean("masquerade", texts.get("masquerade", "true"))
+    if outbound and not masquerade:
+        raise InvalidRequest("option outbound_address needs masquerade=true", hint="leave out one of them")
     return NetworkOptions(
         mtu=parse_mtu(texts["mtu"], ipv6=ipv6) if "mtu" in texts else None,
         bridge=parse_interface_name(texts["bridge"]) if "bridge" in texts else None,
         icc=_parse_boolean("icc", texts.get("icc", "true")),
-        masquerade=_parse_boolean("masquerade", texts.get("masquerade", "true")),
+        masquerade=masquerade,
+        masquerade_except=parse_exemptions(texts.get("masquerade_except", "")),
+        outbound=outbound,
         underlay=_UNDERLAYS[_parse_choice("underlay", texts["underlay"], _UNDERLAYS)] if "underlay" in texts else None,
         direct_routing=_parse_boolean("direct-routing", texts.get("direct-routing", "false")),
         fallback=_parse_choice("fallback", texts["fallback"], ("vxlan",)) if "fallback" in texts else None,

@@ -162,6 +162,8 @@ class NetworkService:
                 bridge=options.bridge,
                 icc=options.icc,
                 masquerade=options.masquerade,
+                masquerade_except=options.masquerade_except,
+                outbound=options.outbound,
                 underlay=options.underlay or self._underlay_version(),
                 direct_routing=options.direct_routing,
                 fallback=options.fallback,

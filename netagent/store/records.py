@@ -21,6 +21,7 @@ from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.host import Host
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId, parse_alias, parse_interface_name, parse_name
 from netagent.model.network import Network, NetworkState, Scope, Subnet
+from netagent.model.outward import parse_exemptions, parse_outbound
 from netagent.model.port import PROTOCOLS, PortMapping
 from netagent.model.port_grammar import SOURCES_LIMIT, parse_sources
 from netagent.model.rate import HIGHEST_BITS, LARGEST_BURST_BYTES, LOWEST_BITS, Rate
@@ -78,6 +79,8 @@ class NetworkRecord(Header, kw_only=True):
     bridge: Text | None = None
     icc: bool = True
     masquerade: bool = True
+    masquerade_except: Annotated[list[Text], msgspec.Meta(max_length=256)] = []
+    outbound: Annotated[list[Text], msgspec.Meta(max_length=2)] = []
     underlay: Literal[4, 6] = 4
     direct_routing: bool = False
     fallback: Literal["vxlan"] | None = None
@@ -221,6 +224,8 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         bridge=network.bridge,
         icc=network.icc,
         masquerade=network.masquerade,
+        masquerade_except=list(map(str, network.masquerade_except)),
+        outbound=list(map(str, network.outbound)),
         underlay=6 if network.underlay == 6 else 4,
         direct_routing=network.direct_routing,
         fallback="vxlan" if network.fallback else None,
@@ -252,6 +257,8 @@ def decode_network(value: bytes) -> Network:
             bridge=None if record.bridge is None else parse_interface_name(record.bridge),
             icc=record.icc,
             masquerade=record.masquerade,
+            masquerade_except=parse_exemptions(",".join(record.masquerade_except)),
+            outbound=parse_outbound(record.outbound),
             underlay=record.underlay,
             direct_routing=record.direct_routing,
             fallback=record.fallback,

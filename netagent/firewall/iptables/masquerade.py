@@ -33,7 +33,8 @@ FRAMES: tuple[Frame, ...] = (
     *_postrouting(6),
     *frames("HAIRPIN", table="nat"),
     *frames("LOOPBACK", table="nat", families=("ip",)),
-    *frames("OUTWARD", table="nat", tail=("-j MASQUERADE",)),
+    *frames("OUTWARD", table="nat", tail=(f"-j {PREFIX}OUTBOUND", "-j MASQUERADE")),
+    *frames("OUTBOUND", table="nat"),
 )
 
 
@@ -45,6 +46,33 @@ def masquerade4(element: str) -> Iterator[Piece]:
 def masquerade6(element: str) -> Iterator[Piece]:
     """Yield the member for an IPv6 subnet."""
     yield Member(ipset=_subnets(6), text=element)
+
+
+def kept4(element: str) -> Iterator[Piece]:
+    """Yield the rule by which an IPv4 subnet keeps its address towards a destination."""
+    yield from rules("OUTWARD", _between(element, 32), table="nat", families=("ip",))
+
+
+def kept6(element: str) -> Iterator[Piece]:
+    """Yield the rule by which an IPv6 subnet keeps its address towards a destination."""
+    yield from rules("OUTWARD", _between(element, 128), table="nat", families=("ip6",))
+
+
+def _between(element: str, longest: int) -> str:
+    source, target = (text if "/" in text else f"{text}/{longest}" for text in element.split(" . "))
+    return f"-s {source} -d {target} -j RETURN"
+
+
+def outbound4(element: str) -> Iterator[Piece]:
+    """Yield the rule by which an IPv4 subnet takes a chosen address."""
+    subnet, address = element.split(" : ")
+    yield from rules("OUTBOUND", f"-s {subnet} -j SNAT --to-source {address}", table="nat", families=("ip",))
+
+
+def outbound6(element: str) -> Iterator[Piece]:
+    """Yield the rule by which an IPv6 subnet takes a chosen address."""
+    subnet, address = element.split(" : ")
+    yield from rules("OUTBOUND", f"-s {subnet} -j SNAT --to-source {address}", table="nat", families=("ip6",))
 
 
 def hairpin4(element: str) -> Iterator[Piece]:

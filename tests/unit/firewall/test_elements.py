@@ -7,6 +7,7 @@ import pytest
 from netagent.firewall import isolate, masquerade, publish
 from netagent.firewall.elements import overlap
 from netagent.firewall.ruleset import CHAINS, SETS, merge, render_ruleset
+from netagent.model.outward import parse_exemptions, parse_outbound
 from tests.support.world import a_local_network, an_endpoint, an_overlay
 
 
@@ -194,3 +195,19 @@ def test_what_enters_a_network_uninvited_is_dropped_last() -> None:
     ]
     assert order == sorted(order)
     assert forward.rules.index("oifname @internal drop") < order[1]
+
+
+def test_exempted_destinations_and_a_chosen_address_are_elements_for_each_subnet() -> None:
+    network = replace(
+        a_local_network("10.0.0.0/24", "fd00::/64"),
+        masquerade_except=parse_exemptions("192.0.2.0/25,192.0.2.128/25,203.0.113.7/32,2001:db8::/32"),
+        outbound=parse_outbound(["198.18.0.9"]),
+    )
+    assert masquerade.elements(network) == {
+        "masquerade4": {"10.0.0.0/24"},
+        "masquerade6": {"fd00::/64"},
+        "kept4": {"10.0.0.0/24 . 192.0.2.0/24", "10.0.0.0/24 . 203.0.113.7"},
+        "kept6": {"fd00::/64 . 2001:db8::/32"},
+        "outbound4": {"10.0.0.0/24 : 198.18.0.9"},
+    }
+    assert masquerade.elements(replace(network, masquerade=False)) == {}
