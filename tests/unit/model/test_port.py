@@ -2,7 +2,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netagent.errors import InvalidRequest
@@ -110,6 +110,7 @@ _PIECES = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(_PIECES, max_size=12).map("".join))
 def test_hostile_texts_are_refused_or_become_elements_of_digits_and_addresses_only(text: str) -> None:
     """What is understood is written into firewall transactions as text."""
