@@ -24,7 +24,8 @@ Shuffle = Callable[[list[bytes]], None]
 def answer(query: Query, view: View, *, limit: int, shuffle: Shuffle) -> bytes | None:
     """Return the reply, at most ``limit`` bytes; None if the query is to be forwarded.
 
-    ``shuffle`` reorders the addresses in place, so that clients which take the first spread themselves.
+    ``shuffle`` reorders addresses in place, so that clients which take the first spread themselves. It is called only
+    if there is something to reorder: else the same query has the same reply until the zones change.
     """
     if query.in_class != CLASS_IN:
         return encode_reply(query, Rcode.REFUSED)
@@ -88,7 +89,8 @@ def _answer_service(query: Query, view: View, limit: int, shuffle: Shuffle) -> b
     if query.type not in (Type.SRV, Type.ANY):
         return encode_reply(query, Rcode.NOERROR)
     shuffled = [entry.target for entry in offered if entry.target]
-    shuffle(shuffled)
+    if len(shuffled) > 1:
+        shuffle(shuffled)
     answers = [Record(type=Type.SRV, ttl=TTL_S, data=_SRV.pack(0, 0, number) + target) for target in shuffled]
     additional = [
         Record(type=kind, ttl=TTL_S, data=packed, owner=entry.target)

@@ -40,6 +40,10 @@ log = logging.getLogger("netagent.dns")
 ANSWER_WITHIN_S = 5.0
 _PORT = 53
 _BACKLOG = 128
+_QUEUE = 4 << 20
+"""Bytes of questions that may wait, some thousands: the default holds a few hundred, and loses more on a busy host."""
+_SO_RCVBUFFORCE = 33
+"""include/uapi/asm-generic/socket.h"""
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78
 """include/uapi/linux/in.h and in6.h; Python has no names for them."""
 _FAILURES = (OSError, EOFError, TimeoutError, ValueError, msgspec.MsgspecError)
@@ -222,6 +226,9 @@ def _bind(address: str, kind: socket.SocketKind) -> socket.socket:
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         else:
             opened.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+        if kind == socket.SOCK_DGRAM:
+            with contextlib.suppress(OSError):
+                opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _QUEUE)
         if kind == socket.SOCK_STREAM:
             # Connections of an earlier process may linger in TIME_WAIT.
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -43,6 +43,9 @@ MOST_CONNECTIONS = 256
 MOST_CONNECTIONS_PER_CLIENT = 16
 
 _PACKET = 4096
+_KEPT_REPLIES = 8192
+_KEPT_SIZE = 300
+"""Bytes of the largest query whose reply is kept: more than a name, its question and options need."""
 _CONTROL_READ = 1 << 20
 _CREDENTIALS = struct.Struct("3i")
 """struct ucred: pid, uid, gid (unix(7))."""
@@ -57,6 +60,8 @@ class Server:
         self._upstream = upstream
         self._agent_uid = os.getuid()
         self._listeners: dict[str, _Listener] = {}
+        self._replies: dict[tuple[bytes, str, str, bool], bytes] = {}
+        self._has_shuffled = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
@@ -80,6 +85,18 @@ class Server:
 
     def answer(self, packet: bytes, listener: str, source: str, *, tcp: bool) -> "bytes | _Forward | None":
         """Return the reply to a packet, how to get it from others, or None if there is to be none."""
+        key = (packet[2:], listener, source, tcp)
+        if (known := self._replies.get(key)) is not None:
+            return packet[:2] + known
+        self._has_shuffled = False
+        reply = self._decide(packet, listener, source, tcp=tcp)
+        if isinstance(reply, bytes) and not self._has_shuffled and len(packet) <= _KEPT_SIZE:
+            if len(self._replies) >= _KEPT_REPLIES:
+                self._replies.clear()
+            self._replies[key] = reply[2:]
+        return reply
+
+    def _decide(self, packet: bytes, listener: str, source: str, *, tcp: bool) -> "bytes | _Forward | None":
         view = self._zones.view(listener, source)
         if view is None:
             return None
@@ -88,11 +105,15 @@ class Server:
         except NotAQuery as other:
             return other.reply
         limit = TCP_SIZE if tcp else query.udp_limit
-        reply = answer(query, view, limit=limit, shuffle=random.shuffle)
+        reply = answer(query, view, limit=limit, shuffle=self._shuffle)
         if reply is not None:
             return reply
         client = Client(address=source, is_host=view.is_host, servers=view.servers)
         return self._upstream.resolve(packet, query, client, limit=limit, own=self._zones.addresses)
+
+    def _shuffle(self, addresses: list[bytes]) -> None:
+        self._has_shuffled = True
+        random.shuffle(addresses)
 
     # The agent
 
@@ -130,7 +151,7 @@ class Server:
     async def _carry_out(self, request: Request, passed: list[int]) -> Done | Answer:
         match request:
             case Sync():
-                self._take_over(request)
+                self.take_over(request)
             case Listen():
                 for address in request.addresses:
                     udp, tcp = socket.socket(fileno=passed.pop(0)), socket.socket(fileno=passed.pop(0))
@@ -142,7 +163,8 @@ class Server:
                 self._stopping.set()
         return Done(missing=tuple(sorted(self._zones.addresses - self._listeners.keys())))
 
-    def _take_over(self, sync: Sync) -> None:
+    def take_over(self, sync: Sync) -> None:
+        """Answer from what the agent says from now on."""
         zones = Zones() if sync.reset else self._zones
         zones.set_networks(sync.networks, private=sync.private, own=sync.own)
         for identity in sync.drop:
@@ -150,6 +172,7 @@ class Server:
         for record in sync.put:
             zones.put(record)
         self._zones = zones
+        self._replies.clear()
         for address in self._listeners.keys() - zones.addresses:
             self._listeners.pop(address).close()
 

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("cni", "ports", "overlay")
+NAMES = ("cni", "ports", "overlay", "dns")
 
 
 def main() -> None:

@@ -146,6 +146,21 @@ def test_a_broken_resolv_conf_fails_nothing(host: Host, text: str) -> None:
         netagent(host, "rm", "-f", "hardy")
 
 
+def test_random_bytes_do_not_stop_the_answers(host: Host) -> None:
+    before = host.run("cat", "/run/netagent/dns.pid").stdout
+    throw = (
+        "import os, random, socket\n"
+        f"udp = socket.socket(type=socket.SOCK_DGRAM); udp.connect(('{FRONT}', 53))\n"
+        "head = bytes.fromhex('000701000001000000000000')\n"
+        "for n in range(5000): udp.send(random.choice((b'', head)) + os.urandom(random.randrange(200)))\n"
+        "for n in range(40):\n"
+        f"    with socket.create_connection(('{FRONT}', 53)) as tcp: tcp.send(os.urandom(random.randrange(200)))\n"
+    )
+    inside(host, "c-front", "/usr/bin/python3", "-Ic", throw, check=True)
+    assert resolve(host, "c-front", "c-front") == [address(host, "c-front")]
+    assert host.run("cat", "/run/netagent/dns.pid").stdout == before
+
+
 def test_the_host_itself_resolves_containers_and_everything_else(host: Host) -> None:
     with resolver_of(host, f"nameserver 127.0.0.153\\nnameserver {UPSTREAM}\\n"):
         for name, expected in (("c-front", address(host, "c-front")), ("c-hidden.hidden", address(host, "c-hidden"))):

@@ -1,0 +1,109 @@
+"""DNS: answers a second of one core and the latency at half of that, beside dnsmasq in the same run.
+
+A container asks for names of its network: our process at the gateway, dnsmasq (Debian's dnsmasq-base) at the host's own
+address, in turns. Server and load have one CPU each. dnsmasq knows the same names from its command line.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from netagent.lab.host import Host
+from netagent.lab.lab import Lab
+from tests.bench.report import keep, median, p99, show
+from tests.support.lab import eventually
+
+LOAD = Path(__file__).with_name("dns_load.py")
+ASKER = "asker"
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print; ``--rounds`` turns of twice ``--seconds`` each, ``--names`` in the network."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench dns", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--names", type=int, default=20)
+    options = parser.parse_args(arguments)
+    with Lab.up(f"bench{os.getpid()}", hosts=1) as lab:
+        report(measure(lab.hosts[0], options.rounds, options.seconds, options.names))
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One turn of one server: answers a second, answers in a second of its CPU time, latencies in seconds at half."""
+
+    rate: float
+    per_cpu_second: float
+    delays: list[float]
+
+
+def measure(host: Host, rounds: int, seconds: float, names: int) -> dict[str, list[Round]]:
+    """Return the rounds of each server."""
+    host.run("netagent", "network", "create", "--subnet", "10.50.0.0/16", "bench")
+    addresses = {f"n{number}": _attach(host, f"n{number}") for number in range(names)}
+    _attach(host, ASKER)
+    dnsmasq = _start_dnsmasq(host, addresses)
+    own = int(host.run("cat", "/run/netagent/dns.pid").stdout)
+    servers = {"netagent": (own, "10.50.0.1"), "dnsmasq": (dnsmasq, str(host.ip))}
+    results: dict[str, list[Round]] = {name: [] for name in servers}
+    try:
+        for _ in range(rounds):
+            for name, (pid, address) in servers.items():
+                os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
+                results[name].append(_load(host, pid, address, seconds, list(addresses)))
+    finally:
+        os.kill(dnsmasq, signal.SIGTERM)
+    return results
+
+
+def _attach(host: Host, name: str) -> str:
+    host.run("ip", "netns", "add", name)
+    said = host.run(
+        *("netagent", "attach", "--netns", f"/run/netns/{name}", "--name", name, "--network", "bench"),
+        *("--format", "json"),
+    )
+    return str(json.loads(said.stdout)["NetworkSettings"]["Networks"]["bench"]["IPAddress"])
+
+
+def _start_dnsmasq(host: Host, addresses: dict[str, str]) -> int:
+    records = [f"--host-record={name},{address}" for name, address in addresses.items()]
+    options = ("--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--bind-interfaces", "--except-interface=lo")
+    pid_file = "/run/bench-dnsmasq.pid"
+    host.run("dnsmasq", *options, f"--listen-address={host.ip}", f"--pid-file={pid_file}", "--user=root", *records)
+    return int(eventually(lambda: host.run("cat", pid_file, check=False).stdout.strip()))
+
+
+def _load(host: Host, pid: int, address: str, seconds: float, names: list[str]) -> Round:
+    last = str(max(os.sched_getaffinity(0)))
+    command = ("taskset", "-c", last, sys.executable, str(LOAD), address, str(seconds), *names)
+    before = _cpu_seconds(pid)
+    said = json.loads(host.run("nsenter", f"--net=/run/netns/{ASKER}", *command, timeout=seconds * 4 + 60).stdout)
+    return Round(said["rate"], said["answered"] / (_cpu_seconds(pid) - before), said["latencies"])
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used (fields 14 and 15 of /proc/PID/stat, proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def report(results: dict[str, list[Round]]) -> None:
+    """Print and keep the figures."""
+    rows, figures = [], {}
+    for name, rounds in results.items():
+        rate, per_cpu = median([each.rate for each in rounds]), median([each.per_cpu_second for each in rounds])
+        delays_ms = [1000 * delay for each in rounds for delay in each.delays]
+        figures[name] = {
+            "answers_a_second": rate,
+            "answers_a_cpu_second": per_cpu,
+            "p50_ms": median(delays_ms),
+            "p99_ms": p99(delays_ms),
+        }
+        rows.append((name, f"{rate:,.0f}", f"{per_cpu:,.0f}", f"{median(delays_ms):.3f}", f"{p99(delays_ms):.3f}"))
+    columns = ("server", "answers/s", "answers per CPU second", "p50 at half, ms", "p99 at half, ms")
+    show("DNS: own names, one core, 500 ms for a lost one", columns, rows)
+    keep("dns", figures)
