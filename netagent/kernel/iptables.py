@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from netagent.errors import EnvironmentProblem, KernelRejected
 from netagent.firewall.elements import element_key
-from netagent.firewall.iptables import script
+from netagent.firewall.iptables import admin, script
 from netagent.firewall.iptables.listing import (
     Elements,
     Listing,
@@ -46,8 +46,11 @@ from netagent.plan.operation import AddAdminChains, AddElements, DeleteElements,
 _log = logging.getLogger("netagent.kernel")
 
 FAMILIES: Mapping[str, int] = {"ip": NFPROTO_IPV4, "ip6": NFPROTO_IPV6, "bridge": NFPROTO_BRIDGE}
-_TABLES = frozenset((FAMILIES[frame.family], frame.table) for frame in FRAMES)
-_HOOKS = frozenset((FAMILIES[frame.family], frame.table, hook) for frame in FRAMES for hook in frame.hooks)
+_TABLES = frozenset((FAMILIES[frame.family], frame.table) for frame in (*FRAMES, *admin.FRAMES))
+_HOOKS = frozenset(
+    (FAMILIES[frame.family], frame.table, hook) for frame in (*FRAMES, *admin.FRAMES) for hook in frame.hooks
+)
+_ADMIN_HOOKS = frozenset((FAMILIES[frame.family], frame.table, hook) for frame in admin.FRAMES for hook in frame.hooks)
 
 
 class IptablesFirewall:
@@ -126,6 +129,9 @@ class IptablesFirewall:
         if (family, table) not in _TABLES:
             return False
         chain = _text(attributes, NFTA_CHAIN_NAME if kind == NFT_MSG_DELCHAIN else NFTA_RULE_CHAIN)
+        if kind == NFT_MSG_NEWRULE and (family, table, chain) in _ADMIN_HOOKS:
+            # Docker puts its chain, with our marks in it, before the administrator's.
+            return True
         if kind == NFT_MSG_DELRULE:
             return chain.startswith(PREFIX) or (family, table, chain) in _HOOKS
         is_ours = chain.startswith(PREFIX) and not chain.startswith(ADMIN_PREFIX)

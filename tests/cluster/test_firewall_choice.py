@@ -67,14 +67,14 @@ def test_with_iptables_there_is_no_table_of_ours_in_nftables(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        "iptables -F",
+        "iptables -t mangle -F",
         "iptables -t nat -F",
-        "iptables -D FORWARD -j NETAGENT-FORWARD",
+        "iptables -t mangle -D FORWARD -j NETAGENT-FORWARD",
         "ip6tables -t raw -F NETAGENT-SOURCES",
         "ebtables -t nat -F",
         "iptables -t nat -A NETAGENT-PORTS -p tcp --dport 4000 -j RETURN",
         "nft flush ruleset",
-        "iptables -F && iptables -X && iptables -t nat -F && iptables -t nat -X && ipset flush",
+        "for t in raw mangle nat filter; do iptables -t $t -F; iptables -t $t -X; done; ipset flush",
     ],
 )
 def test_what_others_flush_is_back_within_a_second(lab: Lab, command: str) -> None:
@@ -88,12 +88,37 @@ def test_what_others_flush_is_back_within_a_second(lab: Lab, command: str) -> No
     assert fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
 
 
+def test_an_accept_of_others_opens_nothing_of_ours(lab: Lab) -> None:
+    (h1, _) = lab.hosts
+    h1.run("iptables", "-I", "FORWARD", "1", "-j", "ACCEPT")
+    try:
+        assert _is_kept(lab)
+    finally:
+        h1.run("iptables", "-D", "FORWARD", "-j", "ACCEPT")
+
+
+def test_rules_of_the_administrator_stay_before_those_of_docker(lab: Lab) -> None:
+    (h1, _) = lab.hosts
+    h1.run("iptables", "-N", "DOCKER-USER")
+    h1.run("iptables", "-I", "FORWARD", "1", "-j", "DOCKER-USER")
+    try:
+        eventually(lambda: _jumps(h1)[:2] == ["NETAGENT-ADMIN-FORWARD", "DOCKER-USER"], within=REPAIRED_WITHIN_S)
+    finally:
+        h1.run("iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
+        h1.run("iptables", "-F", "DOCKER-USER")
+        h1.run("iptables", "-X", "DOCKER-USER")
+
+
+def _jumps(host: Host) -> list[str]:
+    return [line.split()[-1] for line in host.run("iptables", "-S", "FORWARD").stdout.splitlines() if " -j " in line]
+
+
 def test_rules_of_the_administrator_come_first_and_stay(lab: Lab) -> None:
     (h1, h2) = lab.hosts
     rule = ("NETAGENT-ADMIN-FORWARD", "-s", str(h2.ip), "-p", "tcp", "-m", "conntrack", "--ctorigdstport", "4000")
     h1.run("iptables", "-A", *rule, "-j", "DROP")
     try:
-        h1.run("iptables", "-F", "NETAGENT-FORWARD")
+        h1.run("iptables", "-t", "mangle", "-F", "NETAGENT-FORWARD")
         h1.agent.restart()
         eventually(partial(fetches_inside, h1, "neighbour", f"http://{h1.ip}:4000/hostname", "web"))
         assert not fetches(h2, f"http://{h1.ip}:4000/hostname", "web")

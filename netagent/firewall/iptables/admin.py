@@ -1,4 +1,8 @@
-"""The administrator's own chains (``firewall.admin``): made where they are missing, and never written to again."""
+"""The administrator's own chains (``firewall.admin``): made where they are missing, and never written to again.
+
+In the table ``filter``, where REJECT is allowed too. A drop there is final; an ACCEPT opens nothing of ours, which was
+refused before.
+"""
 
 from netagent.firewall.iptables.pieces import BOTH, Frame, frames
 

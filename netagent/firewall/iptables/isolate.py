@@ -21,7 +21,7 @@ FRAMES: tuple[Frame, ...] = (
         for family, gre in GRE.items()
         for frame in frames(
             "FORWARD",
-            table="filter",
+            table="mangle",
             hooks=("FORWARD",),
             families=(family,),
             head=(
@@ -33,27 +33,27 @@ FRAMES: tuple[Frame, ...] = (
             ),
         )
     ),
-    *frames("LEAVING", table="filter"),
+    *frames("LEAVING", table="mangle"),
     *(
         frame
         for family, gre in GRE.items()
         for frame in frames(
             "LEAVING-BY",
-            table="filter",
+            table="mangle",
             families=(family,),
             tail=(f'-m u32 --u32 "{gre}" -j DROP', f"-j {PREFIX}VNIS"),
         )
     ),
-    *frames("SEPARATE", table="filter"),
-    *frames("SEPARATE-TO", table="filter"),
-    *frames("APART", table="filter", head=(f"{TRANSLATED} -j RETURN", f"{ANSWERS} -j RETURN", "-j DROP")),
-    *frames("NEIGHBOURS", table="filter"),
+    *frames("SEPARATE", table="mangle"),
+    *frames("SEPARATE-TO", table="mangle"),
+    *frames("APART", table="mangle", head=(f"{TRANSLATED} -j RETURN", f"{ANSWERS} -j RETURN", "-j DROP")),
+    *frames("NEIGHBOURS", table="mangle"),
     *(
         frame
         for family, remote in REMOTE_NAMES.items()
         for frame in frames(
             "PATHS",
-            table="filter",
+            table="mangle",
             families=(family,),
             tail=(
                 f"-m set --match-set {remote} src,dst -g {PREFIX}WAYS-IN",
@@ -62,14 +62,14 @@ FRAMES: tuple[Frame, ...] = (
             ),
         )
     ),
-    *frames("BEYOND", table="filter", head=(f"-j {PREFIX}INTERNAL", f"{ANSWERS} -j RETURN", f"-g {PREFIX}INSIDE")),
-    *frames("INTERNAL", table="filter"),
+    *frames("BEYOND", table="mangle", head=(f"-j {PREFIX}INTERNAL", f"{ANSWERS} -j RETURN", f"-g {PREFIX}INSIDE")),
+    *frames("INTERNAL", table="mangle"),
     *(
         frame
         for family, routed in NAMES.items()
         for frame in frames(
             "INSIDE",
-            table="filter",
+            table="mangle",
             families=(family,),
             tail=(
                 f"-j {PREFIX}TUNNELS",
@@ -78,8 +78,8 @@ FRAMES: tuple[Frame, ...] = (
             ),
         )
     ),
-    *frames("ENTER", table="filter", head=(f"{TRANSLATED} -j RETURN", "-j DROP")),
-    *frames("TUNNELS", table="filter"),
+    *frames("ENTER", table="mangle", head=(f"{TRANSLATED} -j RETURN", "-j DROP")),
+    *frames("TUNNELS", table="mangle"),
 )
 
 MARK = "0x800000/0x800000"
@@ -91,10 +91,10 @@ iptables cannot match the inbound interface there. It is set after routing and o
 
 def inside(element: str) -> Iterator[Piece]:
     """Yield what holds for packets that enter or leave by an interface of a network."""
-    yield from rules("LEAVING", f"-i {element} -j {PREFIX}LEAVING-BY", table="filter")
-    yield from rules("LEAVING-BY", f"-o {element} -j RETURN", table="filter")
-    yield from rules("INSIDE", f"-o {element} -g {PREFIX}ENTER", table="filter")
-    yield from rules("REDIRECTS", f"-o {element} -j DROP", table="filter")
+    yield from rules("LEAVING", f"-i {element} -j {PREFIX}LEAVING-BY", table="mangle")
+    yield from rules("LEAVING-BY", f"-o {element} -j RETURN", table="mangle")
+    yield from rules("INSIDE", f"-o {element} -g {PREFIX}ENTER", table="mangle")
+    yield from rules("REDIRECTS", f"-o {element} -j DROP", table="mangle")
     yield from rules("OUTWARD", f"-o {element} -j RETURN", table="nat")
     yield from rules("LOOPBACK", f"-o {element} -j MASQUERADE", table="nat", families=("ip",))
 
@@ -104,23 +104,23 @@ def tunnels(element: str) -> Iterator[Piece]:
     for family, remote in REMOTE_NAMES.items():
         stranger = f"-i {element} -m set ! --match-set {remote} src,src -m rpfilter --invert -j DROP"
         yield from rules("SOURCES", stranger, table="raw", families=(family,))
-    yield from rules("TUNNELS", f"-i {element} -j DROP", table="filter")
+    yield from rules("TUNNELS", f"-i {element} -j DROP", table="mangle")
 
 
 def internal(element: str) -> Iterator[Piece]:
     """Yield the drops, both ways, of a network that has no outside."""
-    yield from rules("INTERNAL", f"-i {element} -j DROP", table="filter")
-    yield from rules("INTERNAL", f"-o {element} -j DROP", table="filter")
+    yield from rules("INTERNAL", f"-i {element} -j DROP", table="mangle")
+    yield from rules("INTERNAL", f"-o {element} -j DROP", table="mangle")
 
 
 def separate(element: str) -> Iterator[Piece]:
     """Yield what keeps the containers of a network without ICC apart."""
-    yield from rules("SEPARATE", f"-i {element} -j {PREFIX}SEPARATE-TO", table="filter")
-    yield from rules("SEPARATE-TO", f"-o {element} -j {PREFIX}APART", table="filter")
+    yield from rules("SEPARATE", f"-i {element} -j {PREFIX}SEPARATE-TO", table="mangle")
+    yield from rules("SEPARATE-TO", f"-o {element} -j {PREFIX}APART", table="mangle")
 
 
 def paths(element: str) -> Iterator[Piece]:
     """Yield the way between two interfaces of one network, and the mark of published ports used on it."""
     source, target = parts(element)
-    yield from rules("PATHS", f"-i {source} -o {target} -j RETURN", table="filter")
-    yield from rules("NEIGHBOURS", f"-i {source} -o {target} -j MARK --set-xmark {MARK}", table="filter")
+    yield from rules("PATHS", f"-i {source} -o {target} -j RETURN", table="mangle")
+    yield from rules("NEIGHBOURS", f"-i {source} -o {target} -j MARK --set-xmark {MARK}", table="mangle")

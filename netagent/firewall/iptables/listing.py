@@ -12,6 +12,7 @@ from types import MappingProxyType
 from netagent.firewall.iptables import admin, spoof
 from netagent.firewall.iptables.pieces import PREFIX, Frame, Ipset, Member, Rule
 from netagent.firewall.iptables.ruleset import FRAMES, IPSETS, UNTRANSLATED, translate
+from netagent.firewall.marks import DOCKER_CHAIN
 
 Key = tuple[str, str, str]
 """Family, table and chain."""
@@ -31,6 +32,8 @@ class Listing:
     chains: Mapping[Key, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
     jumps: Mapping[tuple[Key, str], int] = field(default_factory=lambda: MappingProxyType({}))
     """Built-in chain and target -> how many rules jump there without any condition."""
+    late: frozenset[tuple[Key, str]] = frozenset()
+    """Those jumps that come after one to a chain of other programs in which our own marks accept."""
     ipsets: Mapping[str, Ipset] = field(default_factory=lambda: MappingProxyType({}))
     members: Mapping[str, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     """Ipset -> what ``ipset add`` would take, comment included."""
@@ -48,8 +51,9 @@ def parse(saved: Mapping[str, str], ipsets: str) -> Listing:
     """Return the listing in the output of the save programs, by family, and of ``ipset save``."""
     chains: dict[Key, list[str]] = {}
     jumps: Counter[tuple[Key, str]] = Counter()
+    late: set[tuple[Key, str]] = set()
     for family, text in saved.items():
-        table = ""
+        table, marked = "", set[Key]()
         for line in text.splitlines():
             if line.startswith("*"):
                 table = line[1:]
@@ -60,11 +64,16 @@ def parse(saved: Mapping[str, str], ipsets: str) -> Listing:
                 if chain.startswith(PREFIX):
                     chains[family, table, chain].append(rule)
                 elif rule.startswith(f"-j {PREFIX}"):
-                    jumps[(family, table, chain), rule.removeprefix("-j ")] += 1
+                    jump = (family, table, chain), rule.removeprefix("-j ")
+                    jumps[jump] += 1
+                    late |= {jump} if jump[0] in marked else set()
+                elif rule == f"-j {DOCKER_CHAIN}":
+                    marked.add((family, table, chain))
     kinds, members = _parse_ipsets(ipsets)
     return Listing(
         chains=MappingProxyType({key: tuple(lines) for key, lines in chains.items()}),
         jumps=MappingProxyType(jumps),
+        late=frozenset(late),
         ipsets=MappingProxyType(kinds),
         members=MappingProxyType({name: frozenset(group) for name, group in members.items()}),
     )
@@ -184,8 +193,14 @@ def has_jumps(listing: Listing, frame: Frame) -> bool:
 
 
 def has_admin_chains(listing: Listing) -> bool:
-    """Tell whether the administrator's chains are there and come by."""
-    return all(frame.key in listing.chains and has_jumps(listing, frame) for frame in admin.FRAMES)
+    """Tell whether the administrator's chains are there and are come by before our marks."""
+    return all(frame.key in listing.chains and is_reached(listing, frame) for frame in admin.FRAMES)
+
+
+def is_reached(listing: Listing, frame: Frame) -> bool:
+    """Tell whether a chain of the administrator's is jumped to, and not too late."""
+    hooks = ((frame.family, frame.table, hook) for hook in frame.hooks)
+    return has_jumps(listing, frame) and not any((hook, frame.name) in listing.late for hook in hooks)
 
 
 def without_translation(elements: Elements) -> Elements:

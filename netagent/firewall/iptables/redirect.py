@@ -5,17 +5,17 @@ from netagent.firewall.iptables.pieces import PREFIX, Frame, frames
 FRAMES: tuple[Frame, ...] = (
     *frames(
         "OUTPUT",
-        table="filter",
+        table="mangle",
         hooks=("OUTPUT",),
         families=("ip",),
         head=(f"-p icmp -m icmp --icmp-type 5 -j {PREFIX}REDIRECTS",),
     ),
     *frames(
         "OUTPUT",
-        table="filter",
+        table="mangle",
         hooks=("OUTPUT",),
         families=("ip6",),
         head=(f"-p ipv6-icmp -m icmp6 --icmpv6-type 137 -j {PREFIX}REDIRECTS",),
     ),
-    *frames("REDIRECTS", table="filter"),
+    *frames("REDIRECTS", table="mangle"),
 )

@@ -43,8 +43,8 @@ FRAMES: tuple[Frame, ...] = tuple(
             head=(f"-m set --match-set {name} src -j {PREFIX}WAYS",),
         ),
         *frames("WAYS", table="raw", families=(family,), tail=("-j DROP",)),
-        *frames("WAYS-IN", table="filter", families=(family,), tail=(f"-g {PREFIX}BEYOND",)),
-        *frames("WAYS-OUT", table="filter", families=(family,), tail=(f"-g {PREFIX}BEYOND",)),
+        *frames("WAYS-IN", table="mangle", families=(family,), tail=(f"-g {PREFIX}BEYOND",)),
+        *frames("WAYS-OUT", table="mangle", families=(family,), tail=(f"-g {PREFIX}BEYOND",)),
     )
 )
 
@@ -52,8 +52,8 @@ FRAMES: tuple[Frame, ...] = tuple(
 def ways(element: str) -> Iterator[Piece]:
     """Yield what lets packets of peers' containers in by an interface, and packets for them out."""
     yield from rules("WAYS", f"-i {element} -j RETURN", table="raw")
-    yield from rules("WAYS-IN", f"-i {element} -j RETURN", table="filter")
-    yield from rules("WAYS-OUT", f"-o {element} -j RETURN", table="filter")
+    yield from rules("WAYS-IN", f"-i {element} -j RETURN", table="mangle")
+    yield from rules("WAYS-OUT", f"-o {element} -j RETURN", table="mangle")
 
 
 def routed4(element: str) -> Iterator[Piece]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from netagent.firewall.iptables import admin
-from netagent.firewall.iptables.listing import Content, Elements, Key, Listing, content_of, has_jumps
+from netagent.firewall.iptables.listing import Content, Elements, Key, Listing, content_of, is_reached
 from netagent.firewall.iptables.pieces import Frame
 from netagent.firewall.iptables.ruleset import FRAMES, IPSETS
 
@@ -140,7 +140,7 @@ def add_admin_chains(observed: Listing) -> Scripts:
         if frame.key not in observed.chains:
             tables.add(frame.family, frame.table, _declaration(frame))
     for frame in admin.FRAMES:
-        if not has_jumps(observed, frame):
+        if not is_reached(observed, frame):
             _hook(tables, frame, observed)
     return Scripts(restore=tables.texts())
 

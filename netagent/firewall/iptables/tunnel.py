@@ -27,9 +27,9 @@ _ETHERNET = {4: "0x0>>0x16&0x3c@0x0&0xffff=0x6558", 6: "0x28&0xffff=0x6558"}
 
 FRAMES: tuple[Frame, ...] = (
     *frames("SOURCES", table="raw", hooks=("PREROUTING",)),
-    *frames("INPUT", table="filter", hooks=("INPUT",), head=(f"{VXLAN} -j {PREFIX}VXLAN",)),
-    *frames("VXLAN", table="filter"),
-    *frames("VNIS", table="filter"),
+    *frames("INPUT", table="mangle", hooks=("INPUT",), head=(f"{VXLAN} -j {PREFIX}VXLAN",)),
+    *frames("VXLAN", table="mangle"),
+    *frames("VNIS", table="mangle"),
 )
 
 
@@ -55,7 +55,7 @@ def anykey(element: str) -> Iterator[Piece]:
     for version, family in zip(IPSET_FAMILIES, BOTH, strict=True):
         match = f'-m u32 --u32 "{GRE[family]}&&{_ETHERNET[version]}"'
         stranger = f"{match} -m set ! --match-set {_grepeers(version).name} src -j DROP"
-        yield from rules("INPUT", stranger, table="filter", families=(family,))
+        yield from rules("INPUT", stranger, table="mangle", families=(family,))
 
 
 def _peers(version: int, vni: str) -> Ipset:
@@ -68,9 +68,9 @@ def vnis(element: str) -> Iterator[Piece]:
         peers = _peers(version, element)
         number = f'-m u32 --u32 "{_NUMBER[version].format(int(element))}"'
         yield peers
-        yield from rules("VNIS", f"{number} -j DROP", table="filter", families=(family,))
+        yield from rules("VNIS", f"{number} -j DROP", table="mangle", families=(family,))
         stranger = f"{number} -m set ! --match-set {peers.name} src -j DROP"
-        yield from rules("VXLAN", stranger, table="filter", families=(family,))
+        yield from rules("VXLAN", stranger, table="mangle", families=(family,))
 
 
 def peers4(element: str) -> Iterator[Piece]:
