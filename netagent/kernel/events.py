@@ -120,7 +120,8 @@ class Watch:
         if message.kind in (RTM_NEWADDR, RTM_DELADDR):
             address = decode_address(message.body)
             is_ours = address is not None and address.index in self._ours
-            if not is_ours:
+            # Every container's end of a veth pair on this host gets and loses a link-local one.
+            if address is not None and not is_ours and not address.address.is_link_local:
                 self._surroundings()
             return is_ours and message.kind == RTM_DELADDR
         if message.kind == RTM_DELROUTE:

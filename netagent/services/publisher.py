@@ -46,6 +46,7 @@ class Publisher:
         self._engine = engine
         self._wake = asyncio.Event()
         self._is_announced = False
+        self._agreed: dict[str, tuple[Endpoint, bytes]] = {}
         stores.cluster.store.on_lease_replaced(self._announce_again)
 
     def _announce_again(self) -> None:
@@ -119,10 +120,17 @@ class Publisher:
             if endpoint.in_kernel and network is not None and self._stores.of(network) is access:
                 key = keys.endpoint_key(snapshot.host.id, endpoint.network_id, endpoint.id)
                 wanted[key] = endpoint
+        self._agreed = {key: agreed for key, agreed in self._agreed.items() if key in wanted}
         for key, endpoint in wanted.items():
-            difference = _put_if_different(key, entries.get(key), partial(encode_endpoint, endpoint))
+            entry = entries.get(key)
+            agreed = self._agreed.get(key)
+            if entry is not None and agreed is not None and agreed[0] is endpoint and agreed[1] is entry.value:
+                continue
+            difference = _put_if_different(key, entry, partial(encode_endpoint, endpoint))
             if difference:
                 yield difference
+            elif entry is not None:
+                self._agreed[key] = endpoint, entry.value
         for key, entry in entries.items():
             if key.startswith(keys.own_endpoints_prefix(snapshot.host.id)) and key not in wanted:
                 yield [Unchanged(key=key, revision=entry.revision)], [Delete(key=key)]

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("cni", "ports", "overlay", "dns")
+NAMES = ("cni", "scale", "ports", "overlay", "dns")
 
 
 def main() -> None:

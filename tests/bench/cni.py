@@ -20,6 +20,9 @@ from tests.support.cni_runner import Runner
 from tests.support.lone_host import ROOT, LoneHost
 
 REFERENCE_PLUGINS = Path("/usr/lib/cni")
+CACHE = Path("/run/cni-cache")
+"""Of the machine, where /run is in memory and its own."""
+
 PAUSE_S = 0.05
 """Between two timed calls, for what the kernel and the agent do after they have answered."""
 
@@ -82,9 +85,12 @@ def _host(directory: Path) -> LoneHost:
 def measure(count: int) -> dict[str, dict[str, list[float]]]:
     """Return the times in ms by side and verb. One container of each side is there all the time, so the bridges are."""
     runners = {
-        "netagent": Runner(conflist=LISTS["netagent"], path=[PLUGIN.parent]),
+        "netagent": Runner(conflist=LISTS["netagent"], path=[PLUGIN.parent], cache=CACHE / "netagent"),
         "reference": Runner(
-            conflist=LISTS["reference"], path=[REFERENCE_PLUGINS], environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+            conflist=LISTS["reference"],
+            path=[REFERENCE_PLUGINS],
+            cache=CACHE / "reference",
+            environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         ),
     }
     times: dict[str, dict[str, list[float]]] = {side: {"ADD": [], "DEL": []} for side in runners}
