@@ -122,6 +122,7 @@ def decode_network_change(message: networks_pb2.UpdateNetworkRequest) -> Network
     """Return what is to be changed of a network."""
     return NetworkChange(
         name=message.name,
+        driver=message.driver,
         labels=dict(message.labels),
         removed_labels=tuple(message.removed_labels),
         options=dict(message.options),

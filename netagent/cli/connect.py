@@ -64,11 +64,13 @@ def disconnect(client: Client, force: bool, network: str, container: str) -> Non
 @click.option(
     "--subnet-rm", "--remove-subnet", "removed_subnets", multiple=True, metavar="CIDR", help="Unused subnet to remove."
 )
+@click.option("-d", "--driver", default="", help="Another driver; each peer is left on the old one until it answers.")
 @format_option()
 @click.argument("name")
 @click.pass_obj
 def update(
     client: Client,
+    driver: str,
     labels: tuple[str, ...],
     removed_labels: tuple[str, ...],
     options: tuple[str, ...],
@@ -79,14 +81,15 @@ def update(
     form: str,
     name: str,
 ) -> None:
-    """Change labels, options and subnets of a network; running containers follow.
+    """Change driver, labels, options and subnets of a network; running containers follow.
 
     They get an address of a further subnet when they are connected the next time.
     """
-    if not (labels or removed_labels or options or subnets or removed_subnets):
-        raise click.UsageError("nothing to change: give --label, --label-rm, --opt, --subnet or --subnet-rm")
+    if not (driver or labels or removed_labels or options or subnets or removed_subnets):
+        raise click.UsageError("nothing to change: give --driver, --label, --label-rm, --opt, --subnet or --subnet-rm")
     request = UpdateNetworkRequest(
         name=name,
+        driver=driver,
         labels=parse_pairs(labels),
         removed_labels=removed_labels,
         options=parse_pairs(options),

@@ -141,6 +141,7 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
     async with agent.kernel.watched(context.engine.request, surroundings=agent.coexistence.request):
         tasks.spawn(context.engine.run(), name="engine", essential=True)
         tasks.spawn(agent.publisher.run(), name="publisher", essential=True)
+        tasks.spawn(agent.moving.run(), name="moving", essential=True)
         tasks.spawn(agent.ports.run(), name="ports", essential=True)
         if agent.loopback is not None:
             tasks.spawn(agent.loopback.run(), name="loopback", essential=True)

@@ -32,6 +32,7 @@ from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
 from netagent.services.loopback import LoopbackService
+from netagent.services.moving import MovingService
 from netagent.services.naming import NamingService
 from netagent.services.network_options import parse_host_bindings
 from netagent.services.networks import NetworkService
@@ -61,6 +62,7 @@ class Agent:
     context: Context
     kernel: Kernel
     publisher: Publisher
+    moving: MovingService
     naming: NamingService
     ports: PortService
     loopback: LoopbackService | None
@@ -102,9 +104,11 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         default_subnet=parse_bip(config.bip) if config.bip else None,
         pools=tuple(parse_pool(pool.base, pool.size) for pool in config.default_address_pools),
     )
+    moving = MovingService(context)
     for access in stores.all:
         access.subscribe(_react(knowledge, engine, publisher, host.id))
         access.subscribe(naming.request_stored)
+        access.subscribe(moving.store_changed)
     ports = PortService(
         journal,
         reservations,
@@ -142,6 +146,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         context=context,
         kernel=kernel,
         publisher=publisher,
+        moving=moving,
         naming=naming,
         ports=ports,
         loopback=loopback,

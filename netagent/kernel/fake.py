@@ -7,13 +7,14 @@ goes with it. ``rearm`` makes the n-th operation from then on fail.
 
 import errno
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
 from netagent.errors import AlreadyExists, Conflict, EnvironmentProblem, KernelRejected, NetagentError, NotFound
 from netagent.firewall.marks import Presence
 from netagent.firewall.verdict import Rules, chain_names
+from netagent.model.address import Address
 from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
 from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
@@ -86,6 +87,8 @@ class FakeKernel:
         self.ruleset: Ruleset | None = None
         self.admin: tuple[Chain, ...] = ()
         self.foreign_firewall = Rules()
+        self.answers: frozenset[Address] = frozenset()
+        """Whoever answers an echo."""
         self.sandboxes: dict[str, int] = {}
         """Path -> inode of the namespaces that exist."""
         self.applied: list[Operation] = []
@@ -172,6 +175,10 @@ class FakeKernel:
         """Return the chains of ``foreign_firewall``."""
         names = chain_names(self.foreign_firewall.listing)
         return Presence(chains=frozenset((family, chain) for family, _, chain in names))
+
+    async def answering(self, pairs: Sequence[tuple[Address, Address]]) -> frozenset[Address]:
+        """Return the targets that are in ``answers``."""
+        return self.answers & {target for _, target in pairs}
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the sandbox at ``path``, or raise NotFound."""

@@ -5,14 +5,14 @@ A cancelled call gives up waiting, not the work: what the worker has begun it fi
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from netagent.errors import KernelRejected
 from netagent.firewall.marks import Presence
 from netagent.firewall.verdict import Rules
-from netagent.kernel import encode, links, netns
+from netagent.kernel import encode, links, netns, probe
 from netagent.kernel.announce import Announcer
 from netagent.kernel.apply import Workplace, apply
 from netagent.kernel.apply import failpoints as apply_failpoints
@@ -28,6 +28,7 @@ from netagent.kernel.observe import observe, observe_endpoint
 from netagent.kernel.reaper import Reaper, delete_half_made
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import open_sandbox
+from netagent.model.address import Address
 from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
 from netagent.plan.desired import State
@@ -55,6 +56,7 @@ class Kernel:
         self._flusher = Flusher(self._enter)
         self._announcer = Announcer(self._enter)
         self._worker = ThreadPoolExecutor(1, "netagent-kernel", initializer=self._enter)
+        self._prober = ThreadPoolExecutor(1, "netagent-probe", initializer=self._enter)
         self._place: Workplace | None = None
 
     async def apply(self, plan: Plan, *, carry_on: bool = False) -> None:
@@ -88,6 +90,10 @@ class Kernel:
     async def foreign_presence(self) -> Presence:
         """Return which chains other programs have."""
         return await self._run(lambda place: read_presence(place.nft))
+
+    async def answering(self, pairs: Sequence[tuple[Address, Address]]) -> frozenset[Address]:
+        """Return the targets among ``pairs`` of source and target that answer an echo within a second."""
+        return await asyncio.get_running_loop().run_in_executor(self._prober, probe.answering, pairs)
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the namespace at ``path``; NotFound if absent, InvalidRequest if no container's."""
@@ -138,6 +144,7 @@ class Kernel:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._worker, self._close_place)
         await loop.run_in_executor(None, self._worker.shutdown)
+        await loop.run_in_executor(None, self._prober.shutdown)
         await loop.run_in_executor(None, self._reaper.close)
         await loop.run_in_executor(None, self._flusher.close)
         await loop.run_in_executor(None, self._announcer.close)

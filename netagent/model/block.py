@@ -20,6 +20,7 @@ class Block:
 
     The claim is permanent: losing contact with the store never frees it. ``epoch`` grows when an operator takes the
     block from its owner, so that an owner who returns can tell. ``own_address`` is the host's own address in it.
+    ``prepared`` is that move of the network whose new way its owner has ready, ``moves`` the one that it has made.
     """
 
     network_id: NetworkId
@@ -28,6 +29,8 @@ class Block:
     epoch: int
     own_address: Address | None
     state: BlockState = BlockState.CONFIRMED
+    prepared: int = 0
+    moves: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

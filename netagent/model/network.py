@@ -1,7 +1,7 @@
 """Networks: named layer-3 domains, and the subnets they consist of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -60,6 +60,17 @@ class Subnet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How the hosts of a network reach each other: the driver and what it was told; see ``Network``."""
+
+    driver: str
+    underlay: int = 4
+    direct_routing: bool = False
+    fallback: str | None = None
+    backend: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """A network as every host sees it. ``vni`` is its number in tunnels, None where the driver has none.
 
@@ -71,6 +82,7 @@ class Network:
     ``host_bindings`` are the host addresses of published ports for which nobody named one, at most one of each family;
     the host's own default if empty. ``bridge`` is an existing bridge of somebody else's that the network uses, None for
     one of its own.
+    ``before`` is the way that is left while the hosts turn to another; ``moves`` counts how often that was begun.
     """
 
     id: NetworkId
@@ -91,10 +103,35 @@ class Network:
     fallback: str | None = None
     host_bindings: tuple[Address, ...] = ()
     backend: str | None = None
+    before: Way | None = None
+    moves: int = 0
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     created: str = ""
     state: NetworkState = NetworkState.ACTIVE
+
+    @property
+    def way(self) -> Way:
+        """How its hosts reach each other, or shall when all have turned to it."""
+        return Way(
+            driver=self.driver,
+            underlay=self.underlay,
+            direct_routing=self.direct_routing,
+            fallback=self.fallback,
+            backend=self.backend,
+        )
+
+    def by(self, way: Way) -> "Network":
+        """Return the same network with another way, and none before it."""
+        return replace(
+            self,
+            driver=way.driver,
+            underlay=way.underlay,
+            direct_routing=way.direct_routing,
+            fallback=way.fallback,
+            backend=way.backend,
+            before=None,
+        )
 
     @property
     def is_predefined(self) -> bool:

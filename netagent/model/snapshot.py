@@ -23,12 +23,18 @@ class Snapshot:
     blocks: tuple[Block, ...] = ()
     fixed: tuple[FixedAddress, ...] = ()
     endpoints: Mapping[EndpointId, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
+    turned: frozenset[tuple[NetworkId, int, HostId]] = frozenset()
+    """The peers that this host reaches by the new way of a network that is being moved, with its ``moves``."""
     complete: bool = True
     """False until the store has been heard in full or its last snapshot was read; nothing is pruned before."""
 
     def with_endpoints(self, endpoints: Mapping[EndpointId, Endpoint]) -> "Snapshot":
         """Return the same snapshot with these endpoints of this host."""
         return replace(self, endpoints=MappingProxyType(dict(endpoints)))
+
+    def has_turned(self, network: Network, peer: HostId) -> bool:
+        """Tell whether routes to ``peer`` go by the network's present way, not by the one before."""
+        return network.before is None or (network.id, network.moves, peer) in self.turned
 
     def blocks_in(self, network_id: NetworkId) -> tuple[Block, ...]:
         """Return all hosts' blocks of a network."""

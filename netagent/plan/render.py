@@ -5,7 +5,7 @@ the same for every driver: a bridge with the network's gateway address, proxy AR
 this host, and one veth per endpoint. What leads to other hosts comes from the driver.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -67,7 +67,7 @@ def network_mtu(network: Network, snapshot: Snapshot) -> int:
     """Return the MTU of a network's interfaces: as asked for, else what the narrowest host's underlay leaves."""
     if network.mtu is not None:
         return network.mtu
-    overhead = driver_named(network.driver).overhead(network)
+    overhead = max(driver_named(by.driver).overhead(by) for by in _ways(network))
     hosts = {snapshot.host.id: snapshot.host}
     owners = {block.owner for block in snapshot.blocks_in(network.id)}
     # A host that nobody can reach has no say.
@@ -108,15 +108,17 @@ def _is_here(snapshot: Snapshot, network: Network) -> bool:
 
 def render_network(snapshot: Snapshot, network: Network) -> State:
     """Return a network's part of the host: bridge, tunnel, routes to its peers, and its firewall elements."""
-    driver = driver_named(network.driver)
     mtu = network_mtu(network, snapshot)
     bridge = bridge_name(network)
     own = tuple(b.own_address for b in snapshot.own_blocks_in(network.id) if b.own_address is not None)
     peers = peers_of(snapshot, network)
-    state = driver.render(network, Local(host=snapshot.host, own=own, mtu=mtu), peers)
+    state = _between_hosts(snapshot, network, Local(host=snapshot.host, own=own, mtu=mtu), peers)
     elements = merge(
         (
-            isolate.elements(bridge, driver.device(network, snapshot.host), internal=network.internal, icc=network.icc),
+            *(
+                isolate.elements(bridge, device, internal=network.internal, icc=network.icc)
+                for device in _devices(snapshot, network) or (None,)
+            ),
             masquerade.elements(network),
             tunnel.elements(state),
             _routed_elements(snapshot, network, peers),
@@ -144,6 +146,45 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
     return union([state, own_part])
 
 
+def _ways(network: Network) -> tuple[Network, ...]:
+    """Return a network as each of its ways wants to see it: the present one, and before it the one that is left."""
+    present = network.by(network.way)
+    return (present,) if network.before is None else (network.by(network.before), present)
+
+
+def _devices(snapshot: Snapshot, network: Network) -> tuple[str, ...]:
+    found = (driver_named(by.driver).device(by, snapshot.host) for by in _ways(network))
+    return tuple(dict.fromkeys(device for device in found if device is not None))
+
+
+def _between_hosts(snapshot: Snapshot, network: Network, local: Local, peers: Sequence[Peer]) -> State:
+    """Return what leads to the peers. While a network is moved: both ways, and to each peer the routes of one.
+
+    A peer that this host has not turned to yet is asked by the new way: its own address alone is routed by it.
+    """
+    present = driver_named(network.driver)
+    if network.before is None:
+        return present.render(network, local, peers)
+    old, new = _ways(network)
+    turned = [peer for peer in peers if snapshot.has_turned(network, peer.host.id)]
+    others = [peer for peer in peers if peer not in turned]
+    before = driver_named(old.driver)
+    by_old, by_new = before.render(old, local, others).routes, present.render(new, local, turned).routes
+    asked = frozenset(route for peer in others for route in _to_own_addresses(present.render(new, local, [peer]), peer))
+    taken = {route.destination for route in asked}
+    both = union([before.render(old, local, peers), present.render(new, local, peers)])
+    return replace(both, routes=by_new | asked | {route for route in by_old if route.destination not in taken})
+
+
+def _to_own_addresses(state: State, peer: Peer) -> Iterator[Route]:
+    """Yield the routes of ``state`` to a block of ``peer``, narrowed to the peer's own address in it."""
+    routes = {route.destination: route for route in state.routes}
+    for block in peer.blocks:
+        if block.own_address is not None and block.prefix in routes:
+            narrow = host_prefix(block.own_address)
+            yield routes.get(narrow, replace(routes[block.prefix], destination=narrow))
+
+
 def _bridge_link(network: Network, snapshot: Snapshot, mtu: int) -> Link:
     return Link(
         name=bridge_name(network),
@@ -166,12 +207,14 @@ def _bridge_addresses(network: Network, bridge: str, own: Iterable[Address]) -> 
 
 def _routed_elements(snapshot: Snapshot, network: Network, peers: Iterable[Peer]) -> Mapping[str, frozenset[str]]:
     """Return what the firewall must know of the peers' addresses where devices do not tell networks apart."""
-    driver = driver_named(network.driver)
-    ways = driver.ways(network, snapshot.host)
+    ways = {name for by in _ways(network) for name in driver_named(by.driver).ways(by, snapshot.host)}
+    devices = _devices(snapshot, network)
+    if network.before is not None:
+        # A peer may have turned before this host or after it.
+        ways.update(devices)
     if not ways:
         return {}
-    device = driver.device(network, snapshot.host)
-    interfaces = (bridge_name(network), device) if device else (bridge_name(network),)
+    interfaces = (bridge_name(network), *devices)
     blocks = {block.prefix for block in snapshot.blocks_in(network.id)}
     # One element inside another would make the kernel refuse all: a claim in a block is nobody's by the rules.
     prefixes = {p for peer in peers for p in peer.prefixes() if p in blocks or _block_around(network, p) not in blocks}

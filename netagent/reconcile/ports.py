@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 
 from netagent.firewall.marks import Needs, Presence
 from netagent.firewall.verdict import Rules
+from netagent.model.address import Address
 from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
 from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
@@ -48,6 +49,9 @@ class Kernel(Protocol):
 
     async def foreign_presence(self) -> Presence:
         """Return which chains other programs' firewalls have."""
+
+    async def answering(self, pairs: Sequence[tuple[Address, Address]]) -> frozenset[Address]:
+        """Return the targets among ``pairs`` of source and target that answer an echo within a second."""
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the network namespace at ``path``; NotFound or InvalidRequest if it is none."""

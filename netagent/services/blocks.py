@@ -16,6 +16,7 @@ from netagent.model.address import Address, is_inside
 from netagent.model.block import Block, FixedAddress
 from netagent.model.ids import EndpointId
 from netagent.model.network import Network, NetworkState, Scope, Subnet
+from netagent.model.snapshot import Snapshot
 from netagent.plan.render import peers_of
 from netagent.reconcile.ports import Absent, AbsentBelow, Put
 from netagent.services.context import Context
@@ -59,7 +60,7 @@ class BlockService:
         return True
 
     async def _claim(self, network: Network, subnet: Subnet) -> None:
-        self._refuse_unreachable_peers(network)
+        refuse_unreachable_peers(self._context.snapshot(), network)
         await self._refuse_overlap_here(network)
         access = self._context.stores.of(network)
         for attempt in range(ATTEMPTS):
@@ -92,26 +93,6 @@ class BlockService:
                 )
                 return
         raise Unavailable(f"no block of network {network.name} could be claimed", hint="try again in a moment")
-
-    def _refuse_unreachable_peers(self, network: Network) -> None:
-        """Raise EnvironmentProblem if the driver has no way between this host and one that holds a block."""
-        host = self._context.host
-        if network.scope is Scope.LOCAL:
-            return
-        if host.underlay_for(network.underlay) is None:
-            raise EnvironmentProblem(
-                f"network {network.name} needs an address of this host that other hosts can reach"
-                f" by IPv{network.underlay}",
-                hint="give the agent one with --host-ip",
-            )
-        driver = driver_named(network.driver)
-        for peer in peers_of(self._context.snapshot(), network):
-            reason = driver.obstacle(network, host, peer.host)
-            if reason is not None:
-                raise EnvironmentProblem(
-                    f"network {network.name}: hosts {host.name} and {peer.host.name} {reason}",
-                    hint="use the driver vxlan, or for the driver route --opt fallback=vxlan",
-                )
 
     async def _refuse_overlap_here(self, network: Network) -> None:
         """Raise Conflict if this host uses the network's subnets otherwise; nobody asked it when it was created."""
@@ -175,3 +156,23 @@ class BlockService:
         latest = self._context.snapshot().networks.get(network.id)
         if latest is not None and latest.state is NetworkState.DELETING:
             raise Conflict(f"network {network.name} is being deleted", hint="wait until it is gone")
+
+
+def refuse_unreachable_peers(snapshot: Snapshot, network: Network) -> None:
+    """Raise EnvironmentProblem if the driver has no way between this host and one that holds a block."""
+    host = snapshot.host
+    if network.scope is Scope.LOCAL:
+        return
+    if host.underlay_for(network.underlay) is None:
+        raise EnvironmentProblem(
+            f"network {network.name} needs an address of this host that other hosts can reach by IPv{network.underlay}",
+            hint="give the agent one with --host-ip",
+        )
+    driver = driver_named(network.driver)
+    for peer in peers_of(snapshot, network):
+        reason = driver.obstacle(network, host, peer.host)
+        if reason is not None:
+            raise EnvironmentProblem(
+                f"network {network.name}: hosts {host.name} and {peer.host.name} {reason}",
+                hint="use the driver vxlan, or for the driver route --opt fallback=vxlan",
+            )

@@ -1,12 +1,12 @@
 """What all services work with, put together once by ``daemon/wiring.py``."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from netagent.ipam.pools import Pool
 from netagent.model.host import Host
-from netagent.model.ids import EndpointId
+from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.network import Subnet
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.engine import Engine
@@ -28,6 +28,11 @@ class Knowledge:
         self._stores = stores
         self._journal = journal
         self._joined: Snapshot | None = None
+        self.prepared: frozenset[tuple[NetworkId, int]] = frozenset()
+        """The moves of networks whose both ways are in this host's kernel."""
+        self.made: frozenset[tuple[NetworkId, int]] = frozenset()
+        """The moves after which this host's routes to all peers go by the new way, in the kernel."""
+        self._turned: frozenset[tuple[NetworkId, int, HostId]] = frozenset()
 
     def invalidate(self) -> None:
         """Forget the joined part, because a store or the host's own record has changed."""
@@ -41,7 +46,15 @@ class Knowledge:
                 self.host,
                 complete=all(access.mirror.is_complete for access in self._stores.all),
             )
-        return self._joined.with_endpoints(self._journal.endpoints)
+        return replace(self._joined, turned=self._turned).with_endpoints(self._journal.endpoints)
+
+    def turn(self, peers: Iterable[tuple[NetworkId, int, HostId]]) -> None:
+        """Remember that these peers are reached by their networks' new ways."""
+        self._turned |= frozenset(peers)
+
+    def forget_turned(self, current: Collection[tuple[NetworkId, int]]) -> None:
+        """Forget it for all but the moves that are going on."""
+        self._turned = frozenset(t for t in self._turned if t[:2] in current)
 
 
 class Names(Protocol):

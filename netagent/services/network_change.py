@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
+from netagent.drivers import driver_named
 from netagent.errors import Conflict, InvalidRequest, NotFound
 from netagent.ipam.pools import refuse_overlap
 from netagent.model.address import parse_prefix
@@ -11,7 +12,7 @@ from netagent.model.endpoint import Endpoint
 from netagent.model.host import HostFacts
 from netagent.model.network import Network, Scope, Subnet
 from netagent.services.existing_bridge import own_gateways, without_bridge
-from netagent.services.network_options import change_options, parse_options, parse_subnets
+from netagent.services.network_options import change_options, known_by, parse_options, parse_subnets
 from netagent.services.requests import NetworkChange, NewNetwork
 
 
@@ -37,14 +38,21 @@ def change_network(
 
 
 def _with_options(network: Network, change: NetworkChange) -> Network:
-    options = change_options(network.options, change.options)
+    driver = driver_named(change.driver or network.driver)
+    if driver.scope is not network.scope:
+        raise InvalidRequest(
+            f"network {network.name} of the driver {network.driver} cannot get the driver {driver.name}",
+            hint="a network stays on one host or across hosts; create another one",
+        )
+    options = change_options(known_by(network.options, driver.name), change.options)
     has_ipv6 = any(subnet.prefix.version == 6 for subnet in network.subnets)
-    parsed = parse_options(options, network.driver, ipv6=has_ipv6)
+    parsed = parse_options(options, driver.name, ipv6=has_ipv6)
     if parsed.bridge != network.bridge:
         raise InvalidRequest("the bridge of a network cannot be changed", hint="create another network on it")
     kept = {key: text for key, text in network.labels.items() if key not in change.removed_labels}
-    return replace(
+    changed = replace(
         network,
+        driver=driver.name,
         mtu=parsed.mtu or (network.mtu if network.bridge else None),
         icc=parsed.icc,
         masquerade=parsed.masquerade,
@@ -58,6 +66,15 @@ def _with_options(network: Network, change: NetworkChange) -> Network:
         options=MappingProxyType(options),
         labels=MappingProxyType({**kept, **change.labels}),
     )
+    if changed.way == network.way:
+        return changed
+    if network.before is not None:
+        raise Conflict(
+            f"network {network.name} is still being moved from the driver {network.before.driver}"
+            f" to {network.driver}, because a host has not turned to it",
+            hint="start the agents that are down, or remove their hosts' containers from the network",
+        )
+    return replace(changed, before=network.way, moves=network.moves + 1)
 
 
 def _added(

@@ -132,6 +132,11 @@ def parse_host_bindings(ipv4: str, ipv6: str) -> tuple[Address, ...]:
     return () if is_wide else tuple(found)
 
 
+def known_by(options: Mapping[str, str], driver: str) -> dict[str, str]:
+    """Return those of ``options`` that mean something to ``driver``: the others go with the driver that knew them."""
+    return {key: text for key, text in options.items() if driver in _DRIVERS.get(_NAMES.get(key, key), (driver,))}
+
+
 def change_options(options: Mapping[str, str], changes: Mapping[str, str]) -> dict[str, str]:
     """Return ``options`` with ``changes``, whichever of its names an option had; an empty text takes one away."""
     replaced = {_NAMES.get(key, key) for key in changes}

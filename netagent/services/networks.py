@@ -25,6 +25,7 @@ from netagent.model.ids import NetworkId, parse_name, short
 from netagent.model.network import PREDEFINED, Network, NetworkState, Scope, Subnet
 from netagent.plan.render import network_mtu
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Write
+from netagent.services.blocks import refuse_unreachable_peers
 from netagent.services.context import Context
 from netagent.services.existing_bridge import subnets_of_bridge, without_bridge
 from netagent.services.names import find_by_name, natural_key
@@ -250,6 +251,8 @@ class NetworkService:
                 endpoints=snapshot.endpoints_in(network.id),
             )
             self._refuse_underlays(tuple(subnet for subnet in changed.subnets if subnet not in network.subnets))
+            if changed.moves != network.moves:
+                refuse_unreachable_peers(snapshot, changed)
             if await access.commit(*self._update_transaction(access, network, changed)):
                 await self._follow(network)
                 return changed

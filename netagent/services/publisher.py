@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from netagent.errors import NetagentError
@@ -27,7 +28,14 @@ from netagent.services.networks import finish_removal
 from netagent.services.stores import StoreAccess, Stores
 from netagent.store import keys
 from netagent.store.journal import Journal
-from netagent.store.records import decode_block, decode_network, encode_block, encode_endpoint, encode_host
+from netagent.store.records import (
+    decode_block,
+    decode_network,
+    encode_block,
+    encode_endpoint,
+    encode_host,
+    encode_network,
+)
 
 log = logging.getLogger("netagent.publisher")
 
@@ -134,8 +142,31 @@ class Publisher:
         for key, entry in entries.items():
             if key.startswith(keys.own_endpoints_prefix(snapshot.host.id)) and key not in wanted:
                 yield [Unchanged(key=key, revision=entry.revision)], [Delete(key=key)]
+        yield from self._moves(access)
         yield from self._surplus_claims(access)
         yield from self._lost_blocks(access)
+
+    def _moves(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
+        """Yield what this host says of networks that are being moved, and the end of a move that all have made."""
+        snapshot = self._knowledge.snapshot()
+        for network in access.view.networks.values():
+            if network.before is None:
+                continue
+            blocks = snapshot.blocks_in(network.id)
+            is_made = (network.id, network.moves) in self._knowledge.made
+            is_prepared = (network.id, network.moves) in self._knowledge.prepared
+            for block in blocks if is_prepared else ():
+                key = keys.block_key(network.id, block.prefix)
+                entry = access.entry(key)
+                if block.owner == snapshot.host.id and entry is not None:
+                    moves = network.moves if is_made else block.moves
+                    said = encode_block(replace(block, prepared=network.moves, moves=moves), entry.value)
+                    if said != entry.value:
+                        yield [Unchanged(key=key, revision=entry.revision)], [Put(key=key, value=said)]
+            entry = access.entry(keys.network_key(network.name))
+            if entry is not None and all(block.moves == network.moves for block in blocks):
+                record = encode_network(replace(network, before=None), entry.value)
+                yield [Unchanged(key=entry.key, revision=entry.revision)], [Put(key=entry.key, value=record)]
 
     def _lost_blocks(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield the claim anew of each own block that the store has lost, if its network is still there.

@@ -92,9 +92,13 @@ class LimitChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkChange:
-    """What is to be changed of a network; an option with an empty text goes back to its default."""
+    """What is to be changed of a network; an option with an empty text goes back to its default.
+
+    An empty ``driver`` stays as it is.
+    """
 
     name: str
+    driver: str = ""
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     removed_labels: tuple[str, ...] = ()
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

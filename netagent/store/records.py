@@ -5,6 +5,7 @@ An unknown key is kept when a record is rewritten (``updated``); an unknown requ
 type, a wrong size or an address out of place refuses the record with ``InvalidRecord``, never more than that one.
 """
 
+import dataclasses
 from collections.abc import Callable
 from contextlib import suppress
 from types import MappingProxyType
@@ -20,7 +21,7 @@ from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.host import Host
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId, parse_alias, parse_interface_name, parse_name
-from netagent.model.network import Network, NetworkState, Scope, Subnet
+from netagent.model.network import Network, NetworkState, Scope, Subnet, Way
 from netagent.model.outward import parse_exemptions, parse_outbound
 from netagent.model.port import PROTOCOLS, PortMapping
 from netagent.model.port_grammar import SOURCES_LIMIT, parse_sources
@@ -65,6 +66,16 @@ class SubnetRecord(msgspec.Struct, kw_only=True):
     auxiliary: Annotated[dict[Text, Text], msgspec.Meta(max_length=4096)] = {}
 
 
+class WayRecord(msgspec.Struct, kw_only=True):
+    """How hosts reached each other before a network's present way."""
+
+    driver: Text
+    underlay: Literal[4, 6] = 4
+    direct_routing: bool = False
+    fallback: Literal["vxlan"] | None = None
+    backend: Literal["kernel", "ovs"] | None = None
+
+
 class NetworkRecord(Header, kw_only=True):
     """``networks/<name>``."""
 
@@ -86,6 +97,8 @@ class NetworkRecord(Header, kw_only=True):
     fallback: Literal["vxlan"] | None = None
     host_bindings: Annotated[list[Text], msgspec.Meta(max_length=2)] = []
     backend: Literal["kernel", "ovs"] | None = None
+    before: WayRecord | None = None
+    moves: Count = 0
     options: dict[Text, Text] = {}
     labels: dict[Text, Text] = {}
     created: Text = ""
@@ -113,6 +126,8 @@ class BlockRecord(Header, kw_only=True):
     epoch: Count
     own_address: Text | None = None
     state: BlockState = BlockState.CONFIRMED
+    prepared: Count = 0
+    moves: Count = 0
 
 
 class AddressRecord(Header, kw_only=True):
@@ -231,12 +246,18 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         fallback="vxlan" if network.fallback else None,
         host_bindings=list(map(str, network.host_bindings)),
         backend=None if network.backend is None else "ovs" if network.backend == "ovs" else "kernel",
+        before=None if network.before is None else msgspec.convert(_fields(network.before), WayRecord),
+        moves=network.moves,
         options=dict(network.options),
         labels=dict(network.labels),
         created=network.created,
         state=network.state,
     )
     return updated(old, record)
+
+
+def _fields(way: Way) -> dict[str, Any]:
+    return {field.name: getattr(way, field.name) for field in dataclasses.fields(way)}
 
 
 def decode_network(value: bytes) -> Network:
@@ -264,6 +285,8 @@ def decode_network(value: bytes) -> Network:
             fallback=record.fallback,
             host_bindings=tuple(map(parse_address, record.host_bindings)),
             backend=record.backend,
+            before=None if record.before is None else Way(**msgspec.structs.asdict(record.before)),
+            moves=record.moves,
             options=MappingProxyType(record.options),
             labels=MappingProxyType(record.labels),
             created=record.created,
@@ -276,6 +299,8 @@ def decode_network(value: bytes) -> Network:
 
 def _check_driver(record: NetworkRecord) -> None:
     """Raise InvalidRequest for a network that this version cannot render."""
+    if record.before is not None and driver_named(record.before.driver).scope is not record.scope:
+        raise InvalidRequest(f"driver {record.before.driver} does not make {record.scope} networks")
     driver = driver_named(record.driver)
     if driver.scope is not record.scope:
         raise InvalidRequest(f"driver {driver.name} does not make {record.scope} networks")
@@ -340,6 +365,8 @@ def encode_block(block: Block, old: bytes | None = None) -> bytes:
         epoch=block.epoch,
         own_address=None if block.own_address is None else str(block.own_address),
         state=block.state,
+        prepared=block.prepared,
+        moves=block.moves,
     )
     return updated(old, record)
 
@@ -359,6 +386,8 @@ def decode_block(value: bytes) -> Block:
             epoch=record.epoch,
             own_address=own,
             state=record.state,
+            prepared=record.prepared,
+            moves=record.moves,
         )
 
     block: Block = _read(value, BlockRecord, convert)

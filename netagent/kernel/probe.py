@@ -1,0 +1,83 @@
+"""Asks other hosts for an echo (ICMP, RFC 792; ICMPv6, RFC 4443), from an address of this host's own choice."""
+
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterable
+
+from netagent.model.address import Address
+
+WITHIN_S = 1.0
+_ECHO = struct.Struct("!BBHHH")
+_REQUEST = {4: 8, 6: 128}
+_REPLY = {4: 0, 6: 129}
+
+
+def answering(pairs: Iterable[tuple[Address, Address]]) -> frozenset[Address]:
+    """Return the targets among ``pairs`` of source and target that answer within a second. It blocks as long."""
+    identifier = int.from_bytes(os.urandom(2))
+    waiting: dict[socket.socket, Address] = {}
+    try:
+        for source, target in pairs:
+            sock = _open(source, target)
+            if sock is not None:
+                waiting[sock] = target
+                _ask(sock, target, identifier)
+        return _collect(waiting, identifier)
+    finally:
+        for sock in waiting:
+            sock.close()
+
+
+def _open(source: Address, target: Address) -> socket.socket | None:
+    is_v4 = target.version == 4
+    family = socket.AF_INET if is_v4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP if is_v4 else socket.IPPROTO_ICMPV6)
+    try:
+        sock.bind((str(source), 0))
+        sock.connect((str(target), 0))
+    except OSError:
+        sock.close()
+        return None
+    return sock
+
+
+def _ask(sock: socket.socket, target: Address, identifier: int) -> None:
+    head = _ECHO.pack(_REQUEST[target.version], 0, 0, identifier, 1)
+    if target.version == 4:
+        head = _ECHO.pack(_REQUEST[4], 0, _checksum(head), identifier, 1)
+    try:
+        sock.send(head)
+    except OSError:
+        return
+
+
+def _checksum(data: bytes) -> int:
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+
+
+def _collect(waiting: dict[socket.socket, Address], identifier: int) -> frozenset[Address]:
+    answered: set[Address] = set()
+    deadline = time.monotonic() + WITHIN_S
+    while len(answered) < len(waiting) and (left := deadline - time.monotonic()) > 0:
+        pending = [sock for sock, target in waiting.items() if target not in answered]
+        for sock in select.select(pending, [], [], left)[0]:
+            if _is_reply(sock, waiting[sock], identifier):
+                answered.add(waiting[sock])
+    return frozenset(answered)
+
+
+def _is_reply(sock: socket.socket, target: Address, identifier: int) -> bool:
+    try:
+        data = sock.recv(256)
+    except OSError:
+        return False
+    if target.version == 4:
+        data = data[(data[0] & 0x0F) * 4 :]
+    if len(data) < _ECHO.size:
+        return False
+    kind, _, _, found, _ = _ECHO.unpack_from(data)
+    return bool(kind == _REPLY[target.version] and found == identifier)

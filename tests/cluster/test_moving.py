@@ -1,0 +1,138 @@
+"""A network's driver changed under traffic: nothing is lost, and no host turns to a way that does not answer."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from netagent.lab.host import Host
+from netagent.lab.lab import Lab
+from tests.support.hosts import address, inside, inspect, netagent, pings, refusal, run
+from tests.support.lab import MakeLab, eventually
+
+pytestmark = pytest.mark.cluster
+
+_BLOCK = ("table inet cut { chain input { type filter hook input priority -10; udp dport 4789 drop; }; }",)
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: MakeLab) -> Lab:
+    lab = make_lab(hosts=3, underlay="ovs")
+    h1 = lab.hosts[0]
+    subnets = ("--subnet", "192.168.0.0/16", "--subnet", "fd00:77::/64")
+    netagent(h1, "network", "create", "--driver", "vxlan", *subnets, "net")
+    netagent(h1, "network", "create", "local")
+    eventually(
+        lambda: all(
+            "net" in netagent(host, "network", "ls", "-q", "-f", "name=net").stdout or True for host in lab.hosts
+        )
+    )
+    for number, host in enumerate(lab.hosts, 1):
+        eventually(lambda host=host: netagent(host, "network", "inspect", "net", check=False).returncode == 0)
+        run(host, f"c{number}", "--network", "net")
+    run(lab.hosts[1], "fixed", "--network", "net", "--ip", "192.168.0.9")
+    for target in (address(lab.hosts[1], "c2"), address(lab.hosts[2], "c3"), "192.168.0.9"):
+        eventually(lambda target=target: pings(h1, "c1", target))
+    return lab
+
+
+def _way_to(host: Host, prefix: str) -> str:
+    return host.run("ip", "route", "show", prefix).stdout
+
+
+def _block(host: Host, name: str) -> str:
+    return f"{address(host, name).rpartition('.')[0]}.0/24"
+
+
+def _mtu(host: Host) -> int:
+    return int(inside(host, f"c{host.name[1:]}", "cat", "/sys/class/net/eth0/mtu").stdout)
+
+
+def _is_done(host: Host) -> bool:
+    """Tell whether the network has one way again: nothing in the store is left of the move."""
+    found = host.run("etcdctl", "--endpoints=http://198.18.0.201:2379", "get", "/netagent/v1/networks/net").stdout
+    return '"before":null' in found.replace(" ", "")
+
+
+@contextmanager
+def _pinging(host: Host, name: str, target: str) -> Iterator[set[int]]:
+    """Fill the set, at the end, with the numbers of a container's pings that were answered meanwhile."""
+    answered: set[int] = set()
+    command = ("netagent", "exec", name, "--", "ping", "-n", "-i", "0.02", "-w", "600", target)
+    process = host.popen(*command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        yield answered
+    finally:
+        inside(host, name, "pkill", "-INT", "-f", f"ping.*{target}")
+        output, _ = process.communicate(timeout=20)
+    answered.update(int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", output))
+
+
+def _lost(answered: set[int]) -> set[int]:
+    """Return what was not answered before the last answer: a ping on its way at the end does not count."""
+    assert len(answered) > 20
+    return set(range(1, max(answered))) - answered
+
+
+@pytest.mark.parametrize(
+    ("arguments", "device", "mtu"),
+    [
+        (("--driver", "route"), "br-phy", 1500),
+        (("--driver", "gre"), "nao", 1458),
+        (("--driver", "vxlan"), "nav", 1450),
+        (("--opt", "direct-routing=true"), "br-phy", 1450),
+        (("--opt", "direct-routing=false"), "nav", 1450),
+    ],
+    ids=["route", "gre", "vxlan", "direct-routing", "no-direct-routing"],
+)
+def test_a_network_is_moved_and_no_packet_is_lost(lab: Lab, arguments: tuple[str, ...], device: str, mtu: int) -> None:
+    h1, h2, h3 = lab.hosts
+    with (
+        _pinging(h1, "c1", address(h2, "c2")) as there,
+        _pinging(h3, "c3", address(h1, "c1", 6)) as back,
+        _pinging(h3, "c3", "192.168.0.9") as fixed,
+    ):
+        netagent(h1, "network", "update", *arguments, "net")
+        eventually(lambda: f" dev {device}" in _way_to(h1, _block(h2, "c2")))
+        eventually(lambda: f" dev {device}" in _way_to(h3, _block(h1, "c1")))
+        eventually(lambda: _is_done(h1))
+    assert [_lost(answered) for answered in (there, back, fixed)] == [set(), set(), set()]
+    eventually(lambda: f" dev {device}" in _way_to(h3, "192.168.0.9"))
+    left = {"nav", "nao"} - {device} - ({"nav"} if arguments[0] == "--opt" else set())
+    for host in lab.hosts:
+        eventually(lambda host=host: not any(old in host.run("ip", "-br", "link").stdout for old in left))
+        eventually(lambda host=host: _mtu(host) == mtu)
+
+
+def test_a_host_stays_with_the_old_way_until_the_new_one_answers(lab: Lab) -> None:
+    h1, h2, h3 = lab.hosts
+    netagent(h1, "network", "update", "--driver", "route", "net")
+    eventually(lambda: _is_done(h1))
+    h2.run("nft", *_BLOCK)
+    try:
+        with _pinging(h1, "c1", address(h2, "c2")) as answered:
+            netagent(h1, "network", "update", "--driver", "vxlan", "net")
+            eventually(lambda: " dev nav" in _way_to(h1, _block(h3, "c3")))
+            assert " dev br-phy" in _way_to(h1, _block(h2, "c2"))
+            assert not _is_done(h1)
+            words = refusal(h1, "network", "update", "--driver", "gre", "net")
+            assert words.startswith("network net is still being moved from the driver route to vxlan")
+    finally:
+        h2.run("nft", "delete", "table", "inet", "cut")
+    assert not _lost(answered)
+    eventually(lambda: " dev nav" in _way_to(h1, _block(h2, "c2")), within=40)
+    eventually(lambda: _is_done(h1), within=40)
+
+
+def test_a_local_network_stays_local_and_an_unknown_driver_is_refused(lab: Lab) -> None:
+    h1 = lab.hosts[0]
+    assert "cannot get the driver vxlan" in refusal(h1, "network", "update", "--driver", "vxlan", "local")
+    assert 'plugin "overlay" not found' in refusal(h1, "network", "update", "--driver", "overlay", "net")
+
+
+def test_no_pass_fails(lab: Lab) -> None:
+    for host in lab.hosts:
+        eventually(lambda host=host: "Kernel: as it should be" in netagent(host, "info").stdout)
+    assert inspect(lab.hosts[0], "c1")
