@@ -229,6 +229,11 @@ def encode_container(view: ContainerView, *, directory: str) -> containers_pb2.C
         directory=directory if container.kind is ContainerKind.RUN else "",
         runtime_id=container.runtime_id,
         exposed=container.exposed,
+        links=[f"{link.target}:{link.alias}" for link in container.links],
+        extra_hosts=[f"{extra.name}:{extra.address}" for extra in container.extra_hosts],
+        dns=container.resolver.nameservers,
+        dns_search=container.resolver.search,
+        dns_options=container.resolver.options,
     )
 
 

@@ -119,7 +119,15 @@ def container_shape(container: "Container") -> Json:
         "Name": f"/{container.name}",
         "Kind": container.kind,
         "RuntimeId": container.runtime_id,
-        "HostConfig": {"NetworkMode": network_mode(container), "AutoRemove": container.auto_remove},
+        "HostConfig": {
+            "NetworkMode": network_mode(container),
+            "AutoRemove": container.auto_remove,
+            "Links": [f"/{target}:/{container.name}/{alias}" for target, alias in _links(container)] or None,
+            "ExtraHosts": list(container.extra_hosts) or None,
+            "Dns": list(container.dns),
+            "DnsSearch": list(container.dns_search),
+            "DnsOptions": list(container.dns_options),
+        },
         "Config": {"Hostname": container.hostname, "Tty": container.terminal, "Cmd": command},
         "NetworkSettings": _network_settings(container),
     }
@@ -135,7 +143,9 @@ def network_mode(container: "Container") -> str:
 
 
 def _network_settings(container: "Container") -> Json:
-    networks = {endpoint.network_name or endpoint.network_id: _endpoint(endpoint) for endpoint in container.endpoints}
+    networks = {
+        endpoint.network_name or endpoint.network_id: _endpoint(endpoint, container) for endpoint in container.endpoints
+    }
     first = next(iter(networks.values()), None) or _addressing((), ())
     return {
         "SandboxKey": container.sandbox,
@@ -146,7 +156,19 @@ def _network_settings(container: "Container") -> Json:
     }
 
 
-def _endpoint(endpoint: "Endpoint") -> Json:
+def _links(container: "Container") -> list[tuple[str, str]]:
+    return [(target, alias) for target, _, alias in (link.partition(":") for link in container.links)]
+
+
+def _dns_names(endpoint: "Endpoint", container: "Container") -> list[str] | None:
+    """Return the names that DNS answers in a network; in the default one there are none."""
+    if endpoint.network_name == "bridge":
+        return None
+    names = (container.name, *endpoint.aliases, container.id[:12], container.hostname)
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def _endpoint(endpoint: "Endpoint", container: "Container") -> Json:
     fixed = {
         "IPv6Address" if ":" in address.address else "IPv4Address": address.address
         for address in endpoint.addresses
@@ -154,8 +176,9 @@ def _endpoint(endpoint: "Endpoint") -> Json:
     }
     return {
         "IPAMConfig": fixed or None,
-        "Links": None,
+        "Links": list(container.links) or None,
         "Aliases": list(endpoint.aliases) or None,
+        "DNSNames": _dns_names(endpoint, container),
         "DriverOpts": None,
         "GwPriority": endpoint.gw_priority,
         "NetworkID": endpoint.network_id,

@@ -469,6 +469,11 @@ class Container(_message.Message):
     DIRECTORY_FIELD_NUMBER: _builtins.int
     RUNTIME_ID_FIELD_NUMBER: _builtins.int
     EXPOSED_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    EXTRA_HOSTS_FIELD_NUMBER: _builtins.int
+    DNS_FIELD_NUMBER: _builtins.int
+    DNS_SEARCH_FIELD_NUMBER: _builtins.int
+    DNS_OPTIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     kind: _builtins.str
@@ -502,6 +507,18 @@ class Container(_message.Message):
     def exposed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ports that it serves, published or not, as "80/tcp"."""
 
+    @_builtins.property
+    def links(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What it was told of names: containers as NAME:ALIAS, lines of /etc/hosts as NAME:ADDRESS, settings of resolv.conf."""
+
+    @_builtins.property
+    def extra_hosts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def dns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def dns_search(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def dns_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -525,10 +542,15 @@ class Container(_message.Message):
         directory: _builtins.str = ...,
         runtime_id: _builtins.str = ...,
         exposed: _abc.Iterable[_builtins.str] | None = ...,
+        links: _abc.Iterable[_builtins.str] | None = ...,
+        extra_hosts: _abc.Iterable[_builtins.str] | None = ...,
+        dns: _abc.Iterable[_builtins.str] | None = ...,
+        dns_search: _abc.Iterable[_builtins.str] | None = ...,
+        dns_options: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "auto_remove", b"auto_remove", "command", b"command", "created", b"created", "directory", b"directory", "endpoints", b"endpoints", "exit_code", b"exit_code", "exposed", b"exposed", "finished", b"finished", "hostname", b"hostname", "id", b"id", "kind", b"kind", "name", b"name", "network_mode", b"network_mode", "pid", b"pid", "runtime_id", b"runtime_id", "sandbox", b"sandbox", "shares", b"shares", "started", b"started", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "auto_remove", b"auto_remove", "command", b"command", "created", b"created", "directory", b"directory", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "endpoints", b"endpoints", "exit_code", b"exit_code", "exposed", b"exposed", "extra_hosts", b"extra_hosts", "finished", b"finished", "hostname", b"hostname", "id", b"id", "kind", b"kind", "links", b"links", "name", b"name", "network_mode", b"network_mode", "pid", b"pid", "runtime_id", b"runtime_id", "sandbox", b"sandbox", "shares", b"shares", "started", b"started", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

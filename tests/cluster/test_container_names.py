@@ -6,7 +6,7 @@ import pytest
 
 from netagent.lab.host import Host
 from tests.support.dns import ask, data, resolve
-from tests.support.hosts import address, inside, netagent, refusal, run
+from tests.support.hosts import address, inside, inspect, netagent, refusal, run
 from tests.support.lab import MakeLab
 
 pytestmark = pytest.mark.cluster
@@ -64,6 +64,9 @@ def test_a_link_is_a_name_and_variables_for_one_container_alone(host: Host) -> N
     db = address(host, "db")
     assert resolve(host, "linker", "store-1") == [db]
     assert resolve(host, "db", "store-1") == []
+    shown = inspect(host, "linker")
+    assert shown["HostConfig"]["Links"] == ["/db:/linker/store-1"]
+    assert shown["NetworkSettings"]["Networks"]["app"]["DNSNames"] == ["linker", shown["Id"][:12]]
     variables = dict(line.split("=", 1) for line in inside(host, "linker", "env").stdout.splitlines() if "=" in line)
     assert {name: value for name, value in variables.items() if name.startswith("STORE_1_")} == {
         "STORE_1_NAME": "/linker/store-1",
@@ -79,6 +82,12 @@ def test_a_link_is_a_name_and_variables_for_one_container_alone(host: Host) -> N
         "STORE_1_PORT_5432_TCP_PROTO": "tcp",
     }
     netagent(host, "rm", "-f", "linker")
+
+
+def test_in_the_hosts_network_names_are_the_hosts(host: Host) -> None:
+    show = ("netagent", "run", "--rm", "--network", "host", "--add-host", "x:192.0.2.7", "--", "cat")
+    assert host.run(*show, "/etc/resolv.conf").stdout.split() == host.run("cat", "/etc/resolv.conf").stdout.split()
+    assert "192.0.2.7\tx" in host.run(*show, "/etc/hosts").stdout
 
 
 def test_a_link_works_on_the_default_network_where_nothing_has_a_name_and_follows_a_restart(host: Host) -> None:

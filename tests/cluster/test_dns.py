@@ -55,6 +55,14 @@ def test_a_name_can_be_found_as_soon_as_its_container_runs_and_not_any_more_once
         assert resolve(lab, "brief") == []
 
 
+def test_a_link_leads_to_a_container_on_another_host(lab: Lab) -> None:
+    h2, web = lab.host("h2"), address(lab.host("h1"), "web")
+    run(h2, "linker", *NETWORK, "--link", "web:far")
+    assert resolve(lab, "far", "linker") == [web]
+    assert "FAR_NAME=/linker/far" in inside(h2, "linker", "env").stdout
+    netagent(h2, "rm", "-f", "linker")
+
+
 def test_names_are_answered_while_the_agent_is_killed_and_comes_back(lab: Lab) -> None:
     h2 = lab.host("h2")
     ask = "echo begun; for n in $(seq 40); do getent ahostsv4 web >/dev/null || echo lost; sleep 0.05; done; echo asked"

@@ -216,7 +216,15 @@ def test_inspect_has_dockers_shape(agent: ServedAgent, netagent_cli: Cli) -> Non
         "Name": "/web",
         "Kind": "run",
         "RuntimeId": "",
-        "HostConfig": {"NetworkMode": "staticnet", "AutoRemove": False},
+        "HostConfig": {
+            "NetworkMode": "staticnet",
+            "AutoRemove": False,
+            "Links": None,
+            "ExtraHosts": None,
+            "Dns": [],
+            "DnsSearch": [],
+            "DnsOptions": [],
+        },
         "Config": {"Hostname": "web", "Tty": False, "Cmd": ["nginx", "-g", "daemon off;", "--long"]},
     }
     networks = settings.pop("Networks")
@@ -244,6 +252,7 @@ def test_inspect_has_dockers_shape(agent: ServedAgent, netagent_cli: Cli) -> Non
         "IPAMConfig": None,
         "Links": None,
         "Aliases": ["db"],
+        "DNSNames": ["web", "db", "cccccccccccc"],
         "DriverOpts": None,
         "GwPriority": 0,
         "NetworkID": a_local_network().id,
