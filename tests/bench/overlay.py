@@ -1,6 +1,8 @@
-"""TCP throughput between two hosts of a lab: between containers over VXLAN, beside the plain path between the hosts.
+"""TCP throughput between containers on two hosts of a lab: by each driver, and by the same datapath set up by hand.
 
-In turns and over the same underlay, so that the ratio says what the overlay costs; both ends share this machine's CPUs.
+In turns and over the same underlay, so that the ratio says what netagent's own part costs: its firewall. ``plain`` is
+between the hosts themselves; ``gre`` is Open vSwitch's userspace datapath, with a plain path of its own. Both ends
+share this machine's CPUs.
 """
 
 import argparse
@@ -12,11 +14,10 @@ from typing import Any
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
+from tests.bench.by_hand import set_up_by_hand
 from tests.bench.report import keep, median, show
 from tests.support.lab import eventually
 
-NETWORK = "bench"
-CONTAINER = "bench"
 PORT = 5201
 
 
@@ -26,32 +27,44 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2)
     options = parser.parse_args(arguments)
-    with Lab.up(f"bench{os.getpid()}", hosts=2) as lab:
-        report(measure(lab.hosts[0], lab.hosts[1], options.rounds, options.seconds), options.seconds)
+    results = {}
+    for underlay, drivers in (("both", ("vxlan", "route")), ("ovs", ("gre",))):
+        with Lab.up(f"bench{os.getpid()}", hosts=2, underlay=underlay) as lab:
+            results |= measure(lab, drivers, options.rounds, options.seconds)
+    report(results, options.seconds)
 
 
-def measure(client: Host, server: Host, rounds: int, seconds: int) -> dict[str, list[float]]:
+def measure(lab: Lab, drivers: Sequence[str], rounds: int, seconds: int) -> dict[str, list[float]]:
     """Return Gbit/s by path, one figure a round."""
-    client.run("netagent", "network", "create", "--driver", "vxlan", "--subnet", "10.50.0.0/16", NETWORK)
-    for host in (client, server):
-        _attach(host)
-    targets = {"plain": str(server.ip), "vxlan": _address_of(server)}
-    inside = {"plain": (), "vxlan": ("nsenter", f"--net=/run/netns/{CONTAINER}")}
-    results: dict[str, list[float]] = {path: [] for path in targets}
+    client, server = lab.hosts
+    plain = "plain (Open vSwitch)" if lab.layout.underlay == "ovs" else "plain"
+    paths: dict[str, tuple[tuple[str, ...], str]] = {plain: ((), str(server.ip))}
+    for number, driver in enumerate(drivers, 1):
+        client.run("netagent", "network", "create", "--driver", driver, "--subnet", f"10.5{number}.0.0/16", driver)
+        for host in (client, server):
+            _attach(host, driver)
+            set_up_by_hand(host, server if host is client else client, driver, number)
+        paths[driver] = (_inside(driver), _address_of(server, driver))
+        paths[f"{driver} by hand"] = (_inside(f"{driver}-hand"), f"10.6{number}.2.2")
+    results: dict[str, list[float]] = {path: [] for path in paths}
     for _ in range(rounds):
-        for path, target in targets.items():
-            results[path].append(_throughput(client, server, inside[path], target, seconds))
+        for path, (inside, target) in paths.items():
+            results[path].append(_throughput(client, server, inside, target, seconds))
     return results
 
 
-def _attach(host: Host) -> None:
-    eventually(lambda: host.run("netagent", "network", "inspect", NETWORK, check=False).returncode == 0)
-    host.run("ip", "netns", "add", CONTAINER)
-    host.run("netagent", "attach", "--netns", f"/run/netns/{CONTAINER}", "--name", CONTAINER, "--network", NETWORK)
+def _inside(namespace: str) -> tuple[str, ...]:
+    return ("nsenter", f"--net=/run/netns/{namespace}")
 
 
-def _address_of(host: Host) -> str:
-    shown = host.run("nsenter", f"--net=/run/netns/{CONTAINER}", "ip", "-4", "-j", "address", "show", "dev", "eth0")
+def _attach(host: Host, name: str) -> None:
+    eventually(lambda: host.run("netagent", "network", "inspect", name, check=False).returncode == 0)
+    host.run("ip", "netns", "add", name)
+    host.run("netagent", "attach", "--netns", f"/run/netns/{name}", "--name", name, "--network", name)
+
+
+def _address_of(host: Host, name: str) -> str:
+    shown = host.run(*_inside(name), "ip", "-4", "-j", "address", "show", "dev", "eth0")
     return str(json.loads(shown.stdout)[0]["addr_info"][0]["local"])
 
 
@@ -78,11 +91,15 @@ def _throughput(client: Host, server: Host, inside: Sequence[str], target: str, 
 
 def report(results: dict[str, list[float]], seconds: int) -> None:
     """Print the table and keep the figures."""
-    plain = median(results["plain"])
     rows = [
-        (path, f"{median(samples):.1f}", f"{min(samples):.1f} to {max(samples):.1f}", f"{median(samples) / plain:.2f}")
+        (path, f"{median(samples):.2f}", f"{min(samples):.2f} to {max(samples):.2f}", _of_hand(path, results))
         for path, samples in results.items()
     ]
     count = len(results["plain"])
-    show(f"TCP between two hosts, {count} turns of {seconds} s", ("", "median Gbit/s", "range", "ratio"), rows)
+    show(f"TCP between two hosts, {count} turns of {seconds} s", ("", "median Gbit/s", "range", "of by hand"), rows)
     keep("overlay", {"unit": "Gbit/s", "samples": results})
+
+
+def _of_hand(path: str, results: dict[str, list[float]]) -> str:
+    by_hand = results.get(f"{path} by hand")
+    return f"{median(results[path]) / median(by_hand):.2f}" if by_hand else ""

@@ -1,0 +1,61 @@
+"""The datapaths of the drivers as one would set them up with ip and ovs-vsctl, without netagent, to measure against."""
+
+from netagent.lab.host import Host
+
+_MTU = {"vxlan": 1450, "route": 1500, "gre": 1458}
+_KEY = "77"
+
+
+def set_up_by_hand(host: Host, peer: Host, driver: str, number: int) -> None:
+    """Give ``host`` a bridge, a container behind it in the namespace ``<driver>-hand``, and the way to the peer's."""
+    own, far = (f"10.6{number}.{name.name[1:]}" for name in (host, peer))
+    container, bridge, mtu = f"{driver}-hand", f"hb{number}", str(_MTU[driver])
+    for command in (
+        f"netns add {container}",
+        f"link add {bridge} type bridge",
+        f"link set {bridge} up",
+        f"address add {own}.1/24 dev {bridge}",
+        f"link add hc{number} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {container}",
+        f"link set hc{number} master {bridge} up",
+        f"-n {container} link set eth0 up",
+        f"-n {container} address add {own}.2/24 dev eth0",
+        f"-n {container} route add default via {own}.1",
+    ):
+        host.run("ip", *command.split())
+    _WAYS[driver](host, peer, own, far)
+
+
+def _mac(host: Host) -> str:
+    return f"02:00:00:00:77:0{host.name[1:]}"
+
+
+def _by_route(host: Host, peer: Host, own: str, far: str) -> None:
+    host.run("ip", "route", "add", f"{far}.0/24", "via", str(peer.ip))
+
+
+def _by_vxlan(host: Host, peer: Host, own: str, far: str) -> None:
+    link = f"link add hv address {_mac(host)} mtu 1450 type vxlan id {_KEY} local {host.ip} dstport 4790 nolearning"
+    host.run("ip", *link.split())
+    host.run("ip", "link", "set", "hv", "up")
+    host.run("bridge", "fdb", "add", _mac(peer), "dev", "hv", "dst", str(peer.ip))
+    _by_device(host, peer, own, far, "hv")
+
+
+def _by_gre(host: Host, peer: Host, own: str, far: str) -> None:
+    host.run(
+        *("ovs-vsctl", "add-br", "hg", "--", "set", "bridge", "hg", "datapath_type=netdev"),
+        *(f'other-config:hwaddr="{_mac(host)}"', "--", "set", "interface", "hg", "mtu_request=1458"),
+        *("--", "add-port", "hg", "hgp", "--", "set", "interface", "hgp", "type=gre"),
+        *(f"options:remote_ip={peer.ip}", f"options:key={_KEY}"),
+    )
+    host.run("ip", "link", "set", "hg", "up")
+    _by_device(host, peer, own, far, "hg")
+
+
+def _by_device(host: Host, peer: Host, own: str, far: str, device: str) -> None:
+    host.run("ip", "address", "add", f"{own}.0/32", "dev", device)
+    host.run("ip", "neigh", "add", f"{far}.0", "lladdr", _mac(peer), "dev", device, "nud", "permanent")
+    host.run("ip", "route", "add", f"{far}.0/24", "via", f"{far}.0", "dev", device, "onlink", "src", f"{own}.0")
+
+
+_WAYS = {"vxlan": _by_vxlan, "route": _by_route, "gre": _by_gre}
