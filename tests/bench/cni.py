@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ REFERENCE_PLUGINS = Path("/usr/lib/cni")
 CACHE = Path("/run/cni-cache")
 """Of the machine, where /run is in memory and its own."""
 
+BURST = 200
+"""ADDs that are begun at once, as by a runtime that starts all its containers."""
 PAUSE_S = 0.05
 """Between two timed calls, for what the kernel and the agent do after they have answered."""
 
@@ -104,8 +107,31 @@ def measure(count: int) -> dict[str, dict[str, list[float]]]:
             name = f"{side}-{number}"
             times[side]["DEL"].append(_timed(runner.delete, name, f"/run/netns/{name}", **_publish(side, number)))
             subprocess.run(["ip", "netns", "delete", name], check=True)
+    for side, runner in runners.items():
+        times[side]["burst"] = _burst(runner, side)
     times["interpreter"] = {"start": [_timed(_start_interpreter) for _ in range(count)]}
     return times
+
+
+def _burst(runner: Runner, side: str) -> list[float]:
+    """Return how long each of many ADDs took that were begun at once; two with one address end the measurement."""
+    names = [f"{side}-burst-{number}" for number in range(BURST)]
+    for name in names:
+        _netns(name)
+
+    def add(number: int) -> tuple[float, str]:
+        begun = time.perf_counter()
+        result = runner.add(names[number], f"/run/netns/{names[number]}", **_publish(side, 300 + number))
+        return (time.perf_counter() - begun) * 1000, result["ips"][0]["address"]
+
+    with ThreadPoolExecutor(BURST) as pool:
+        done = list(pool.map(add, range(BURST)))
+        list(pool.map(lambda name: runner.delete(name, f"/run/netns/{name}"), names))
+    if len({address for _, address in done}) < BURST:
+        raise SystemExit(f"{side} gave an address twice")
+    for name in names:
+        subprocess.run(["ip", "netns", "delete", name], check=True)
+    return [took for took, _ in done]
 
 
 def _netns(name: str) -> str:
@@ -132,12 +158,13 @@ def _timed(action: Callable[..., Any], *arguments: Any, **options: Any) -> float
 def report(times: dict[str, dict[str, list[float]]]) -> None:
     """Print the table and keep the figures."""
     rows = []
-    for verb in ("ADD", "DEL"):
+    for verb in ("ADD", "DEL", "burst"):
+        title = f"{BURST} ADDs at once:" if verb == "burst" else verb
         own, reference = times["netagent"][verb], times["reference"][verb]
         ratio = median(own) / median(reference)
         for side, samples in (("netagent", own), ("bridge + portmap + firewall", reference)):
             shown = f"{ratio:.2f}" if side == "netagent" else "1"
-            rows.append((f"{verb} {side}", f"{median(samples):.1f}", f"{p99(samples):.1f}", shown))
+            rows.append((f"{title} {side}", f"{median(samples):.1f}", f"{p99(samples):.1f}", shown))
     start = times["interpreter"]["start"]
     rows.append(("(of this, start of /usr/bin/python3 -IS)", f"{median(start):.1f}", f"{p99(start):.1f}", ""))
     count = len(times["netagent"]["ADD"])
