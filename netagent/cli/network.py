@@ -89,6 +89,7 @@ for _command in (connect, disconnect, network_stats, prune, update):
     help="false: no IPv4; true: IPv4 too where only an IPv6 subnet is given.",
 )
 @click.option("--ipv6", is_flag=True, help="IPv6 too: a unique local subnet if none is given.")
+@click.option("--attachable", is_flag=True, help="As Docker has it; containers can be connected in any case.")
 @click.option("-o", "--opt", "options", multiple=True, metavar="K=V", help="Option of the driver.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Label.")
 @format_option()
@@ -105,6 +106,7 @@ def create(
     internal: bool,
     ipv4: bool | None,
     ipv6: bool,
+    attachable: bool,
     options: tuple[str, ...],
     labels: tuple[str, ...],
     form: str,
@@ -175,9 +177,10 @@ def _listed(network: Network, identity: str) -> Json:
 
 @network.command()
 @template_option("json", flags=("-f",))
+@click.option("-v", "--verbose", is_flag=True, help="As Docker has it; everything is shown in any case.")
 @click.argument("names", nargs=-1, required=True)
 @click.pass_obj
-def inspect(client: Client, form: str, names: tuple[str, ...]) -> None:
+def inspect(client: Client, form: str, verbose: bool, names: tuple[str, ...]) -> None:
     """Show all of one or more networks, with who holds which addresses."""
     print_found(
         names,
