@@ -8,7 +8,7 @@ from typing import Any
 
 from netagent import failpoint
 from netagent.errors import NetagentError, NotFound
-from netagent.kernel import announce, conntrack, limits, links, nftables, reaper, routes
+from netagent.kernel import announce, conntrack, limits, links, nftables, reaper, routes, source_routes
 from netagent.kernel.advertisements import FORWARDING6, keep_learnt_routes
 from netagent.kernel.firewall import Firewall
 from netagent.kernel.netns import Namespace
@@ -24,6 +24,7 @@ from netagent.plan.operation import (
     AddLink,
     AddNeighbour,
     AddRoute,
+    AddSourceRoute,
     Announce,
     DeleteAddress,
     DeleteElements,
@@ -33,6 +34,7 @@ from netagent.plan.operation import (
     DeleteRedirect,
     DeleteRoute,
     DeleteShaper,
+    DeleteSourceRoute,
     FlushAddress,
     FlushPort,
     Operation,
@@ -127,6 +129,8 @@ def where_of(operation: Operation) -> str:
             return address.where
         case AddRoute(route) | DeleteRoute(route):
             return route.where
+        case AddSourceRoute(route) | DeleteSourceRoute(route):
+            return route.where
         case _:
             return HOST
 
@@ -194,6 +198,8 @@ _HANDLERS: dict[type[Operation], Callable[[_Pass, Any], None]] = {
     DeleteFdb: _delete_inside(routes.delete_fdb),
     AddRoute: _add_inside(routes.add_routes),
     DeleteRoute: _delete_inside(routes.delete_routes),
+    AddSourceRoute: _add_inside(source_routes.add_source_routes),
+    DeleteSourceRoute: _delete_inside(source_routes.delete_source_routes),
     SetSysctl: _set_sysctls,
     SetShaper: lambda work, batch: limits.set_shapers(work.place.rtnl, batch),
     DeleteShaper: lambda work, batch: limits.delete_shapers(work.place.rtnl, batch),

@@ -29,6 +29,7 @@ from netagent.plan.desired import (
     Route,
     Ruleset,
     Shaper,
+    SourceRoute,
     State,
     SysctlName,
     Veth,
@@ -41,6 +42,7 @@ from netagent.plan.operation import (
     AddLink,
     AddNeighbour,
     AddRoute,
+    AddSourceRoute,
     Announce,
     DeleteAddress,
     DeleteElements,
@@ -50,6 +52,7 @@ from netagent.plan.operation import (
     DeleteRedirect,
     DeleteRoute,
     DeleteShaper,
+    DeleteSourceRoute,
     FlushAddress,
     FlushPort,
     Operation,
@@ -86,6 +89,7 @@ class FakeKernel:
         self.sysctls: dict[SysctlName, str] = {}
         self.ruleset: Ruleset | None = None
         self.admin: tuple[Chain, ...] = ()
+        self.source_routes: set[SourceRoute] = set()
         self.foreign_firewall = Rules()
         self.answers: frozenset[Address] = frozenset()
         """Whoever answers an echo."""
@@ -133,6 +137,7 @@ class FakeKernel:
             shapers=frozenset(self.shapers.values()),
             redirects=frozenset(self.redirects.values()),
             sysctls=MappingProxyType({name: self.sysctls[name] for name in desired.sysctls if name in self.sysctls}),
+            source_routes=frozenset(self.source_routes) & desired.source_routes,
             ruleset=self.ruleset,
             admin=self.admin,
             broken=MappingProxyType(broken),
@@ -152,6 +157,7 @@ class FakeKernel:
             links=MappingProxyType({name: link for name, link in whole.links.items() if name in desired.links}),
             addresses=whole.addresses & desired.addresses,
             routes=whole.routes & desired.routes,
+            source_routes=whole.source_routes,
             shapers=frozenset(s for s in whole.shapers if s.device in desired.links),
             redirects=frozenset(r for r in whole.redirects if r.device in desired.links),
             sysctls=whole.sysctls,
@@ -229,6 +235,11 @@ class FakeKernel:
             case DeleteRoute(route):
                 if self.routes.get((route.where, str(route.destination))) == route:
                     del self.routes[route.where, str(route.destination)]
+            case AddSourceRoute(rule):
+                self._need(operation, rule.device, rule.where)
+                self.source_routes.add(rule)
+            case DeleteSourceRoute(rule):
+                self.source_routes.discard(rule)
             case SetSysctl(name, value):
                 self._set_sysctl(name, value)
             case _:

@@ -17,6 +17,7 @@ from netagent.kernel.limits import observe_limits
 from netagent.kernel.nftables import element_key
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import Sandboxes
+from netagent.kernel.source_routes import source_rules
 from netagent.kernel.sysctl import read_sysctl
 from netagent.kernel.uapi import NUD_PERMANENT
 from netagent.model.address import Mac
@@ -33,6 +34,7 @@ from netagent.plan.desired import (
     Neighbour,
     Route,
     Ruleset,
+    SourceRoute,
     State,
     SysctlName,
     Veth,
@@ -107,6 +109,7 @@ def _with_links(
     links: dict[str, Link] = {}
     broken: dict[str, str] = {}
     addresses, routes = set(state.addresses), set(state.routes)
+    source_routes: set[SourceRoute] = set()
     with Sandboxes(place.home) as sandboxes:
         look = _SandboxLook(sandboxes, desired)
         switched = ovs.kinds() if any(ovs.is_port(record.name) for record in ours) else {}
@@ -127,6 +130,7 @@ def _with_links(
                 else:
                     addresses |= look.addresses(wanted.kind)
                     routes |= look.routes(wanted.kind)
+                    source_routes |= look.source_routes(wanted.kind)
             links[record.name] = link
     return replace(
         state,
@@ -134,6 +138,7 @@ def _with_links(
         broken=MappingProxyType(broken),
         addresses=frozenset(addresses),
         routes=frozenset(routes),
+        source_routes=frozenset(source_routes),
     )
 
 
@@ -194,6 +199,14 @@ class _SandboxLook:
         """Return the desired routes that lead through the far end."""
         records, tables = self._read(kind)
         return tables.routes.get(records[kind.interface].index, frozenset()) & self._desired.routes
+
+    def source_routes(self, kind: Veth) -> frozenset[SourceRoute]:
+        """Return the desired source routes through the far end whose rules are there."""
+        wanted = {r for r in self._desired.source_routes if (r.where, r.device) == (kind.sandbox, kind.interface)}
+        if not wanted:
+            return frozenset()
+        rules = source_rules(self._sandboxes.open(kind.sandbox, kind.sandbox_inode).rtnl)
+        return frozenset(r for r in wanted if (r.address, r.table) in rules)
 
     def _read(self, kind: Veth) -> tuple[dict[str, LinkRecord], _Tables]:
         rtnl = self._sandboxes.open(kind.sandbox, kind.sandbox_inode).rtnl

@@ -36,6 +36,9 @@ RTM_GETADDR: Final = 22
 RTM_NEWROUTE: Final = 24
 RTM_DELROUTE: Final = 25
 RTM_GETROUTE: Final = 26
+RTM_NEWRULE: Final = 32
+RTM_DELRULE: Final = 33
+RTM_GETRULE: Final = 34
 RTM_NEWNEIGH: Final = 28
 RTM_DELNEIGH: Final = 29
 RTM_GETNEIGH: Final = 30
@@ -59,6 +62,12 @@ RTA_GATEWAY: Final = 5
 RTA_PRIORITY: Final = 6
 RTA_PREFSRC: Final = 7
 RTA_TABLE: Final = 15
+
+# linux/fib_rules.h
+FRA_SRC: Final = 2
+FRA_TABLE: Final = 15
+FRA_PROTOCOL: Final = 21
+FR_ACT_TO_TBL: Final = 1
 RTA_VIA: Final = 18
 RTA_ENCAP_TYPE: Final = 21
 RTA_ENCAP: Final = 22

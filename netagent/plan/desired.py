@@ -150,6 +150,25 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRoute:
+    """Packets from ``address`` leave by ``device`` and its ``gateway``, whatever the main table says (ip-rule(8)).
+
+    In a sandbox: a rule, and a routing table of its own with ``prefix`` on the link and everything else by the gateway.
+    """
+
+    device: str
+    address: Address
+    prefix: Prefix
+    gateway: Address
+    table: int
+    where: str
+
+    def __str__(self) -> str:
+        way = f"table {self.table} via {self.gateway} dev {self.device}"
+        return f"from {self.address} {way}{_in(self.where)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Neighbour:
     """A permanent neighbour (ARP or ND) entry on a tunnel device."""
 
@@ -311,6 +330,7 @@ class State:
     """The administrator's chains, in a table of their own: made empty where that is missing, and never touched again.
     In an observation: as desired if the table is there, whatever it holds."""
     announcements: frozenset[Announcement] = frozenset()
+    source_routes: frozenset[SourceRoute] = frozenset()
     """In a desired state only: what is told once, when it comes true; nothing that could be observed."""
     broken: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """In an observation: links of ours that cannot be used as they are -> why (their sandbox end is gone)."""

@@ -21,6 +21,7 @@ from netagent.plan.operation import (
     AddLink,
     AddNeighbour,
     AddRoute,
+    AddSourceRoute,
     Announce,
     DeleteAddress,
     DeleteElements,
@@ -30,6 +31,7 @@ from netagent.plan.operation import (
     DeleteRedirect,
     DeleteRoute,
     DeleteShaper,
+    DeleteSourceRoute,
     Operation,
     Plan,
     ReplaceRuleset,
@@ -63,6 +65,7 @@ def diff(desired: State, observed: State, *, prune: bool = True) -> Plan:
         for name, value in desired.sysctls.items()
         if observed.sysctls.get(name) != value or _sysctl_device(name) in rebuilt
     )
+    operations.extend(_source_routes(desired, observed, rebuilt, prune))
     operations.extend(_announcements(desired, observed, rebuilt))
     return Plan.ordered(operations)
 
@@ -144,6 +147,21 @@ def _limits(desired: State, observed: State, rebuilt: frozenset[str], prune: boo
     shaped, led = {s.device for s in desired.shapers}, {r.device for r in desired.redirects}
     yield from (DeleteRedirect(r) for r in _sorted(redirects) if r.device not in led | gone)
     yield from (DeleteShaper(s) for s in _sorted(shapers) if s.device not in shaped | gone)
+
+
+def _source_routes(desired: State, observed: State, rebuilt: frozenset[str], prune: bool) -> Iterator[Operation]:
+    """Yield rules that are missing, or whose table went with an interface that is made anew; and those that go."""
+    fresh = rebuilt | (desired.links.keys() - observed.links.keys())
+    ends = {
+        (kind.sandbox, kind.interface)
+        for name, link in desired.links.items()
+        if name in fresh and isinstance(kind := link.kind, Veth)
+    }
+    for route in _sorted(desired.source_routes):
+        if route not in observed.source_routes or (route.where, route.device) in ends:
+            yield AddSourceRoute(route)
+    if prune:
+        yield from (DeleteSourceRoute(route) for route in _sorted(observed.source_routes - desired.source_routes))
 
 
 def _announcements(desired: State, observed: State, rebuilt: frozenset[str]) -> Iterator[Operation]:

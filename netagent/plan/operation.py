@@ -21,6 +21,7 @@ from netagent.plan.desired import (
     Route,
     Ruleset,
     Shaper,
+    SourceRoute,
     SysctlName,
     Target,
     Veth,
@@ -287,6 +288,34 @@ class DeleteRoute(Operation):
 
     def __str__(self) -> str:
         return f"route delete {self.route}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddSourceRoute(Operation):
+    """Let packets from an address of a sandbox leave by their own network; the rule comes after its table."""
+
+    route: SourceRoute
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.ADD_ROUTES
+
+    def __str__(self) -> str:
+        return f"rule add {self.route}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSourceRoute(Operation):
+    """Take such a rule away; its table's routes go with the interface, or are asked by nobody."""
+
+    route: SourceRoute
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.DELETE_ROUTES
+
+    def __str__(self) -> str:
+        return f"rule delete {self.route}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from netagent.plan.desired import (
     Link,
     Route,
     Ruleset,
+    SourceRoute,
     State,
     SysctlName,
     Veth,
@@ -40,6 +41,8 @@ _V = TypeVar("_V")
 _BRIDGE_LINK_LOCAL = parse_address("fe80::1")
 """The host asks for IPv6 neighbours with a link-local address, and its bridge's own is not usable for a second or two
 after the bridge came up (duplicate address detection); until then containers' first packets would be lost."""
+_FIRST_TABLE, _TABLE_DIGITS = 1000, 6
+"""Routing tables of sandboxes: numbered by their endpoint's id, above those that have names (rt_tables)."""
 _EVERYWHERE = {4: parse_prefix("0.0.0.0/0"), 6: parse_prefix("::/0")}
 
 
@@ -314,8 +317,28 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
         announcements=frozenset(
             Announcement(device=a.device, address=a.address, mac=endpoint.mac, where=a.where) for a in addresses
         ),
+        source_routes=frozenset(_source_routes(endpoint, network)),
         ruleset=Ruleset(elements=merge((publish.elements(endpoint), spoof.elements(name, endpoint)))),
     )
+
+
+def _source_routes(endpoint: Endpoint, network: Network) -> Iterable[SourceRoute]:
+    """Yield the ways of a container's answers out of a network that is not its default way out.
+
+    Who comes to such an address, or to a port published there, would be answered through another network, and what
+    leaves there with a strange source is refused.
+    """
+    for given in endpoint.addresses:
+        subnet = network.subnet_of(given.address)
+        if subnet is not None and not network.internal and given.address.version not in endpoint.ways_out:
+            yield SourceRoute(
+                device=endpoint.interface,
+                address=given.address,
+                prefix=subnet.prefix,
+                gateway=subnet.gateway,
+                table=_FIRST_TABLE + int(endpoint.id[:_TABLE_DIGITS], 16),
+                where=endpoint.sandbox,
+            )
 
 
 def _routes_inside(endpoint: Endpoint, network: Network, subnet: Subnet) -> Iterable[Route]:
@@ -328,11 +351,13 @@ def _routes_inside(endpoint: Endpoint, network: Network, subnet: Subnet) -> Iter
         destination=_EVERYWHERE[subnet.prefix.version],
         device=endpoint.interface,
         gateway=subnet.gateway,
+        # The kernel looks the gateway up as if it were anybody, and the halves below lead to it by itself.
+        onlink=subnet.prefix.version == 6,
         where=endpoint.sandbox,
     )
     if not network.bridge and subnet.prefix.version == 6 and subnet.prefix.prefixlen < subnet.prefix.max_prefixlen:
         for half in subnet.prefix.subnets(prefixlen_diff=1):
-            yield replace(via, destination=half, onlink=True)
+            yield replace(via, destination=half)
     if subnet.prefix.version in endpoint.ways_out and not network.internal:
         yield via
 
@@ -349,6 +374,7 @@ def union(parts: Iterable[State]) -> State:
         shapers=frozenset().union(*(state.shapers for state in states)),
         redirects=frozenset().union(*(state.redirects for state in states)),
         announcements=frozenset().union(*(state.announcements for state in states)),
+        source_routes=frozenset().union(*(state.source_routes for state in states)),
         sysctls=_merged(state.sysctls for state in states),
         ruleset=Ruleset(elements=merge(state.ruleset.elements for state in states if state.ruleset)),
     )

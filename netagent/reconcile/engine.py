@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from netagent.errors import InvalidRequest, KernelRejected, NetagentError, NotFound
-from netagent.model.endpoint import Endpoint
+from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import ALIAS_PREFIX, Ruleset, State, Veth
@@ -188,9 +188,19 @@ class Engine:
         if endpoint.network_id not in self._present:
             await self._bring_in(endpoint.network_id)
         async with self._lock:
-            desired = render_endpoint(self._snapshot(), endpoint)
+            snapshot = self._snapshot()
+            desired = render_endpoint(snapshot, endpoint)
             try:
                 await self._apply_endpoint(desired)
+                # The default route may have moved here from another network of the container.
+                beside = [
+                    e
+                    for e in snapshot.endpoints.values()
+                    if e.sandbox == endpoint.sandbox and e.state is EndpointState.ATTACHED
+                ]
+                others = [render_endpoint(snapshot, e) for e in beside if e.id != endpoint.id]
+                rules = frozenset(r for state in others for r in state.source_routes)
+                await self._kernel.apply(diff(State(source_routes=rules), State()) if rules else Plan())
             except BaseException:
                 await asyncio.shield(self._kernel.apply(diff(_NOTHING, desired)))
                 raise

@@ -53,7 +53,7 @@ def _detach(host: Host) -> None:
 
 
 def _run(host: Host) -> None:
-    options = ("--network", "staticnet", "--ip", "192.168.0.9", "-p", "4001:80")
+    options = ("--network", "staticnet", "--network", "app", "--ip", "192.168.0.9", "-p", "4001:80")
     netagent(host, "run", "-d", "--name", "crash", *options, "--", "sleep", "1000", check=False)
 
 

@@ -98,7 +98,7 @@ def test_an_ipv6_endpoint_reaches_everything_beyond_itself_through_the_gateway()
     snapshot = replace(two_hosts(network, endpoint), blocks=(a_block("fd00:1::/64", a_host(1).id, network=LOCALNET),))
     routes = sorted(str(route) for route in render_endpoint(snapshot, endpoint).routes)
     assert routes == [
-        "::/0 via fd00:1::1 dev eth0 in /run/netns/web",
+        "::/0 via fd00:1::1 dev eth0 onlink in /run/netns/web",
         "fd00:1:0:0:8000::/65 via fd00:1::1 dev eth0 onlink in /run/netns/web",
         "fd00:1::/65 via fd00:1::1 dev eth0 onlink in /run/netns/web",
     ]
