@@ -31,6 +31,7 @@ def lab(make_lab: MakeLab) -> Lab:
         "ip -n vm route add default via 10.77.0.1",
     ):
         h1.run(*command.split())
+    eventually(lambda: all(h1.run("cat", f"/sys/class/net/{n}/operstate").stdout == "up\n" for n in ("kbr0", "vmport")))
     run(h1, "plain")
     return lab
 

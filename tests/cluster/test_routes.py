@@ -49,11 +49,12 @@ def lab(make_lab: MakeLab) -> Lab:
 
 
 def _move_behind_router(lab: Lab, host: Host) -> None:
-    """Let a host reach the others only by the machine of etcd, and the others know that."""
+    """Let a host reach the others only by the machine of etcd and by IPv4, and the others know that."""
     router = lab.etcd[0]
     router.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
     router.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects")
     router.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/eth0/send_redirects")
+    host.run("ip", "-6", "address", "flush", "dev", "eth0", "scope", "global")
     host.run("ip", "address", "del", f"{host.ip}/24", "dev", "eth0")
     host.run("ip", "address", "add", f"{host.ip}/32", "dev", "eth0")
     host.run("ip", "route", "add", f"{router.ip}/32", "dev", "eth0", "src", str(host.ip))
