@@ -192,7 +192,13 @@ def _refuse_host_overlap(prefix: Prefix, facts: HostFacts) -> None:
 
 
 def choose_subnet(
-    scope: Scope, networks: Iterable[Network], facts: HostFacts, pools: Sequence[Pool] = (), *, version: int = 4
+    scope: Scope,
+    networks: Iterable[Network],
+    facts: HostFacts,
+    pools: Sequence[Pool] = (),
+    *,
+    version: int = 4,
+    block_length: int | None = None,
 ) -> Subnet:
     """Return the first free subnet of ``pools``, else of the scope's; Exhausted in Docker's words if there is none."""
     taken = [s.prefix for network in networks for s in network.subnets]
@@ -203,7 +209,7 @@ def choose_subnet(
         free = IPSet([str(pool.base)]) - IPSet([str(prefix) for prefix in taken if prefix.version == version])
         for cidr in free.iter_cidrs():
             if cidr.prefixlen <= pool.length:
-                return parse_subnet(f"{cidr.network}/{pool.length}", scope=scope)
+                return parse_subnet(f"{cidr.network}/{pool.length}", scope=scope, block_length=block_length)
     raise Exhausted(
         "all predefined address pools have been fully subnetted", hint="give a --subnet, or remove networks"
     )

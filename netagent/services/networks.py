@@ -206,7 +206,7 @@ class NetworkService:
         pools = self._context.pools if scope is Scope.LOCAL else ()
         versions = {subnet.prefix.version for subnet in subnets}
         if 4 not in versions and (request.ipv4 or (request.ipv4 is None and not subnets)):
-            subnets = (choose_subnet(scope, networks, facts, pools), *subnets)
+            subnets = (choose_subnet(scope, networks, facts, pools, block_length=request.host_prefix), *subnets)
         if request.ipv6 and 6 not in versions:
             subnets = (*subnets, choose_ipv6_subnet(seed, scope, networks, facts, pools))
         return subnets

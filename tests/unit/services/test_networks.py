@@ -437,3 +437,10 @@ async def test_a_stopped_container_does_not_hold_a_network_back(agent: Agent, mo
     await settled()
     assert not agent.kernel.links
     assert not agent.records(keys.ADDRESSES)
+
+
+async def test_a_block_length_also_counts_where_the_subnet_is_chosen(agent: Agent) -> None:
+    network = await agent.create_network("wide", subnets=(), host_prefix=26)
+    assert network.subnets[0].block_length == 26
+    with pytest.raises(InvalidRequest, match="invalid host prefix /26: the network lives on one host"):
+        await agent.create_network("app", driver="bridge", subnets=(), host_prefix=26)
