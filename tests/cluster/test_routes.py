@@ -56,6 +56,8 @@ def _move_behind_router(lab: Lab, host: Host) -> None:
     router.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/eth0/send_redirects")
     host.run("ip", "-6", "address", "flush", "dev", "eth0", "scope", "global")
     host.run("ip", "address", "del", f"{host.ip}/24", "dev", "eth0")
+    # Nor by IPv6: IPv4 blocks would go by that.
+    host.run("ip", "address", "del", f"{host.seat.ipv6}/64", "dev", "eth0")
     host.run("ip", "address", "add", f"{host.ip}/32", "dev", "eth0")
     host.run("ip", "route", "add", f"{router.ip}/32", "dev", "eth0", "src", str(host.ip))
     host.run("ip", "route", "add", "198.18.0.0/24", "via", str(router.ip), "src", str(host.ip))
