@@ -36,6 +36,11 @@ def load_host_id(state_dir: Path) -> HostId:
     return HostId(identity)
 
 
+def boot_id() -> str:
+    """Return what tells this boot of the machine from every other one (proc_sys_kernel(5), random)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def describe_host(host_id: HostId, config: Config, facts: HostFacts) -> Host:
     """Return this host as the others shall know it."""
     name = parse_name(config.host_name or socket.gethostname().partition(".")[0], what="host")

@@ -127,6 +127,7 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
     for access in context.stores.all:
         tasks.spawn(access.mirror.run(), name="mirror", essential=True)
     await _hear_stores(agent)
+    await agent.presence.establish()
     await create_predefined(context)
     await agent.kernel.sweep()
     await services.attachments.recover()
@@ -141,6 +142,7 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
     async with agent.kernel.watched(context.engine.request, surroundings=agent.coexistence.request):
         tasks.spawn(context.engine.run(), name="engine", essential=True)
         tasks.spawn(agent.publisher.run(), name="publisher", essential=True)
+        tasks.spawn(agent.presence.run(), name="presence", essential=True)
         tasks.spawn(agent.moving.run(), name="moving", essential=True)
         tasks.spawn(agent.ports.run(), name="ports", essential=True)
         if agent.loopback is not None:

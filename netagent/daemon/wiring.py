@@ -8,7 +8,7 @@ from pathlib import Path
 
 from netagent.coexist.all import FIREWALLS
 from netagent.daemon.config import Config
-from netagent.daemon.identity import describe_host, load_host_id
+from netagent.daemon.identity import boot_id, describe_host, load_host_id
 from netagent.dns.client import NameServer
 from netagent.ipam.pools import parse_bip, parse_pool
 from netagent.kernel.kernel import Kernel
@@ -37,6 +37,7 @@ from netagent.services.naming import NamingService
 from netagent.services.network_options import parse_host_bindings
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
+from netagent.services.presence import Presence
 from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
 from netagent.services.readiness import ReadinessService
@@ -62,6 +63,7 @@ class Agent:
     context: Context
     kernel: Kernel
     publisher: Publisher
+    presence: Presence
     moving: MovingService
     naming: NamingService
     ports: PortService
@@ -78,7 +80,11 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     stores = _open_stores(config, state_dir, host.id, journal)
     knowledge = Knowledge(host, stores, journal)
     engine = Engine(kernel, knowledge.snapshot)
-    publisher = Publisher(knowledge, stores, journal, engine)
+    events = EventBus(_now)
+    presence = Presence(
+        knowledge, stores, events, boot=boot_id(), life=secrets.token_hex(16), state_dir=config.state_dir
+    )
+    publisher = Publisher(knowledge, stores, journal, engine, presence)
     name_server = NameServer(run_dir / "dns.sock")
     naming = NamingService(
         knowledge,
@@ -89,7 +95,6 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     )
     reservations = SocketReservations()
     loopback = LoopbackService(journal, reservations, LoopbackForwarder()) if config.loopback_proxy else None
-    events = EventBus(_now)
     context = Context(
         knowledge=knowledge,
         stores=stores,
@@ -146,6 +151,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         context=context,
         kernel=kernel,
         publisher=publisher,
+        presence=presence,
         moving=moving,
         naming=naming,
         ports=ports,

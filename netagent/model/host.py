@@ -42,6 +42,31 @@ class Host:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Incarnation:
+    """One life of a host's agent: which ``boot`` of its machine, which process, reachable under which addresses.
+
+    Equal ``boot`` and ``underlay`` tell a host that comes back from another machine with its UUID.
+    """
+
+    boot: str
+    life: str
+    underlay: tuple[Address, ...]
+
+    def succeeds(self, other: "Incarnation") -> bool:
+        """Tell whether this is a later life of the same machine, so that the ``other`` must be over."""
+        return self.boot == other.boot and self.underlay == other.underlay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedHost:
+    """A host that an operator removed at ``time``, with the claims it had: it may not know yet."""
+
+    id: HostId
+    name: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HostRoute:
     """A route or an interface's prefix that netagent did not make; ``on_link`` if it has no gateway."""
 

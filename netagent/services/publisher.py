@@ -18,13 +18,13 @@ from functools import partial
 from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
 from netagent.model.endpoint import Endpoint
-from netagent.model.host import Host
 from netagent.model.ids import NetworkId
 from netagent.model.network import Network, NetworkState
 from netagent.reconcile.engine import Engine
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, StoreEntry, Unchanged, Write
 from netagent.services.context import Knowledge
 from netagent.services.networks import finish_removal
+from netagent.services.presence import Presence
 from netagent.services.stores import StoreAccess, Stores
 from netagent.store import keys
 from netagent.store.journal import Journal
@@ -33,7 +33,6 @@ from netagent.store.records import (
     decode_network,
     encode_block,
     encode_endpoint,
-    encode_host,
     encode_network,
 )
 
@@ -47,19 +46,17 @@ SETTLE_S = 0.05
 class Publisher:
     """One per agent."""
 
-    def __init__(self, knowledge: Knowledge, stores: Stores, journal: Journal, engine: Engine) -> None:
+    def __init__(
+        self, knowledge: Knowledge, stores: Stores, journal: Journal, engine: Engine, presence: Presence
+    ) -> None:
         self._knowledge = knowledge
         self._stores = stores
         self._journal = journal
         self._engine = engine
         self._wake = asyncio.Event()
-        self._is_announced = False
+        self._presence = presence
         self._agreed: dict[str, tuple[Endpoint, bytes]] = {}
-        stores.cluster.store.on_lease_replaced(self._announce_again)
-
-    def _announce_again(self) -> None:
-        self._is_announced = False
-        self._wake.set()
+        presence.on_lease_replaced = self.request
 
     def request(self) -> None:
         """Ask for the store to be brought up to date soon."""
@@ -99,10 +96,12 @@ class Publisher:
 
     async def _publish(self, access: StoreAccess) -> None:
         try:
+            if access is self._stores.cluster:
+                await self._presence.announce()
             for guards, writes in tuple(self._differences(access)):
                 await access.commit(guards, writes)
         except NetagentError:
-            self._is_announced = False
+            self._presence.doubt()
             raise
         if access.view.drop_orphans():
             self._knowledge.invalidate()
@@ -119,7 +118,6 @@ class Publisher:
 
     def _differences(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield a transaction per record that differs. The guards make sure that it is still as the mirror says."""
-        yield from self._host_differences(access)
         entries = access.mirror.entries
         snapshot = self._knowledge.snapshot()
         wanted: dict[str, Endpoint] = {}
@@ -185,19 +183,6 @@ class Publisher:
                 Unchanged(key=entry.key, revision=entry.revision),
             ]
             yield guards, [Put(key=key, value=encode_block(block))]
-
-    def _host_differences(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
-        if access is not self._stores.cluster:
-            return
-        host: Host = self._knowledge.host
-        key, live = keys.host_key(host.id), keys.live_key(host.id)
-        difference = _put_if_different(key, access.entry(key), partial(encode_host, host))
-        if difference:
-            yield difference
-        if access.entry(live) is None or not self._is_announced:
-            # A key left by this host's previous agent hangs on that one's lease and goes with it.
-            self._is_announced = True
-            yield [], [Put(key=live, value=b"{}", leased=True)]
 
     def _surplus_claims(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield the release of each fixed address of this host that no endpoint in the journal has."""

@@ -6,6 +6,8 @@
 ``networks/<name>``                        a network; created only if absent
 ``numbers/<vni>``                          who owns a VNI
 ``generation``                             bumped by every change of a network
+``epoch``                                  how often an operator took claims from a host; claims carry it
+``removed/<uuid>``                         a host that an operator removed: should it come back, it learns of it here
 ``blocks/<network>/<address>-<length>``    a host's claim to a block
 ``addresses/<network>/<block>/<address>``  an endpoint's claim to a fixed address, below the block it lies in, so
                                            that one guard can tell whether a block has any
@@ -18,7 +20,9 @@ from netagent.model.ids import EndpointId, HostId, NetworkId
 
 ROOT = "/netagent/v1/"
 GENERATION = f"{ROOT}generation"
+EPOCH = f"{ROOT}epoch"
 HOSTS = f"{ROOT}hosts/"
+REMOVED = f"{ROOT}removed/"
 LIVE = f"{ROOT}live/"
 NETWORKS = f"{ROOT}networks/"
 NUMBERS = f"{ROOT}numbers/"
@@ -30,6 +34,11 @@ ENDPOINTS = f"{ROOT}endpoints/"
 def host_key(host_id: HostId) -> str:
     """Return the key of a host's permanent record."""
     return f"{HOSTS}{host_id}"
+
+
+def removed_key(host_id: HostId) -> str:
+    """Return the key that says that an operator removed a host."""
+    return f"{REMOVED}{host_id}"
 
 
 def live_key(host_id: HostId) -> str:

@@ -201,7 +201,10 @@ def updated(old: bytes | None, record: Header) -> bytes:
     return msgspec.json.encode(fresh)
 
 
-def _read(value: bytes, record_type: type[_T], convert: Callable[[_T], Any], *, limit: int | None = SIZE_LIMIT) -> Any:
+def read_record(
+    value: bytes, record_type: type[_T], convert: Callable[[_T], Any], *, limit: int | None = SIZE_LIMIT
+) -> Any:
+    """Return what ``convert`` makes of a record, or raise InvalidRecord."""
     if limit is not None and len(value) > limit:
         raise InvalidRecord(f"record of {len(value)} bytes, more than {limit}")
     try:
@@ -293,7 +296,7 @@ def decode_network(value: bytes) -> Network:
             state=record.state,
         )
 
-    network: Network = _read(value, NetworkRecord, convert)
+    network: Network = read_record(value, NetworkRecord, convert)
     return network
 
 
@@ -352,7 +355,7 @@ def decode_host(value: bytes) -> Host:
             features=frozenset(record.features),
         )
 
-    host: Host = _read(value, HostRecord, convert)
+    host: Host = read_record(value, HostRecord, convert)
     return host
 
 
@@ -390,7 +393,7 @@ def decode_block(value: bytes) -> Block:
             moves=record.moves,
         )
 
-    block: Block = _read(value, BlockRecord, convert)
+    block: Block = read_record(value, BlockRecord, convert)
     return block
 
 
@@ -418,7 +421,7 @@ def decode_fixed(value: bytes) -> FixedAddress:
             endpoint_id=EndpointId(record.endpoint),
         )
 
-    claim: FixedAddress = _read(value, AddressRecord, convert)
+    claim: FixedAddress = read_record(value, AddressRecord, convert)
     return claim
 
 
@@ -481,7 +484,7 @@ def decode_endpoint(value: bytes, *, limit: int | None = SIZE_LIMIT) -> Endpoint
             state=record.state,
         )
 
-    endpoint: Endpoint = _read(value, EndpointRecord, convert, limit=limit)
+    endpoint: Endpoint = read_record(value, EndpointRecord, convert, limit=limit)
     return endpoint
 
 

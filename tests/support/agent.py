@@ -37,6 +37,7 @@ from netagent.services.limits import LimitService
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.predefined import create_predefined
+from netagent.services.presence import Presence
 from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
 from netagent.services.requests import Attachment, Connection, NewNetwork
@@ -120,6 +121,7 @@ class Agent:
         reservations: FakeReservations | None = None,
         facts: HostFacts | None = None,
         bip: str = "",
+        boot: str = "boot",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.host = host or a_host(1)
@@ -132,8 +134,11 @@ class Agent:
         self.stores = Stores(local=local, cluster=shared)
         self.knowledge = Knowledge(self.host, self.stores, self.journal)
         self.engine = Engine(self.kernel, self.knowledge.snapshot)
-        self.publisher = Publisher(self.knowledge, self.stores, self.journal, self.engine)
         self.events = EventBus(lambda: TIME)
+        self.presence = Presence(
+            self.knowledge, self.stores, self.events, boot=boot, life=f"{self.host.id}-{next(_numbers)}"
+        )
+        self.publisher = Publisher(self.knowledge, self.stores, self.journal, self.engine, self.presence)
         self._directory = directory
         self.context = Context(
             knowledge=self.knowledge,
@@ -170,7 +175,12 @@ class Agent:
         self._life = asyncio.ensure_future(self._live(ready, recover=recover))
         await asyncio.wait({ready, self._life}, return_when=asyncio.FIRST_COMPLETED)
         if self._life.done():
-            await self._life
+            life, self._life = self._life, None
+            self.journal.close()
+            try:
+                await life
+            except BaseExceptionGroup as group:
+                raise group.exceptions[0] from group
 
     async def _live(self, ready: asyncio.Future[None], *, recover: bool) -> None:
         async with asyncio.TaskGroup() as group:
@@ -195,6 +205,7 @@ class Agent:
                 for access in self.stores.all:
                     tasks.spawn(access.mirror.run(), name="mirror")
                 await self._hear_stores()
+                await self.presence.establish()
                 await create_predefined(self.context)
                 if recover:
                     await self.attachments.recover()
@@ -203,6 +214,7 @@ class Agent:
                 await self.engine.reconcile()
                 tasks.spawn(self.engine.run(), name="engine")
                 tasks.spawn(self.publisher.run(), name="publisher")
+                tasks.spawn(self.presence.run(), name="presence", essential=True)
                 self.publisher.request()
                 await settled()
                 ready.set_result(None)
@@ -252,11 +264,11 @@ class Agent:
         return {key: entry.value for key, entry in self.stores.cluster.mirror.entries.items() if key.startswith(prefix)}
 
     def picture(self) -> Picture:
-        """Return everything that an attach of this host may change, without the mark of how often networks changed."""
+        """Return everything that an attach of this host may change, which is not whether an agent lives."""
         return Picture(
             endpoints=dict(self.journal.endpoints),
             containers=dict(self.journal.containers),
             kernel=kernel_tables(self.kernel),
             ports=frozenset(self.reservations.held),
-            records=self.records(),
+            records={key: value for key, value in self.records().items() if not key.startswith(keys.LIVE)},
         )
