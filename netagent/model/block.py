@@ -32,6 +32,11 @@ class Block:
     prepared: int = 0
     moves: int = 0
 
+    @property
+    def order(self) -> tuple[int, int]:
+        """Where it stands among a host's blocks, whatever order they were heard of in: by family, then address."""
+        return self.prefix.version, int(self.prefix.network_address)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FixedAddress:

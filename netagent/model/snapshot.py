@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from types import MappingProxyType
 
 from netagent.model.address import Address
@@ -41,8 +42,9 @@ class Snapshot:
         return tuple(b for b in self.blocks if b.network_id == network_id)
 
     def own_blocks_in(self, network_id: NetworkId) -> tuple[Block, ...]:
-        """Return this host's blocks of a network."""
-        return tuple(b for b in self.blocks if b.network_id == network_id and b.owner == self.host.id)
+        """Return this host's blocks of a network, in their order: the own address in the first is its source."""
+        own = (b for b in self.blocks if b.network_id == network_id and b.owner == self.host.id)
+        return tuple(sorted(own, key=attrgetter("order")))
 
     def endpoints_in(self, network_id: NetworkId) -> tuple[Endpoint, ...]:
         """Return this host's endpoints in a network, dormant ones too."""

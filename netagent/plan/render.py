@@ -7,6 +7,7 @@ this host, and one veth per endpoint. What leads to other hosts comes from the d
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -262,7 +263,12 @@ def peers_of(snapshot: Snapshot, network: Network) -> tuple[Peer, ...]:
         if claim.network_id == network.id:
             fixed.setdefault(claim.owner, []).append(claim)
     return tuple(
-        Peer(host=snapshot.hosts[owner], blocks=tuple(held), fixed=tuple(fixed.get(owner, ())))
+        # In an order of their own: the first of each family is the peer's gateway for fixed addresses.
+        Peer(
+            host=snapshot.hosts[owner],
+            blocks=tuple(sorted(held, key=attrgetter("order"))),
+            fixed=tuple(fixed.get(owner, ())),
+        )
         for owner, held in blocks.items()
         if owner != snapshot.host.id and owner in snapshot.hosts
     )

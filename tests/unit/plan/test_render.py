@@ -11,6 +11,7 @@ from netagent.plan.desired import Ruleset, State
 from netagent.plan.diff import diff
 from netagent.plan.render import render_endpoint, render_everything
 from tests.support.world import (
+    H1,
     H2,
     LOCALNET,
     STATICNET,
@@ -52,6 +53,17 @@ def test_an_overlay_network_on_one_of_two_hosts() -> None:
         f"fdb replace {peer} dst 198.18.0.2 dev {TUNNEL}",
         f"route replace 192.168.2.0/24 via 192.168.2.0 dev {TUNNEL} src 192.168.1.0 onlink",
     ]
+
+
+def test_the_order_in_which_blocks_were_heard_of_changes_nothing() -> None:
+    """After a restart it is another one: what leads by a host's first block would turn to a later one for nothing."""
+    snapshot = two_hosts(an_overlay(), fixed=(a_claim("192.168.0.2", H2),))
+    more = (a_block("192.168.7.0/24", H1), a_block("192.168.3.0/24", H2), a_block("192.168.9.0/24", H2))
+    blocks = (*snapshot.blocks, *more)
+    states = [render_everything(replace(snapshot, blocks=order)) for order in (blocks, blocks[::-1])]
+    assert states[0] == states[1]
+    routes = {str(route) for route in states[0].routes}
+    assert f"192.168.0.2/32 via 192.168.2.0 dev {TUNNEL} src 192.168.1.0 onlink" in routes
 
 
 def test_a_fixed_address_of_a_peer_is_a_host_route_to_it_and_an_own_one_leads_to_the_bridge() -> None:
