@@ -54,6 +54,18 @@ class IpRange(msgspec.Struct, frozen=True, kw_only=True):
     gateway: str = ""
 
 
+_FOLDED: dict[str, type[msgspec.Struct]] = {
+    "portMappings": PortMap,
+    "bandwidth": Bandwidth,
+    "dns": Resolver,
+    "ipRanges": IpRange,
+}
+"""Capabilities whose keys containerd writes as its Go fields are called, ``HostPort`` (go-cni, opts.go and types.go).
+
+Plugins in Go do not notice, as their decoder looks at no case.
+"""
+
+
 class RuntimeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The values of the capabilities that we use. Podman sends ``aliases`` as a map from the network's name."""
 
@@ -206,10 +218,30 @@ def parse_configuration(text: bytes) -> Configuration:
         _refuse_unknown(own)
     present = {key: value for key, value in document.items() if value is not None}
     present["cniVersion"] = parse_version(document)
+    runtime = present.get("runtimeConfig")
+    if isinstance(runtime, dict):
+        present["runtimeConfig"] = {
+            key: _fold(value, _FOLDED[key]) if key in _FOLDED else value for key, value in runtime.items()
+        }
     try:
         return msgspec.convert(present, Configuration)
     except msgspec.ValidationError as error:
         raise CniError(CniCode.INVALID_CONFIGURATION, f"invalid network configuration: {error}") from None
+
+
+def _fold(value: Any, of: type[msgspec.Struct], lists: int = 2) -> Any:
+    """Return ``value`` with the keys of its objects, in at most that many lists, spelled as ``of`` has them."""
+    if isinstance(value, list) and lists:
+        return [_fold(entry, of, lists - 1) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    spelled = {name.lower(): name for name in of.__struct_encode_fields__}
+    folded = {spelled.get(key.lower(), key): entry for key, entry in value.items()}
+    if len(folded) < len(value):
+        raise CniError(
+            CniCode.INVALID_CONFIGURATION, f"invalid network configuration: a key is given twice: {', '.join(value)}"
+        )
+    return folded
 
 
 def _refuse_unknown(own: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 
 from netagent.api.cni_config import Bandwidth, Configuration, IpRange, PortMap, RuntimeConfig
 from netagent.api.cni_error import CniCode, CniError
@@ -16,6 +17,8 @@ from netagent.model.rate import Rate
 from netagent.services.requests import AddressRange, Connection
 
 _HEX_ID = re.compile(r"[0-9a-f]{12,}")
+_SCOPED_HEX_ID = re.compile(r"(?:.+-)?([0-9a-f]{64})", re.DOTALL)
+"""nerdctl puts containerd's namespace before its ids."""
 
 
 def parse_arguments(text: str) -> dict[str, str]:
@@ -45,6 +48,23 @@ def container_name(container_id: str, arguments: Mapping[str, str]) -> str:
         except InvalidRequest:
             pass
     return container_id if len(container_id) <= NAME_LIMIT else digits
+
+
+def runtime_names(container_id: str, arguments: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the names by which its runtime knows a container, for DNS: those of them that are usable there.
+
+    Podman tells a container's name as that of a pod without a namespace. A pod with one is ``<pod>.<namespace>``: its
+    bare name would be any tenant's to take. nerdctl tells the host name. Ids are shortened as runtimes show them.
+    """
+    pod, namespace = arguments.get("K8S_POD_NAME", ""), arguments.get("K8S_POD_NAMESPACE", "")
+    candidates = [f"{pod}.{namespace}" if pod and namespace else pod, arguments.get("NERDCTL_CNI_DHCP_HOSTNAME", "")]
+    if scoped := _SCOPED_HEX_ID.fullmatch(container_id):
+        candidates.append(short(scoped[1]))
+    names = []
+    for candidate in filter(None, candidates):
+        with suppress(InvalidRequest):
+            names.append(parse_name(candidate, what="name"))
+    return tuple(dict.fromkeys(names))
 
 
 def parse_connection(configuration: Configuration, arguments: Mapping[str, str]) -> Connection:

@@ -24,7 +24,7 @@ from netagent.api.cni_config import (
     parse_version,
     require_version,
 )
-from netagent.api.cni_connection import container_name, parse_arguments, parse_connection
+from netagent.api.cni_connection import container_name, parse_arguments, parse_connection, runtime_names
 from netagent.api.cni_error import CniCode, CniError
 from netagent.api.cni_ipam import parse_ipam
 from netagent.errors import InvalidRequest, NetagentError
@@ -274,6 +274,7 @@ def _parse_add(variables: Mapping[str, str], container_id: str, interface: str, 
         container_id=container_id,
         configuration=configuration.name,
         ipam=parse_ipam(decode_document(text), variables, text),
+        names=runtime_names(container_id, arguments),
     )
     return Add(
         version=configuration.cni_version,

@@ -29,6 +29,11 @@ def of_container(container_id: str) -> set[Path]:
     return {*MOUNT.glob(name), *MOUNT.glob(f"*/{name}")}
 
 
+def of_machine(name: str) -> set[Path]:
+    """Return the cgroups that container runtimes of a lab's machine were told to put their containers into."""
+    return {*MOUNT.glob(name), *MOUNT.glob(f"*/{name}")}
+
+
 def remove(cgroups: Iterable[Path]) -> None:
     """Remove those cgroups, and what is below them, as far as no process is in them."""
     deadline = time.monotonic() + _WITHIN_S

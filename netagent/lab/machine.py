@@ -253,7 +253,8 @@ class Machine:
         containers = self.path(_CONTAINERS)
         stopped = [entry.name for entry in containers.iterdir()] if containers.is_dir() else []
         contained = inhabitants.contained(running, holder)
-        found = set().union(*(cgroup.of_process(of.pid) for of in contained), *map(cgroup.of_container, stopped))
+        found = cgroup.of_machine(self.seat.netns)
+        found = found.union(*(cgroup.of_process(of.pid) for of in contained), *map(cgroup.of_container, stopped))
         return found - cgroup.of_process(holder.pid)
 
 

@@ -36,7 +36,10 @@ class AttachmentService:
         networks = self._networks.find_for_endpoints(names_of(split_networks(request.connection)))
         first = parse_interface_name(request.interface or "eth0")
         interfaces = [first] + [f"eth{index}" for index in range(1, len(networks))]
-        wanted = parse_wanted(request.connection, networks, interfaces)
+        wanted = tuple(
+            replace(want, aliases=tuple(dict.fromkeys((*want.aliases, *request.names))))
+            for want in parse_wanted(request.connection, networks, interfaces)
+        )
         async with self._locks.held(request.container_id or name):
             container = self._container_for(request, name, sandbox)
             if request.configuration:

@@ -195,6 +195,8 @@ class EndpointService:
             raise
         attached = tuple(replace(endpoint, state=EndpointState.ATTACHED) for endpoint in endpoints)
         self._context.journal.put_endpoints(attached)
+        if container.kind is ContainerKind.CNI:
+            self._ports.lend(port for endpoint in attached for port in endpoint.ports)
         self._tell("connect", attached)
         await self._context.names.published(e.id for e in attached)
         return attached

@@ -14,6 +14,7 @@ from itertools import islice
 
 from netagent.errors import Conflict, Exhausted, InvalidRequest, NetagentError
 from netagent.model.address import Address
+from netagent.model.container import ContainerKind
 from netagent.model.network import Network
 from netagent.model.port import PortMapping, PortSlot
 from netagent.reconcile.ports import PortReservations
@@ -26,6 +27,9 @@ BOUND_AT_ONCE = 32
 
 SETTLE_S = 0.05
 """How long the binding of the others waits, so that it does not hold up the answer."""
+
+LEND_S = 5.0
+"""How long a runtime may take to bind a port itself, after it was told that its container is connected."""
 
 
 class PortService:
@@ -51,6 +55,7 @@ class PortService:
         self._next: dict[tuple[str, Address | None], int] = {}
         self._held: dict[tuple[str, int], list[PortMapping]] = {}
         self._unbound: dict[PortSlot, None] = {}
+        self._lent: dict[PortSlot, float] = {}
         self._wake = asyncio.Event()
 
     def check(self, mappings: Iterable[PortMapping], network: Network) -> None:
@@ -177,18 +182,44 @@ class PortService:
                 holders.remove(holder)
                 if not holders:
                     del self._held[key]
+                if self._lent.pop(slot, None) is not None:
+                    continue
                 if slot in self._unbound:
                     del self._unbound[slot]
                 else:
-                    if self._let_go is not None:
-                        self._let_go(slot)
-                    self._reservations.release(slot)
+                    self._free(slot)
+
+    def lend(self, mappings: Iterable[PortMapping]) -> None:
+        """Let the runtime that asked for these ports bind them too; what it leaves is held again after ``LEND_S``.
+
+        Podman and CRI-O hold the ports of their containers themselves, and do so after the container is connected.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LEND_S
+        slots = [slot for mapping in mappings for slot in mapping.slots if slot not in self._unbound]
+        for slot in slots:
+            self._free(slot)
+            self._lent[slot] = until
+        if slots:
+            loop.call_at(until, self._take_back, slots, until)
+
+    def _take_back(self, slots: Iterable[PortSlot], until: float) -> None:
+        for slot in slots:
+            if self._lent.get(slot) == until:
+                del self._lent[slot]
+                for problem in self._bind((slot,)):
+                    log.debug("left to the runtime: %s", problem)
+
+    def _free(self, slot: PortSlot) -> None:
+        if self._let_go is not None:
+            self._let_go(slot)
+        self._reservations.release(slot)
 
     def restore(self) -> list[str]:
         """Hold the ports of all endpoints in the journal again; return what could not be had, a line each.
 
         A port that a process took while the agent was away goes on being published: its packets are translated
-        before they reach any socket.
+        before they reach any socket. Those of a runtime's containers may be held by the runtime.
         """
         lost: list[str] = []
         for endpoint in self._journal.endpoints.values():
@@ -198,7 +229,10 @@ class PortService:
                 if len(slots) > BOUND_AT_ONCE:
                     self._bind_later(slots)
                     continue
-                lost.extend(f"{endpoint.container_name}: {problem}" for problem in self._bind(slots))
+                problems = [f"{endpoint.container_name}: {problem}" for problem in self._bind(slots)]
+                container = self._journal.containers.get(endpoint.container_id)
+                if container is None or container.kind is not ContainerKind.CNI:
+                    lost.extend(problems)
         return lost
 
     def _bind_later(self, slots: Sequence[PortSlot]) -> None:

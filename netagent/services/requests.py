@@ -137,6 +137,7 @@ class Attachment:
     ``container_id`` is the runtime's own id (CNI), empty for ``netagent attach``, which gets a new one. Further
     attachments of the same container have other ``interface`` names. ``configuration`` is the name of the runtime's
     network configuration (CNI), in the scope of which its garbage is collected; ``ipam`` has given the addresses.
+    ``names`` are what its runtime calls it beside that: answered by DNS as aliases are.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Attachment:
     container_id: str = ""
     configuration: str = ""
     ipam: Delegation | None = None
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from netagent.api.cni_config import VERSIONS, parse_configuration
+from netagent.api.cni_config import VERSIONS, Bandwidth, IpRange, PortMap, parse_configuration
 from netagent.api.cni_error import CniError
 
 
@@ -51,6 +51,29 @@ def test_ten_megabytes_are_read_as_any_other() -> None:
     text = json.dumps(configured(padding=["x" * 1000] * 10_000)).encode()
     assert len(text) > 10 << 20 >> 1
     assert parse_configuration(text).name == "app"
+
+
+def test_capabilities_may_be_spelled_as_containerd_does() -> None:
+    given = configured(
+        runtimeConfig={
+            "portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
+            "bandwidth": {"IngressRate": 1000, "IngressBurst": 2000, "EgressRate": 0, "EgressBurst": 0},
+            "dns": {"Servers": ["192.0.2.1"], "Searches": None, "Options": None},
+            "ipRanges": [[{"Subnet": "10.0.0.0/8", "RangeStart": "10.0.0.1", "RangeEnd": "", "Gateway": ""}]],
+        }
+    )
+    runtime = parse_configuration(json.dumps(given).encode()).runtime_config
+    assert runtime is not None
+    assert runtime.port_mappings == [PortMap(host_port=8080, container_port=80, protocol="tcp", host_ip="")]
+    assert runtime.bandwidth == Bandwidth(ingress_rate=1000, ingress_burst=2000)
+    assert runtime.dns is not None
+    assert runtime.dns.servers == ["192.0.2.1"]
+    assert runtime.ip_ranges == [[IpRange(subnet="10.0.0.0/8", range_start="10.0.0.1")]]
+
+
+def test_a_key_in_two_spellings_is_refused() -> None:
+    mapping = {"hostPort": 80, "HostPort": 81, "containerPort": 80}
+    assert code_for(configured(runtimeConfig={"portMappings": [mapping]})) == 7
 
 
 @pytest.mark.parametrize("version", ["2.0.0", "1.2.0", "0.5.0", "1.0", "01.0.0"])

@@ -265,6 +265,26 @@ def test_a_container_is_named_by_its_pod_or_its_id(container_id: str, arguments:
     assert container_name(container_id, arguments) == name
 
 
+@pytest.mark.parametrize(
+    ("container_id", "arguments", "names"),
+    [
+        (HEX, {"K8S_POD_NAME": "web"}, ("web", "0123456789ab")),
+        (HEX, {"K8S_POD_NAME": "web", "K8S_POD_NAMESPACE": "shop"}, ("web.shop", "0123456789ab")),
+        (f"default-{HEX}", {"NERDCTL_CNI_DHCP_HOSTNAME": "front"}, ("front", "0123456789ab")),
+        (HEX, {"NERDCTL_CNI_DHCP_HOSTNAME": "0123456789ab"}, ("0123456789ab",)),
+        ("default-web", {}, ()),
+        (HEX, {"K8S_POD_NAME": "../../etc"}, ("0123456789ab",)),
+    ],
+    ids=["podman", "pod", "nerdctl", "nerdctl-without-hostname", "ctr", "hostile"],
+)
+def test_a_container_has_the_names_that_its_runtime_tells(
+    container_id: str, arguments: dict[str, str], names: tuple[str, ...]
+) -> None:
+    given = ";".join(f"{key}={value}" for key, value in arguments.items())
+    attachment = parse_add({"CNI_CONTAINERID": container_id, "CNI_ARGS": given}).attachment
+    assert attachment.names == names
+
+
 def test_names_stay_apart_and_short_enough() -> None:
     long = {"K8S_POD_NAME": "p" * 253, "K8S_POD_NAMESPACE": "n" * 63}
     ids = ["x" * 256, "x" * 255 + "y", HEX, "ab", "abc"]

@@ -170,6 +170,33 @@ async def test_a_part_of_a_published_range_is_taken_back(agent: Agent) -> None:
     await agent.attach("api", "staticnet", publish=("8003:80",))
 
 
+async def test_a_runtime_may_bind_what_was_lent_to_it_and_the_rest_comes_back(
+    ports: PortService, sockets: FakeReservations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netagent.services.ports.LEND_S", 0)
+    taken = ports.take(parse_published(("8080:80", "8081:81")), NETWORK)
+    ports.lend(taken)
+    assert not sockets.held
+    sockets.taken = frozenset({("tcp", 8080)})
+    while not sockets.held:
+        await settled()
+    assert {slot.port for slot in sockets.held} == {8081}
+    with pytest.raises(Conflict):
+        ports.take(parse_published(("8080:80",)), NETWORK)
+
+
+async def test_a_lent_port_that_is_given_back_stays_free(
+    ports: PortService, sockets: FakeReservations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("netagent.services.ports.LEND_S", 0)
+    taken = ports.take(parse_published(("8080:80",)), NETWORK)
+    ports.lend(taken)
+    ports.release(taken)
+    await settled()
+    assert not sockets.held
+    ports.take(parse_published(("8080:80",)), NETWORK)
+
+
 async def test_the_next_agent_holds_ranges_again(agent: Agent) -> None:
     await agent.create_network()
     endpoint = await agent.attach("web", "staticnet", publish=("1000-1999:1000-1999",))
