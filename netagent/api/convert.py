@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from netagent.model.container import ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointAddress
 from netagent.model.host import Host
+from netagent.model.ids import NetworkId
 from netagent.model.network import Network, Scope, Subnet
 from netagent.model.port import PortMapping
 from netagent.services.events import Event
@@ -286,6 +287,37 @@ def encode_host(view: HostView) -> hosts_pb2.Host:
         live=view.live,
         self=view.is_self,
         blocks=[f"{network.name} {block.prefix}" for network, block in view.blocks],
+        conflicts=view.conflicts,
+    )
+
+
+def encode_host_details(view: HostView) -> hosts_pb2.HostDetails:
+    """Return a host with everything it holds as a message."""
+
+    def name(network_id: NetworkId) -> str:
+        network = view.networks.get(network_id)
+        return network.name if network else network_id
+
+    return hosts_pb2.HostDetails(
+        host=encode_host(view),
+        blocks=[
+            hosts_pb2.HostBlock(network=network.name, prefix=str(block.prefix), state=block.state, epoch=block.epoch)
+            for network, block in view.blocks
+        ],
+        addresses=[
+            hosts_pb2.HostAddress(network=name(claim.network_id), address=str(claim.address), epoch=claim.epoch)
+            for claim in view.fixed
+        ],
+        endpoints=[
+            hosts_pb2.HostEndpoint(
+                container=endpoint.container_name,
+                network=name(endpoint.network_id),
+                addresses=[str(given.address) for given in endpoint.addresses],
+            )
+            for endpoint in view.endpoints
+        ],
+        features=sorted(view.host.features),
+        on_link=[str(prefix) for prefix in view.host.on_link],
     )
 
 

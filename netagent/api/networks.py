@@ -58,7 +58,7 @@ class NetworksServicer(networks_pb2_grpc.NetworksServicer):
         steps = self._networks.remove(request.name, force=request.force)
         while (waiting_for := await self._shield.finish(_next(steps))) is not None:
             yield networks_pb2.RemoveNetworkProgress(waiting_for=waiting_for)
-        yield networks_pb2.RemoveNetworkProgress(done=True)
+        yield networks_pb2.RemoveNetworkProgress(done=True, taken_from=self._networks.taken_from(request.name))
 
     async def Update(self, request: networks_pb2.UpdateNetworkRequest, context: object) -> networks_pb2.Network:
         """Change a network."""

@@ -93,7 +93,7 @@ async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiS
     )
     add_EventsServicer_to_server(EventsServicer(services.events), server)
     add_FirewallServicer_to_server(FirewallServicer(services.exposure), server)
-    add_HostsServicer_to_server(HostsServicer(services.hosts), server)
+    add_HostsServicer_to_server(HostsServicer(services.hosts, shield), server)
     add_NamesServicer_to_server(NamesServicer(services.resolving), server)
     add_NetworksServicer_to_server(
         NetworksServicer(services.networks, services.connections, services.info, shield), server

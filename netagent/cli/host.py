@@ -1,15 +1,25 @@
 """``netagent host``."""
 
+from functools import partial
+
 import click
 
 from netagent.cli.client import Client
-from netagent.cli.output import Json, format_option, print_json_lines, print_table
-from netagent.v1.hosts_pb2 import Host, ListHostsRequest
+from netagent.cli.output import (
+    Json,
+    for_each,
+    format_option,
+    print_found,
+    print_json_lines,
+    print_table,
+    template_option,
+)
+from netagent.v1.hosts_pb2 import Host, HostDetails, InspectHostRequest, ListHostsRequest, RemoveHostRequest
 
 
 @click.group()
 def host() -> None:
-    """Look at the hosts of the cluster."""
+    """Look at the hosts of the cluster, and remove those that are gone."""
 
 
 @host.command(name="ls")
@@ -38,7 +48,8 @@ def list_hosts(client: Client, form: str) -> None:
 
 
 def _status(entry: Host) -> str:
-    return "Ready" if entry.live else "Away"
+    state = "Ready" if entry.live else "Away"
+    return f"{state}, {len(entry.conflicts)} cut off" if entry.conflicts else state
 
 
 def _shape(entry: Host) -> Json:
@@ -46,11 +57,55 @@ def _shape(entry: Host) -> Json:
         "ID": entry.id,
         "Name": entry.name,
         "Self": entry.self,
-        "Status": _status(entry),
+        "Status": "Ready" if entry.live else "Away",
         "Addresses": list(entry.underlay),
         "MTU": entry.mtu,
         "Interface": entry.interface,
         "Blocks": [
             {"Network": network, "Prefix": prefix} for network, prefix in (text.split() for text in entry.blocks)
         ],
+        "Conflicts": list(entry.conflicts),
     }
+
+
+@host.command()
+@template_option("json", flags=("-f",))
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def inspect(client: Client, form: str, names: tuple[str, ...]) -> None:
+    """Show all of one or more hosts, with everything they hold."""
+    print_found(names, lambda name: _details(client.call(client.hosts.Inspect, InspectHostRequest(name=name))), form)
+
+
+def _details(details: HostDetails) -> Json:
+    return {
+        **_shape(details.host),
+        "Features": list(details.features),
+        "OnLink": list(details.on_link),
+        "Blocks": [
+            {"Network": b.network, "Prefix": b.prefix, "State": b.state, "Epoch": b.epoch} for b in details.blocks
+        ],
+        "FixedAddresses": [{"Network": a.network, "Address": a.address, "Epoch": a.epoch} for a in details.addresses],
+        "Containers": [
+            {"Name": e.container, "Network": e.network, "Addresses": list(e.addresses)} for e in details.endpoints
+        ],
+    }
+
+
+@host.command(name="rm")
+@click.option("-f", "--force", is_flag=True, help="Take the claims of a live host too.")
+@format_option()
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def remove(client: Client, force: bool, form: str, names: tuple[str, ...]) -> None:
+    """Remove hosts that are gone for good: their blocks, fixed addresses and containers' records."""
+    for_each(client, names, partial(_remove, client, force=force, form=form))
+
+
+def _remove(client: Client, name: str, *, force: bool, form: str) -> None:
+    answer = client.call(client.hosts.Remove, RemoveHostRequest(name=name, force=force))
+    if form == "json":
+        freed = {"Addresses": answer.addresses, "Containers": answer.endpoints}
+        print_json_lines([{"Name": answer.host.name, "ID": answer.host.id, "Blocks": len(answer.host.blocks), **freed}])
+    else:
+        click.echo(answer.host.name)

@@ -23,7 +23,7 @@ _COMMANDS = {
     "events": ("netagent.cli.events", "events", "Show what happened, or follow what happens."),
     "exec": ("netagent.cli.run", "execute", "Run a command in a running container."),
     "exposure": ("netagent.cli.exposure", "exposure", "Show what of this host can be reached."),
-    "host": ("netagent.cli.host", "host", "Look at the hosts of the cluster."),
+    "host": ("netagent.cli.host", "host", "Manage the hosts of the cluster."),
     "info": ("netagent.cli.info", "info", "Show how the agent is doing."),
     "inspect": ("netagent.cli.inspect", "inspect", "Show all of containers or networks as JSON."),
     "lab": ("netagent.lab.cli", "lab", "Run a cluster of hosts on this machine, in namespaces."),

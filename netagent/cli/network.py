@@ -210,6 +210,8 @@ def _remove(client: Client, name: str, *, force: bool, form: str) -> None:
             if waiting_for and waiting_for != told and time.monotonic() - begun >= PATIENCE_S:
                 click.echo(f"{name}: waiting for {', '.join(waiting_for)}", err=True)
                 told = waiting_for
+            if progress.taken_from:
+                click.echo(f"{name}: taken from {', '.join(progress.taken_from)}, which did not answer", err=True)
     except NotFound:
         if not force:
             raise

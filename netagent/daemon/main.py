@@ -151,6 +151,8 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         context.engine.request()
         agent.publisher.request()
         agent.coexistence.request()
+        agent.returning.request()
+        tasks.spawn(agent.returning.run(), name="returning", essential=True)
         tasks.spawn(agent.coexistence.run(), name="coexistence")
         tasks.spawn(agent.naming.run(), name="naming")
         await agent.naming.published()

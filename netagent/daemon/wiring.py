@@ -42,6 +42,7 @@ from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
 from netagent.services.readiness import ReadinessService
 from netagent.services.resolving import ResolvingService
+from netagent.services.returning import ReturningService
 from netagent.services.stats import StatsService
 from netagent.services.stores import StoreAccess, Stores
 from netagent.services.tasks import Tasks
@@ -64,6 +65,7 @@ class Agent:
     kernel: Kernel
     publisher: Publisher
     presence: Presence
+    returning: ReturningService
     moving: MovingService
     naming: NamingService
     ports: PortService
@@ -144,14 +146,17 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         resolving=ResolvingService(context, name_server, containers.find, own_address=config.dns_address),
     )
     coexistence = Coexistence(context, exposure, FIREWALLS, config.coexist_with)
+    returning = ReturningService(context, endpoints, containers, attachments)
     for access in stores.all:
         access.subscribe(_reconsider(coexistence))
+        access.subscribe(_look_back(returning))
     return Agent(
         config=config,
         context=context,
         kernel=kernel,
         publisher=publisher,
         presence=presence,
+        returning=returning,
         moving=moving,
         naming=naming,
         ports=ports,
@@ -213,6 +218,16 @@ def _reconsider(coexistence: Coexistence) -> Callable[[frozenset[str]], None]:
     def react(changed: frozenset[str]) -> None:
         if any(key.startswith(keys.NETWORKS) for key in changed):
             coexistence.request()
+
+    return react
+
+
+def _look_back(returning: ReturningService) -> Callable[[frozenset[str]], None]:
+    """Return what claims that changed hands, and networks that are gone, set in motion."""
+
+    def react(changed: frozenset[str]) -> None:
+        if any(key.startswith((keys.BLOCKS, keys.ADDRESSES, keys.GONE)) for key in changed):
+            returning.request()
 
     return react
 

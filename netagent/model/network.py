@@ -6,7 +6,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from netagent.model.address import Address, Prefix, is_inside
-from netagent.model.ids import NetworkId
+from netagent.model.ids import HostId, NetworkId
 
 DEFAULT_NETWORK = "bridge"
 PREDEFINED = frozenset({"bridge", "host", "none"})
@@ -68,6 +68,15 @@ class Way:
     direct_routing: bool = False
     fallback: str | None = None
     backend: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoneNetwork:
+    """A network that was removed by force, and the ids of the ``hosts`` that held blocks of it and do not know yet."""
+
+    id: NetworkId
+    name: str
+    hosts: tuple[HostId, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

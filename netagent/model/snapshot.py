@@ -26,12 +26,23 @@ class Snapshot:
     endpoints: Mapping[EndpointId, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
     turned: frozenset[tuple[NetworkId, int, HostId]] = frozenset()
     """The peers that this host reaches by the new way of a network that is being moved, with its ``moves``."""
+    contested: Mapping[tuple[EndpointId, Address], HostId] = field(default_factory=lambda: MappingProxyType({}))
+    """Which address of which endpoint of this host another host holds by now; such an endpoint is not served."""
     complete: bool = True
     """False until the store has been heard in full or its last snapshot was read; nothing is pruned before."""
 
     def with_endpoints(self, endpoints: Mapping[EndpointId, Endpoint]) -> "Snapshot":
         """Return the same snapshot with these endpoints of this host."""
         return replace(self, endpoints=MappingProxyType(dict(endpoints)))
+
+    @property
+    def cut_off(self) -> frozenset[EndpointId]:
+        """The endpoints of this host that are not served, because another host holds an address of theirs."""
+        return frozenset(
+            identity
+            for identity, address in self.contested
+            if (e := self.endpoints.get(identity)) and any(given.address == address for given in e.addresses)
+        )
 
     def has_turned(self, network: Network, peer: HostId) -> bool:
         """Tell whether routes to ``peer`` go by the network's present way, not by the one before."""

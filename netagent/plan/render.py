@@ -83,11 +83,12 @@ def render_everything(snapshot: Snapshot) -> State:
     """Return all that this host's kernel should hold."""
     parts = [render_network(snapshot, network) for network in networks_here(snapshot)]
     used = {endpoint.network_id for endpoint in snapshot.endpoints.values()} & snapshot.networks.keys()
+    cut_off = snapshot.cut_off
     mtus = {identity: network_mtu(snapshot.networks[identity], snapshot) for identity in used}
     parts.extend(
         render_endpoint(snapshot, endpoint, mtu=mtus[endpoint.network_id])
         for endpoint in snapshot.endpoints.values()
-        if endpoint.in_kernel and endpoint.network_id in mtus
+        if endpoint.in_kernel and endpoint.network_id in mtus and endpoint.id not in cut_off
     )
     return replace(with_tables(union(parts)), admin=admin.CHAINS)
 

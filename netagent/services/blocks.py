@@ -23,6 +23,7 @@ from netagent.services.context import Context
 from netagent.services.existing_bridge import without_bridge
 from netagent.services.locks import Locks
 from netagent.store import keys
+from netagent.store.host_records import decode_epoch
 from netagent.store.records import encode_block, encode_fixed
 
 log = logging.getLogger("netagent.blocks")
@@ -77,7 +78,7 @@ class BlockService:
                 network_id=network.id,
                 prefix=prefix,
                 owner=snapshot.host.id,
-                epoch=1,
+                epoch=decode_epoch(access.entry(keys.EPOCH)) + 1,
                 own_address=own_address(subnet, prefix),
             )
             key = keys.block_key(network.id, prefix)
@@ -123,14 +124,14 @@ class BlockService:
         subnet = network.subnet_of(address)
         assert subnet is not None
         block = block_around(subnet, address)
+        access = self._context.stores.of(network)
         claim = FixedAddress(
             network_id=network.id,
             address=address,
             owner=self._context.host.id,
-            epoch=1,
+            epoch=decode_epoch(access.entry(keys.EPOCH)) + 1,
             endpoint_id=endpoint_id,
         )
-        access = self._context.stores.of(network)
         key = keys.address_key(network.id, block, address)
         guards = (
             # A claim left over from a container of ours that is gone, and not given back yet, changes hands.
@@ -140,6 +141,8 @@ class BlockService:
         )
         if not await access.commit(guards, (Put(key=key, value=encode_fixed(claim)),)):
             self._refuse_deleting(network)
+            if claim in self._context.snapshot().fixed:
+                return  # The publisher has missed it already.
             raise Conflict(
                 f"Address already in use: {address} in network {network.name}",
                 hint="another host has just claimed it, or the block around it; choose another --ip",

@@ -1,10 +1,12 @@
 """What all services work with, put together once by ``daemon/wiring.py``."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from netagent.ipam.contest import find_contested
 from netagent.ipam.pools import Pool
+from netagent.model.address import Address
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.network import Subnet
@@ -28,6 +30,8 @@ class Knowledge:
         self._stores = stores
         self._journal = journal
         self._joined: Snapshot | None = None
+        self._contested: Mapping[tuple[EndpointId, Address], HostId] = {}
+        self._weighed: tuple[object, object] | None = None
         self.prepared: frozenset[tuple[NetworkId, int]] = frozenset()
         """The moves of networks whose both ways are in this host's kernel."""
         self.made: frozenset[tuple[NetworkId, int]] = frozenset()
@@ -46,7 +50,16 @@ class Knowledge:
                 self.host,
                 complete=all(access.mirror.is_complete for access in self._stores.all),
             )
-        return replace(self._joined, turned=self._turned).with_endpoints(self._journal.endpoints)
+            self._weigh(self._joined)
+        return replace(self._joined, turned=self._turned, contested=self._contested).with_endpoints(
+            self._journal.endpoints
+        )
+
+    def _weigh(self, joined: Snapshot) -> None:
+        """Find contested addresses, if claims changed: what is given later comes from claims that stand then."""
+        if self._weighed != (joined.blocks, joined.fixed):
+            self._weighed = joined.blocks, joined.fixed
+            self._contested = find_contested(joined.with_endpoints(self._journal.endpoints))
 
     def turn(self, peers: Iterable[tuple[NetworkId, int, HostId]]) -> None:
         """Remember that these peers are reached by their networks' new ways."""

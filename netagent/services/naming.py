@@ -212,7 +212,8 @@ class NamingService:
         if own is not None:
             network = snapshot.networks.get(own.network_id)
             container = self._journal.containers.get(own.container_id)
-            record = render_name(own, network, container) if network is not None and own.in_kernel else None
+            is_served = own.in_kernel and not (snapshot.contested and own.id in snapshot.cut_off)
+            record = render_name(own, network, container) if network is not None and is_served else None
         else:
             record = self._render_remote(snapshot, key) if key else None
         self._put(identity, record)

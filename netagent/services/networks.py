@@ -22,9 +22,9 @@ from netagent.model.block import Block
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host, HostFacts
 from netagent.model.ids import NetworkId, parse_name, short
-from netagent.model.network import PREDEFINED, Network, NetworkState, Scope, Subnet
+from netagent.model.network import PREDEFINED, GoneNetwork, Network, NetworkState, Scope, Subnet
 from netagent.plan.render import network_mtu
-from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Write
+from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Unchanged, Write
 from netagent.services.blocks import refuse_unreachable_peers
 from netagent.services.context import Context
 from netagent.services.existing_bridge import subnets_of_bridge, without_bridge
@@ -34,6 +34,7 @@ from netagent.services.network_options import check_families, parse_options, par
 from netagent.services.requests import NetworkChange, NetworkView, NewNetwork
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
+from netagent.store.host_records import encode_gone
 from netagent.store.records import encode_network
 
 log = logging.getLogger("netagent.networks")
@@ -53,6 +54,7 @@ class NetworkService:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._taken: dict[str, builtins.list[str]] = {}
 
     # Looking
 
@@ -319,6 +321,7 @@ class NetworkService:
                 )
             await finish_removal(access, network)
             await access.mirror.wait_until(lambda: network.id not in self._context.snapshot().networks, within=0.5)
+        self._taken[name] = self.ignorant_of(network.id)
         self._context.journal.forget_network(network.id)
         self._context.events.publish("network", "destroy", network.id, name=network.name)
 
@@ -352,6 +355,7 @@ class NetworkService:
 
     async def _take_from_dead(self, access: StoreAccess, network: Network) -> None:
         snapshot = self._context.snapshot()
+        await self._leave_word(access, network)
         for block in snapshot.blocks_in(network.id):
             if block.owner not in snapshot.live and block.owner != snapshot.host.id:
                 key = keys.block_key(network.id, block.prefix)
@@ -359,6 +363,34 @@ class NetworkService:
                 published = f"{keys.own_endpoints_prefix(block.owner)}{network.id}/"
                 for record in [record for record in access.mirror.entries if record.startswith(published)]:
                     await access.commit((), (Delete(key=record),))
+
+    def taken_from(self, name: str) -> builtins.list[str]:
+        """Return from whom the network was taken that was just removed as ``name``; ask once, after ``remove``."""
+        return self._taken.pop(name, [])
+
+    def ignorant_of(self, network_id: NetworkId) -> builtins.list[str]:
+        """Return the names of the hosts that had part in a removed network and do not know yet that it is gone."""
+        gone = self._context.stores.cluster.view.gone.get(network_id)
+        hosts = self._context.snapshot().hosts
+        return sorted(host.name if (host := hosts.get(i)) else str(i) for i in (gone.hosts if gone else ()))
+
+    async def _leave_word(self, access: StoreAccess, network: Network) -> None:
+        """Write down which hosts are away and have part in a network, so that they learn of its end one day."""
+        snapshot = self._context.snapshot()
+        parts = {b.owner for b in snapshot.blocks_in(network.id)} | {h.id for _, h in self._endpoints_of(network)}
+        absent = parts - snapshot.live - {snapshot.host.id}
+        key = keys.gone_key(network.id)
+        while True:
+            entry = access.entry(key)
+            known = set(access.view.gone[network.id].hosts) if network.id in access.view.gone else set()
+            if absent <= known:
+                return
+            gone = GoneNetwork(id=network.id, name=network.name, hosts=tuple(sorted(absent | known)))
+            guard = Absent(key=key) if entry is None else Unchanged(key=key, revision=entry.revision)
+            if await access.commit((guard,), (Put(key=key, value=encode_gone(gone)),)):
+                names = self.ignorant_of(network.id)
+                log.warning("network %s is taken from hosts that do not answer: %s", network.name, ", ".join(names))
+                self._context.events.publish("network", "take", network.id, name=network.name, hosts=",".join(names))
 
 
 async def finish_removal(access: StoreAccess, network: Network) -> bool:

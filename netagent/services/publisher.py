@@ -17,9 +17,10 @@ from functools import partial
 
 from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
-from netagent.model.endpoint import Endpoint
+from netagent.model.block import FixedAddress
+from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import NetworkId
-from netagent.model.network import Network, NetworkState
+from netagent.model.network import Network, NetworkState, Scope
 from netagent.reconcile.engine import Engine
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, StoreEntry, Unchanged, Write
 from netagent.services.context import Knowledge
@@ -27,12 +28,14 @@ from netagent.services.networks import finish_removal
 from netagent.services.presence import Presence
 from netagent.services.stores import StoreAccess, Stores
 from netagent.store import keys
+from netagent.store.host_records import decode_epoch
 from netagent.store.journal import Journal
 from netagent.store.records import (
     decode_block,
     decode_network,
     encode_block,
     encode_endpoint,
+    encode_fixed,
     encode_network,
 )
 
@@ -121,9 +124,11 @@ class Publisher:
         entries = access.mirror.entries
         snapshot = self._knowledge.snapshot()
         wanted: dict[str, Endpoint] = {}
+        cut_off = snapshot.cut_off
         for endpoint in self._journal.endpoints.values():
             network = snapshot.networks.get(endpoint.network_id)
-            if endpoint.in_kernel and network is not None and self._stores.of(network) is access:
+            is_served = endpoint.in_kernel and endpoint.id not in cut_off
+            if is_served and network is not None and self._stores.of(network) is access:
                 key = keys.endpoint_key(snapshot.host.id, endpoint.network_id, endpoint.id)
                 wanted[key] = endpoint
         self._agreed = {key: agreed for key, agreed in self._agreed.items() if key in wanted}
@@ -143,6 +148,7 @@ class Publisher:
         yield from self._moves(access)
         yield from self._surplus_claims(access)
         yield from self._lost_blocks(access)
+        yield from self._lost_claims(access)
 
     def _moves(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield what this host says of networks that are being moved, and the end of a move that all have made."""
@@ -182,7 +188,47 @@ class Publisher:
                 AbsentBelow(prefix=keys.addresses_prefix(block.network_id, block.prefix)),
                 Unchanged(key=entry.key, revision=entry.revision),
             ]
-            yield guards, [Put(key=key, value=encode_block(block))]
+            # Claims were taken from hosts since: this is a new one, not the one that was taken.
+            epoch = max(block.epoch, decode_epoch(access.entry(keys.EPOCH)) + 1)
+            yield guards, [Put(key=key, value=encode_block(replace(block, epoch=epoch)))]
+
+    def _lost_claims(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
+        """Yield the claim anew of each fixed address here that the store has lost and nobody else has."""
+        snapshot = self._knowledge.snapshot()
+        for endpoint in tuple(self._journal.endpoints.values()):
+            network = snapshot.networks.get(endpoint.network_id)
+            entry = access.entry(keys.network_key(network.name)) if network else None
+            if (
+                network is None
+                or network.scope is Scope.LOCAL
+                or entry is None
+                or self._stores.of(network) is not access
+            ):
+                continue
+            if endpoint.state not in (EndpointState.ATTACHED, EndpointState.DORMANT):
+                continue
+            own = snapshot.own_blocks_in(network.id)
+            for address in (a.address for a in endpoint.addresses if a.fixed):
+                subnet = network.subnet_of(address)
+                if subnet is None or any(address in block.prefix for block in own):
+                    continue
+                around = block_around(subnet, address)
+                key, block_key = keys.address_key(network.id, around, address), keys.block_key(network.id, around)
+                if access.entry(key) is not None or access.entry(block_key) is not None:
+                    continue
+                claim = FixedAddress(
+                    network_id=network.id,
+                    address=address,
+                    owner=snapshot.host.id,
+                    epoch=decode_epoch(access.entry(keys.EPOCH)) + 1,
+                    endpoint_id=endpoint.id,
+                )
+                guards: list[Guard] = [
+                    Absent(key=key),
+                    Absent(key=block_key),
+                    Unchanged(key=entry.key, revision=entry.revision),
+                ]
+                yield guards, [Put(key=key, value=encode_fixed(claim))]
 
     def _surplus_claims(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield the release of each fixed address of this host that no endpoint in the journal has."""

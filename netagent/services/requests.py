@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from netagent.ipam.usage import SubnetUsage
-from netagent.model.block import Block
+from netagent.model.block import Block, FixedAddress
 from netagent.model.container import Container, ContainerKind, Delegation
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
+from netagent.model.ids import NetworkId
 from netagent.model.network import Network
 from netagent.model.rate import Rate
 
@@ -174,9 +175,16 @@ class NetworkView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostView:
-    """A host with what is known of it."""
+    """A host with what is known of it: its claims, its endpoints as it published them.
+
+    ``conflicts`` are the containers of this host that are not served, because another host holds their address.
+    """
 
     host: Host
     live: bool
     is_self: bool
     blocks: tuple[tuple[Network, Block], ...] = ()
+    fixed: tuple[FixedAddress, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    networks: Mapping[NetworkId, Network] = field(default_factory=lambda: MappingProxyType({}))
+    conflicts: tuple[str, ...] = ()

@@ -1,10 +1,15 @@
-"""Records about a host's life: that it lives, that it was removed, and how often any host was."""
+"""Records about a host's life: that it lives, that it was removed, and what happened while it was away."""
+
+from typing import Annotated
+
+import msgspec
 
 from netagent.model.address import parse_address
 from netagent.model.host import Incarnation, RemovedHost
-from netagent.model.ids import HostId, parse_name
+from netagent.model.ids import HostId, NetworkId, parse_name
+from netagent.model.network import GoneNetwork
 from netagent.reconcile.ports import StoreEntry
-from netagent.store.records import Header, HostText, Text, read_record, updated
+from netagent.store.records import Header, Hex64, HostText, Text, read_record, updated
 
 
 class LiveRecord(Header, kw_only=True):
@@ -54,6 +59,30 @@ def decode_removed(value: bytes) -> RemovedHost:
 
     removed: RemovedHost = read_record(value, RemovedRecord, convert)
     return removed
+
+
+class GoneRecord(Header, kw_only=True):
+    """``gone/<network>``."""
+
+    id: Hex64
+    name: Text
+    hosts: Annotated[tuple[HostText, ...], msgspec.Meta(max_length=65536)] = ()
+
+
+def encode_gone(gone: GoneNetwork) -> bytes:
+    """Return the record of a network that was removed while hosts of it were away."""
+    return updated(None, GoneRecord(id=gone.id, name=gone.name, hosts=gone.hosts))
+
+
+def decode_gone(value: bytes) -> GoneNetwork:
+    """Return the removed network of a record, or raise InvalidRecord."""
+
+    def convert(record: GoneRecord) -> GoneNetwork:
+        name = parse_name(record.name, what="network")
+        return GoneNetwork(id=NetworkId(record.id), name=name, hosts=tuple(map(HostId, record.hosts)))
+
+    gone: GoneNetwork = read_record(value, GoneRecord, convert)
+    return gone
 
 
 def decode_epoch(entry: StoreEntry | None) -> int:

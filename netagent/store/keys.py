@@ -4,6 +4,7 @@
 ``hosts/<uuid>``                           permanent record of a host
 ``live/<uuid>``                            bound to the agent's lease: liveness, nothing else
 ``networks/<name>``                        a network; created only if absent
+``gone/<network>``                         a network that was removed without all who held blocks of it: they follow
 ``numbers/<vni>``                          who owns a VNI
 ``generation``                             bumped by every change of a network
 ``epoch``                                  how often an operator took claims from a host; claims carry it
@@ -25,6 +26,7 @@ HOSTS = f"{ROOT}hosts/"
 REMOVED = f"{ROOT}removed/"
 LIVE = f"{ROOT}live/"
 NETWORKS = f"{ROOT}networks/"
+GONE = f"{ROOT}gone/"
 NUMBERS = f"{ROOT}numbers/"
 BLOCKS = f"{ROOT}blocks/"
 ADDRESSES = f"{ROOT}addresses/"
@@ -49,6 +51,11 @@ def live_key(host_id: HostId) -> str:
 def network_key(name: str) -> str:
     """Return the key of a network's record."""
     return f"{NETWORKS}{name}"
+
+
+def gone_key(network_id: NetworkId) -> str:
+    """Return the key that says that a network was removed while hosts that held blocks of it were away."""
+    return f"{GONE}{network_id}"
 
 
 def number_key(vni: int) -> str:

@@ -5,7 +5,8 @@ else goes on; a block or address outside its network's subnets is refused the sa
 host route or claim something that no network declares.
 
 Absence is not deletion: a network that has endpoints here, and this host's claims in it, stay when their records are
-gone, or cannot be used any more, without having said ``deleting`` first. A wiped or restored store tears nothing down.
+gone, or cannot be used any more, without having said ``deleting`` first or ``gone`` afterwards. A wiped or restored
+store tears nothing down.
 """
 
 import logging
@@ -20,10 +21,11 @@ from netagent.model.block import Block, FixedAddress
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId
-from netagent.model.network import Network, NetworkState, Scope
+from netagent.model.network import GoneNetwork, Network, NetworkState, Scope
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.ports import StoreEntry
 from netagent.store import keys
+from netagent.store.host_records import decode_gone
 from netagent.store.records import (
     InvalidRecord,
     decode_block,
@@ -53,7 +55,8 @@ class ClusterView:
 
     def update(self, changed: Iterable[str], entries: Mapping[str, StoreEntry]) -> None:
         """Take over the ``changed`` keys from ``entries``, the store's content after the change."""
-        # Networks first, then what lies in them, then hosts: what must be kept of a wiped store follows in this order.
+        # What is gone for good, networks, what lies in them, hosts: what must be kept of a wiped store follows in
+        # this order.
         for key in sorted(changed, key=_importance):
             group = self._groups.setdefault(_prefix_of(key), {})
             previous = group.pop(key, None)
@@ -98,7 +101,7 @@ class ClusterView:
         """Tell whether a value that lost its record must be kept for the sake of endpoints of this host."""
         match value:
             case Network(state=NetworkState.ACTIVE):
-                return self._in_use(value.id)
+                return self._in_use(value.id) and value.id not in self.gone
             case FixedAddress() if value.owner == self._own_host:
                 holder = self._endpoints.get(value.endpoint_id)
                 return holder is not None and any(given.address == value.address for given in holder.addresses)
@@ -136,6 +139,9 @@ class ClusterView:
         if key.startswith(keys.HOSTS):
             host = decode_host(value)
             return _expect(host, key, keys.host_key(host.id))
+        if key.startswith(keys.GONE):
+            gone = decode_gone(value)
+            return _expect(gone, key, keys.gone_key(gone.id))
         if key.startswith(keys.LIVE):
             return HostId(key.removeprefix(keys.LIVE))
         if key.startswith(keys.BLOCKS):
@@ -154,6 +160,11 @@ class ClusterView:
     def networks(self) -> dict[NetworkId, Network]:
         """All networks by id."""
         return {n.id: n for n in self._all(keys.NETWORKS).values()}
+
+    @property
+    def gone(self) -> dict[NetworkId, GoneNetwork]:
+        """The networks that were removed while hosts that held blocks of them were away, by id."""
+        return {g.id: g for g in self._all(keys.GONE).values()}
 
     def has_network(self, key: str, network_id: NetworkId) -> bool:
         """Tell whether the network under ``key`` is the one with this id."""
@@ -191,6 +202,11 @@ class ClusterView:
         return tuple(b for b in found if (n := networks.get(b.network_id)) and _is_block_of(n, b))
 
     @property
+    def claims(self) -> Mapping[str, FixedAddress]:
+        """All fixed-address claims by key, wherever they lie."""
+        return self._all(keys.ADDRESSES)
+
+    @property
     def fixed(self) -> tuple[FixedAddress, ...]:
         """All fixed-address claims that lie in their network's subnets and under their block's key."""
         networks = self.networks
@@ -207,7 +223,7 @@ def _prefix_of(key: str) -> str:
 
 
 def _importance(key: str) -> int:
-    order = (keys.NETWORKS, keys.BLOCKS, keys.ADDRESSES)
+    order = (keys.GONE, keys.NETWORKS, keys.BLOCKS, keys.ADDRESSES)
     return order.index(_prefix_of(key)) if _prefix_of(key) in order else len(order)
 
 

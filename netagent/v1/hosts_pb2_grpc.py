@@ -39,6 +39,16 @@ class HostsStub:
                 request_serializer=netagent_dot_v1_dot_hosts__pb2.ListHostsRequest.SerializeToString,
                 response_deserializer=netagent_dot_v1_dot_hosts__pb2.ListHostsResponse.FromString,
                 _registered_method=True)
+        self.Inspect = channel.unary_unary(
+                '/netagent.v1.Hosts/Inspect',
+                request_serializer=netagent_dot_v1_dot_hosts__pb2.InspectHostRequest.SerializeToString,
+                response_deserializer=netagent_dot_v1_dot_hosts__pb2.HostDetails.FromString,
+                _registered_method=True)
+        self.Remove = channel.unary_unary(
+                '/netagent.v1.Hosts/Remove',
+                request_serializer=netagent_dot_v1_dot_hosts__pb2.RemoveHostRequest.SerializeToString,
+                response_deserializer=netagent_dot_v1_dot_hosts__pb2.RemoveHostResponse.FromString,
+                _registered_method=True)
 
 
 class HostsServicer:
@@ -50,6 +60,20 @@ class HostsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Inspect(self, request, context):
+        """Inspect returns one host with everything it holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Remove(self, request, context):
+        """Remove takes a host that is gone for good out of the cluster, with all that it holds.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -57,6 +81,16 @@ def add_HostsServicer_to_server(servicer, server):
                     servicer.List,
                     request_deserializer=netagent_dot_v1_dot_hosts__pb2.ListHostsRequest.FromString,
                     response_serializer=netagent_dot_v1_dot_hosts__pb2.ListHostsResponse.SerializeToString,
+            ),
+            'Inspect': grpc.unary_unary_rpc_method_handler(
+                    servicer.Inspect,
+                    request_deserializer=netagent_dot_v1_dot_hosts__pb2.InspectHostRequest.FromString,
+                    response_serializer=netagent_dot_v1_dot_hosts__pb2.HostDetails.SerializeToString,
+            ),
+            'Remove': grpc.unary_unary_rpc_method_handler(
+                    servicer.Remove,
+                    request_deserializer=netagent_dot_v1_dot_hosts__pb2.RemoveHostRequest.FromString,
+                    response_serializer=netagent_dot_v1_dot_hosts__pb2.RemoveHostResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -86,6 +120,60 @@ class Hosts:
             '/netagent.v1.Hosts/List',
             netagent_dot_v1_dot_hosts__pb2.ListHostsRequest.SerializeToString,
             netagent_dot_v1_dot_hosts__pb2.ListHostsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Inspect(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netagent.v1.Hosts/Inspect',
+            netagent_dot_v1_dot_hosts__pb2.InspectHostRequest.SerializeToString,
+            netagent_dot_v1_dot_hosts__pb2.HostDetails.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Remove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netagent.v1.Hosts/Remove',
+            netagent_dot_v1_dot_hosts__pb2.RemoveHostRequest.SerializeToString,
+            netagent_dot_v1_dot_hosts__pb2.RemoveHostResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -32,11 +32,19 @@ class HostsStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HostsAsyncStub: ...
     List: _grpc.UnaryUnaryMultiCallable[_hosts_pb2.ListHostsRequest, _hosts_pb2.ListHostsResponse]
+    Inspect: _grpc.UnaryUnaryMultiCallable[_hosts_pb2.InspectHostRequest, _hosts_pb2.HostDetails]
+    """Inspect returns one host with everything it holds."""
+    Remove: _grpc.UnaryUnaryMultiCallable[_hosts_pb2.RemoveHostRequest, _hosts_pb2.RemoveHostResponse]
+    """Remove takes a host that is gone for good out of the cluster, with all that it holds."""
 
 @_typing.type_check_only
 class HostsAsyncStub(HostsStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     List: _aio.UnaryUnaryMultiCallable[_hosts_pb2.ListHostsRequest, _hosts_pb2.ListHostsResponse]  # type: ignore[assignment]
+    Inspect: _aio.UnaryUnaryMultiCallable[_hosts_pb2.InspectHostRequest, _hosts_pb2.HostDetails]  # type: ignore[assignment]
+    """Inspect returns one host with everything it holds."""
+    Remove: _aio.UnaryUnaryMultiCallable[_hosts_pb2.RemoveHostRequest, _hosts_pb2.RemoveHostResponse]  # type: ignore[assignment]
+    """Remove takes a host that is gone for good out of the cluster, with all that it holds."""
 
 class HostsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -45,5 +53,21 @@ class HostsServicer(metaclass=_abc_1.ABCMeta):
         request: _hosts_pb2.ListHostsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_hosts_pb2.ListHostsResponse, _abc.Awaitable[_hosts_pb2.ListHostsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Inspect(
+        self,
+        request: _hosts_pb2.InspectHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hosts_pb2.HostDetails, _abc.Awaitable[_hosts_pb2.HostDetails]]:
+        """Inspect returns one host with everything it holds."""
+
+    @_abc_1.abstractmethod
+    def Remove(
+        self,
+        request: _hosts_pb2.RemoveHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hosts_pb2.RemoveHostResponse, _abc.Awaitable[_hosts_pb2.RemoveHostResponse]]:
+        """Remove takes a host that is gone for good out of the cluster, with all that it holds."""
 
 def add_HostsServicer_to_server(servicer: HostsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -581,20 +581,26 @@ class RemoveNetworkProgress(_message.Message):
 
     WAITING_FOR_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
+    TAKEN_FROM_FIELD_NUMBER: _builtins.int
     done: _builtins.bool
     @_builtins.property
     def waiting_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Hosts that still hold blocks; empty in the last message."""
+
+    @_builtins.property
+    def taken_from(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In the last message, with force: hosts that did not answer, and learn of it when they return."""
 
     def __init__(
         self,
         *,
         waiting_for: _abc.Iterable[_builtins.str] | None = ...,
         done: _builtins.bool = ...,
+        taken_from: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["done", b"done", "taken_from", b"taken_from", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-from netagent.daemon.wiring import _react
+from netagent.daemon.wiring import _look_back, _react
 from netagent.errors import KernelRejected
 from netagent.ipam.pools import parse_bip
 from netagent.kernel.fake import AUTOMATIC_PORTS, FakeKernel, FakeReservations
@@ -41,6 +41,7 @@ from netagent.services.presence import Presence
 from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
 from netagent.services.requests import Attachment, Connection, NewNetwork
+from netagent.services.returning import ReturningService
 from netagent.services.stats import StatsService
 from netagent.services.stores import StoreAccess, Stores
 from netagent.services.tasks import Tasks
@@ -202,7 +203,9 @@ class Agent:
                 )
                 self.stats = StatsService(self.context, self.networks, self.containers)
                 self.limits = LimitService(self.context, self.endpoints, self.containers, self.attachments)
+                self.returning = ReturningService(self.context, self.endpoints, self.containers, self.attachments)
                 for access in self.stores.all:
+                    access.subscribe(_look_back(self.returning))
                     tasks.spawn(access.mirror.run(), name="mirror")
                 await self._hear_stores()
                 await self.presence.establish()
@@ -215,7 +218,9 @@ class Agent:
                 tasks.spawn(self.engine.run(), name="engine")
                 tasks.spawn(self.publisher.run(), name="publisher")
                 tasks.spawn(self.presence.run(), name="presence", essential=True)
+                tasks.spawn(self.returning.run(), name="returning")
                 self.publisher.request()
+                self.returning.request()
                 await settled()
                 ready.set_result(None)
                 await self._stopping.wait()

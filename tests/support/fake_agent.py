@@ -1,6 +1,7 @@
 """An agent without kernel and store: services that remember what they were asked, behind the real gRPC server."""
 
 import asyncio
+import builtins
 import os
 import shutil
 import socket
@@ -132,6 +133,9 @@ class _Networks(_Part):
             if name in (view.network.name, view.network.id):
                 return view
         raise NotFound(f"network {name} not found")
+
+    def taken_from(self, name: str) -> builtins.list[str]:
+        return ["h9"] if self.agent.removal_waits == [("h9",)] else []
 
     async def remove(self, name: str, *, force: bool = False) -> AsyncIterator[tuple[str, ...]]:
         self.agent.note("network remove", name, force)

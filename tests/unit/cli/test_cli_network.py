@@ -225,6 +225,14 @@ def test_rm_says_nothing_of_a_moments_wait(agent: ServedAgent, netagent_cli: Cli
     assert netagent_cli("network", "rm", "staticnet").stderr == ""
 
 
+def test_rm_names_the_hosts_from_which_it_was_taken(agent: ServedAgent, netagent_cli: Cli) -> None:
+    agent.fake.networks_known = [_detailed()]
+    agent.fake.removal_waits = [("h9",)]
+    result = netagent_cli("network", "rm", "-f", "staticnet")
+    assert (result.exit_code, result.stdout) == (0, "staticnet\n")
+    assert result.stderr == "staticnet: taken from h9, which did not answer\n"
+
+
 def test_rm_with_force_does_not_mind_what_is_not_there(agent: ServedAgent, netagent_cli: Cli) -> None:
     result = netagent_cli("network", "rm", "-f", "gone")
     assert (result.exit_code, result.output) == (0, "")
