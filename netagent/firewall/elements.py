@@ -34,4 +34,6 @@ def _bounds(part: str) -> tuple[int, int]:
 
 
 def _value(text: str) -> int:
+    if text.startswith("0x"):
+        return int(text, 16)
     return int(text) if text.isdecimal() else int(ip_address(text))

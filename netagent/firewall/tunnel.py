@@ -1,15 +1,51 @@
 """Tunnels: VXLAN packets of our networks are taken from known peers alone (CVE-2023-28840 was the lack of it).
 
 The network number in a packet (RFC 7348, 5) says whether it is for us: other programs may have VXLAN devices on the
-same port. What the packet carries is checked when it comes out of the tunnel, here for packets to the host itself and
-in ``isolate`` for those to containers: its source must be routed back through the same tunnel.
+same port. While it is still packed, the inner source is seen beside the outer one: it must lie behind that very peer.
+Once it is out of the tunnel, here for packets to the host itself and in ``isolate`` for those to containers, its source
+must be routed back through the same tunnel, whatever device the packet was made for.
 
 GRE packets with inner Ethernet are taken from known peers alone where the kernel's device is up (``anykey``): it takes
 every key, and whatever no other device claims. Open vSwitch looks at key and peer itself.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
+
 from netagent.firewall import isolate, routed
+from netagent.model.address import Prefix
+from netagent.model.host import Host
 from netagent.plan.desired import Chain, ElementSet, Gretap, State, Vxlan
+
+_FAMILIES = {4: ("ip", 0x0800), 6: ("ip6", 0x86DD)}
+_VXLAN, _GRE = 8 * (8 + 8), 8 * (4 + 4)
+"""Bits before the inner Ethernet header, from the start of the transport header: UDP and VXLAN; GRE with a key."""
+_NUMBERS = {_VXLAN: "@th,96,24", _GRE: "@th,32,32"}
+_TYPE = 8 * 12
+_SOURCES = {4: (8 * (14 + 12), 32), 6: (8 * (14 + 8), 128)}
+"""Offset and length, in bits from the inner Ethernet header, of an inner packet's source."""
+
+
+def _inner(base: int, version: int) -> str:
+    offset, length = _SOURCES[version]
+    return f"@th,{base + offset},{length}"
+
+
+def _sets(name: str, base: int) -> Iterator[ElementSet]:
+    for outer, (header, _) in _FAMILIES.items():
+        for inner in _FAMILIES:
+            key = f"typeof {header} saddr . {_NUMBERS[base]} . {_inner(base, inner)}"
+            yield ElementSet(name=f"{name}{outer}{inner}", key=key, flags=("interval",))
+
+
+def _checks(name: str, base: int, match: str) -> Iterator[str]:
+    """Yield the rules for packets that ``match``: IP with a source behind the peer that sent them, nothing else."""
+    kinds = ", ".join(f"{kind:#x}" for _, kind in _FAMILIES.values())
+    yield f"{match} @th,{base + _TYPE},16 != {{ {kinds} }} counter drop"
+    for outer, (header, _) in _FAMILIES.items():
+        for inner, (_, kind) in _FAMILIES.items():
+            sender = f"{header} saddr . {_NUMBERS[base]} . {_inner(base, inner)}"
+            yield f"{match} @th,{base + _TYPE},16 {kind:#x} {sender} != @{name}{outer}{inner} counter drop"
+
 
 SETS = (
     ElementSet(name="vnis", key="typeof @th,96,24"),
@@ -18,6 +54,8 @@ SETS = (
     ElementSet(name="grepeers4", key="ipv4_addr"),
     ElementSet(name="grepeers6", key="ipv6_addr"),
     ElementSet(name="anykey", key="inet_proto"),
+    *_sets("behind", _VXLAN),
+    *_sets("grebehind", _GRE),
 )
 
 CHAINS = (
@@ -27,8 +65,12 @@ CHAINS = (
         rules=(
             "udp dport 4789 @th,96,24 @vnis ip saddr . @th,96,24 != @peers4 counter drop",
             "udp dport 4789 @th,96,24 @vnis ip6 saddr . @th,96,24 != @peers6 counter drop",
+            *_checks("behind", _VXLAN, "udp dport 4789 @th,96,24 @vnis"),
             "meta l4proto @anykey @th,16,16 0x6558 ip saddr != @grepeers4 counter drop",
             "meta l4proto @anykey @th,16,16 0x6558 ip6 saddr != @grepeers6 counter drop",
+            # A key and no checksum or sequence number: what both forms send, and what the offsets below count on.
+            "meta l4proto @anykey @th,16,16 0x6558 @th,0,16 != 0x2000 counter drop",
+            *_checks("grebehind", _GRE, "meta l4proto @anykey @th,16,16 0x6558"),
             *isolate.FROM_TUNNELS,
             *routed.STRANGERS,
         ),
@@ -36,8 +78,11 @@ CHAINS = (
 )
 
 
-def elements(state: State) -> dict[str, frozenset[str]]:
-    """Return the elements for the tunnel devices in a driver's ``state`` and the peers they lead to."""
+def elements(state: State, behind: Iterable[tuple[Host, Prefix]] = ()) -> dict[str, frozenset[str]]:
+    """Return the elements for the tunnel devices in a driver's ``state`` and the peers they lead to.
+
+    ``behind`` pairs every peer with each prefix that lies behind it; no two of the prefixes overlap.
+    """
     numbers = {name: link.kind.vni for name, link in state.links.items() if isinstance(link.kind, Vxlan)}
     peers = [(e.destination, numbers[e.device]) for e in state.fdb if e.device in numbers]
     ends = {e.destination for e in state.fdb if e.device not in numbers}
@@ -47,4 +92,34 @@ def elements(state: State) -> dict[str, frozenset[str]]:
         **{f"peers{v}": frozenset(f"{peer} . {vni}" for peer, vni in peers if peer.version == v) for v in (4, 6)},
         "anykey": frozenset({"gre"} if any(isinstance(link.kind, Gretap) for link in state.links.values()) else ()),
         **{f"grepeers{v}": frozenset(str(end) for end in ends if end.version == v) for v in (4, 6)},
+        **_behind(state, tuple(behind)),
     }
+
+
+def _behind(state: State, behind: tuple[tuple[Host, Prefix], ...]) -> Mapping[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for name, version, number in _tunnels(state):
+        for host, prefix in behind:
+            end = host.underlay_for(version)
+            if end is not None:
+                element = f"{end} . {number} . {_range(prefix)}"
+                found.setdefault(f"{name}{version}{prefix.version}", set()).add(element)
+    return {name: frozenset(group) for name, group in found.items()}
+
+
+def _tunnels(state: State) -> Iterator[tuple[str, int, int]]:
+    """Yield the set, the underlay's IP version and the number of each way that packets may come out of a tunnel."""
+    for link in state.links.values():
+        if isinstance(link.kind, Vxlan):
+            yield "behind", link.kind.local.version, link.kind.vni
+    devices = {name: link.kind.version for name, link in state.links.items() if isinstance(link.kind, Gretap)}
+    keys = {(devices[r.device], r.encap.key) for r in state.routes if r.encap is not None and r.device in devices}
+    for version, key in keys:
+        yield "grebehind", version, key
+
+
+def _range(prefix: Prefix) -> str:
+    """Return a prefix as the numbers it spans: what is compared by offset has no type but ``integer``."""
+    form = "d" if prefix.version == 4 else "#x"
+    ends = dict.fromkeys((int(prefix[0]), int(prefix[-1])))
+    return "-".join(format(end, form) for end in ends)

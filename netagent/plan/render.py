@@ -18,6 +18,7 @@ from netagent.firewall.ruleset import merge, render_ruleset
 from netagent.model.address import Address, Mac, Prefix, derive_mac, host_prefix, parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
 from netagent.model.endpoint import Endpoint
+from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId, short
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.snapshot import Snapshot
@@ -125,7 +126,7 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
                 for device in _devices(snapshot, network) or (None,)
             ),
             masquerade.elements(network),
-            tunnel.elements(state),
+            tunnel.elements(state, _behind(snapshot, network, peers)),
             _routed_elements(snapshot, network, peers),
         )
     )
@@ -220,10 +221,19 @@ def _routed_elements(snapshot: Snapshot, network: Network, peers: Iterable[Peer]
     if not ways:
         return {}
     interfaces = (bridge_name(network), *devices)
+    return routed.elements({prefix for _, prefix in _behind(snapshot, network, peers)}, interfaces, ways)
+
+
+def _behind(snapshot: Snapshot, network: Network, peers: Iterable[Peer]) -> Iterator[tuple[Host, Prefix]]:
+    """Yield each peer with what lies behind it.
+
+    One element inside another would make the kernel refuse all: a claim in a block is nobody's by the rules.
+    """
     blocks = {block.prefix for block in snapshot.blocks_in(network.id)}
-    # One element inside another would make the kernel refuse all: a claim in a block is nobody's by the rules.
-    prefixes = {p for peer in peers for p in peer.prefixes() if p in blocks or _block_around(network, p) not in blocks}
-    return routed.elements(prefixes, interfaces, ways)
+    for peer in peers:
+        for prefix in peer.prefixes():
+            if prefix in blocks or _block_around(network, prefix) not in blocks:
+                yield peer.host, prefix
 
 
 def _block_around(network: Network, prefix: Prefix) -> Prefix | None:

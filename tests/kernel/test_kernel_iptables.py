@@ -15,6 +15,9 @@ from tests.support.netns import Namespace
 
 pytestmark = pytest.mark.kernel
 
+BLOCK6 = "0xfd000009000000000000000000000000-0xfd00000900000000000000000000ffff"
+ADDRESS6 = "0xfd000008000000000000000000000002"
+
 ELEMENTS = {
     "inside": frozenset({"nab1", "nav1", "nab2"}),
     "tunnels": frozenset({"nav1"}),
@@ -49,6 +52,14 @@ ELEMENTS = {
     "vnis": frozenset({"4097", "16777215"}),
     "peers4": frozenset({"198.18.0.2 . 4097", "198.18.0.3 . 4097", "198.18.0.2 . 16777215"}),
     "peers6": frozenset({"2001:db8::7 . 4097"}),
+    "behind44": frozenset({"198.18.0.2 . 4097 . 3232236032-3232236287", "198.18.0.2 . 4097 . 3232240000"}),
+    "behind46": frozenset({f"198.18.0.2 . 4097 . {BLOCK6}"}),
+    "behind64": frozenset({"2001:db8::7 . 4097 . 3232236032-3232236287"}),
+    "behind66": frozenset({f"2001:db8::7 . 4097 . {BLOCK6}", f"2001:db8::7 . 4097 . {ADDRESS6}"}),
+    "grebehind44": frozenset({"198.18.0.2 . 4097 . 3232236032-3232236287"}),
+    "grebehind46": frozenset({f"198.18.0.2 . 4097 . {BLOCK6}"}),
+    "grebehind64": frozenset({"2001:db8::7 . 4097 . 3232236032-3232236287"}),
+    "grebehind66": frozenset({f"2001:db8::7 . 4097 . {BLOCK6}"}),
     "bridge/macs": frozenset({"nae1 . 02:00:00:00:00:01", "nae2 . 02:0a:00:00:00:0b"}),
     "bridge/sources4": frozenset({"nae1 . 10.1.0.2", "nae2 . 10.1.0.3"}),
     "bridge/sources6": frozenset({"nae1 . fd00:9::2", "nae1 . fe80::ff:fe00:1"}),

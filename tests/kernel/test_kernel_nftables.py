@@ -24,6 +24,8 @@ SAMPLES = (
     ElementSet(name="sources", key="ipv4_addr . inet_service", flags=("interval",)),
     ElementSet(name="spoof", key="ifname . ipv4_addr . ether_addr"),
     ElementSet(name="verdicts", key="ifname", data="verdict"),
+    ElementSet(name="behind", key="typeof ip saddr . @th,96,24 . @th,336,32", flags=("interval",)),
+    ElementSet(name="behind6", key="typeof ip saddr . @th,96,24 . @th,304,128", flags=("interval",)),
     ElementSet(name="vnis", key="typeof @th,96,24"),
     ElementSet(name="bridge/inside", key="ifname . ether_addr"),
     ElementSet(name="bridge/targets", key="typeof iifname . @th,64,128"),
@@ -44,6 +46,13 @@ ELEMENTS = {
     "spoof": frozenset({"nae1 . 10.0.0.2 . 02:00:00:00:00:01"}),
     "verdicts": frozenset({"nae1 : jump more", "nae2 : drop", "nae3 : goto more", "nae4 : accept"}),
     "vnis": frozenset({"4097"}),
+    "behind": frozenset({"198.18.0.2 . 4097 . 3232236032-3232236287", "198.18.0.2 . 4097 . 3232240000"}),
+    "behind6": frozenset(
+        {
+            "198.18.0.2 . 4097 . 0xfd000009000000000000000000000000-0xfd00000900000000000000000000ffff",
+            "198.18.0.2 . 4097 . 0xfd000009000000000000000000010000-0xfd00000900000000000000000001ffff",
+        }
+    ),
     "bridge/inside": frozenset({"nae1 . 02:00:00:00:00:01"}),
     "bridge/targets": frozenset({"nae1 . 0xfd000009000000000000000000000002"}),
 }

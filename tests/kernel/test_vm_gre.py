@@ -69,6 +69,7 @@ def test_only_a_peers_packet_with_its_own_sources_and_into_its_own_network_arriv
     assert found["a peer's packet arrives"]
     assert not found["a stranger's packet arrives"]
     assert not found["a packet for another network arrives"]
+    assert not found["a packet from another peer's address arrives"]
     assert not found["a packet from nobody's address arrives"]
 
 

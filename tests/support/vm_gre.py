@@ -224,6 +224,9 @@ def look(found: dict[str, Any]) -> None:
     found["a peer's packet arrives"] = arrives("h2", KEYS["net"], peer, "net1", target)
     found["a stranger's packet arrives"] = arrives("h4", KEYS["net"], peer, "net1", target)
     found["a packet for another network arrives"] = arrives("h2", KEYS["net"], peer, "six1", address_of(1, "six"))
+    found["a packet from another peer's address arrives"] = arrives(
+        "h2", KEYS["net"], address_of(3, "net"), "net1", target
+    )
     found["a packet from nobody's address arrives"] = arrives("h2", KEYS["net"], "8.8.8.8", "net1", target)
 
 

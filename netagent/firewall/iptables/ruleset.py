@@ -49,6 +49,7 @@ TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
         "grepeers4": tunnel.grepeers4,
         "grepeers6": tunnel.grepeers6,
         "anykey": tunnel.anykey,
+        **tunnel.BEHIND,
         "bridge/macs": spoof.macs,
         "bridge/sources4": spoof.sources4,
         "bridge/sources6": spoof.sources6,

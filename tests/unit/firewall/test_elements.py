@@ -80,6 +80,8 @@ def test_a_port_with_sources_of_one_family_is_closed_to_the_other() -> None:
         ("10.0.0.0/8 . 0.0.0.0/0 . tcp . 1", "10.1.0.0/16 . 127.0.0.1 . tcp . 1", True),
         ("fd00::/8 . tcp . 1", "fe00::1 . tcp . 1", False),
         ("tcp . 1", "tcp", False),
+        ("10.0.0.1 . 7 . 0xfd00-0xfdff", "10.0.0.1 . 7 . 0xfd80", True),
+        ("10.0.0.1 . 7 . 0xfd00-0xfdff", "10.0.0.1 . 7 . 0xfe00", False),
     ],
 )
 def test_intervals_overlap_if_all_their_parts_do(one: str, other: str, expected: bool) -> None:
