@@ -7,6 +7,7 @@ ends; what it programmed goes on working.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -31,6 +32,9 @@ log = logging.getLogger("netagent")
 
 STORE_PATIENCE_S = 3.0
 """How long the start waits for the cluster's store before it goes on with what it knows."""
+
+_YOUNG_OBJECTS = 10_000
+"""How many objects are made before the garbage collector looks at them."""
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 """What it cannot do without: include/uapi/linux/capability.h."""
@@ -81,6 +85,16 @@ def _first(group: BaseExceptionGroup[NetagentError]) -> NetagentError:
     return error
 
 
+def _collect_seldom() -> None:
+    """Keep the garbage collector from looking at all that was loaded again and again; each look holds everything up.
+
+    What is needed for ever is left out of it, and of new objects it looks at ten thousand at a time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
+
+
 async def _run(config: Config) -> None:
     stopping = _stop_on_signals()
     journal = Journal(Path(config.state_dir), rest=Rest(hold_down_s=config.address_hold_down))
@@ -91,6 +105,7 @@ async def _run(config: Config) -> None:
             agent = await build(config, journal, tasks)
             try:
                 async with _running(agent, tasks):
+                    _collect_seldom()
                     log.info("host %s is ready", agent.context.host.name)
                     _tell_supervisor("READY=1")
                     await stopping.wait()

@@ -285,9 +285,16 @@ def get_link_by_index(index: int) -> Request:
     return Request(RTM_GETLINK, 0, _ifinfomsg(index) + _u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS))
 
 
-def get_links(*, statistics: bool = False) -> Request:
-    """Ask for all links, with their ``statistics`` only where they are wanted."""
-    return Request(RTM_GETLINK, 0, _ifinfomsg() + _u32(IFLA_EXT_MASK, 0 if statistics else RTEXT_FILTER_SKIP_STATS))
+def get_links(*, statistics: bool = False, is_free: bool = False) -> Request:
+    """Ask for all links, with their ``statistics`` only where they are wanted, or for those without a master."""
+    mask = _u32(IFLA_EXT_MASK, 0 if statistics else RTEXT_FILTER_SKIP_STATS)
+    # -1 stands for none since Linux 5.16 (link_master_filtered, net/core/rtnetlink.c).
+    return Request(RTM_GETLINK, 0, _ifinfomsg() + mask + (_u32(IFLA_MASTER, 0xFFFFFFFF) if is_free else b""))
+
+
+def link_group(group: int) -> bytes:
+    """Return the attribute by which the kernel says that a link is in ``group``."""
+    return _u32(IFLA_GROUP, group)
 
 
 def get_nsid(namespace_fd: int) -> Request:

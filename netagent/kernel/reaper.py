@@ -57,19 +57,27 @@ class Reaper:
         try:
             if self._rtnl is None:
                 self._rtnl = Rtnl()
+                # A crash may have left some that are still ports of their bridge.
+                reap(self._rtnl, is_free=False)
             reap(self._rtnl)
         except (NetagentError, OSError) as error:
             _log.warning("deleting retired links failed, they stay until the next start: %s", error)
 
 
-def reap(rtnl: Rtnl) -> None:
-    """Delete every link of ours in the group GROUP_DYING; if strangers are in it, ours one by one."""
-    members = [record for record in rtnl.links() if record.is_dying]
+def reap(rtnl: Rtnl, *, is_free: bool = True) -> None:
+    """Delete every link of ours in the group GROUP_DYING; if strangers are in it, ours one by one.
+
+    With ``is_free`` only those without a master are looked for, which a retired link has not.
+    """
+    members = rtnl.links_in(encode.GROUP_DYING, is_free=is_free)
+    if is_free and len(members) > 1:
+        # The group is deleted as a whole: who else is in it?
+        members = rtnl.links_in(encode.GROUP_DYING)
     ours = [record for record in members if record.is_ours]
     if not ours:
         return
     failpoint.reach(FAILPOINTS[0])
-    if len(ours) == len(members):
+    if len(ours) == len(members) > 1:
         requests = [encode.delete_group(encode.GROUP_DYING)]
     else:
         requests = [encode.delete_link(record.index) for record in ours]

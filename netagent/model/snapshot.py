@@ -30,6 +30,9 @@ class Snapshot:
     """Which address of which endpoint of this host another host holds by now; such an endpoint is not served."""
     complete: bool = True
     """False until the store has been heard in full or its last snapshot was read; nothing is pruned before."""
+    _by_network: dict[NetworkId, tuple[Endpoint, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def with_endpoints(self, endpoints: Mapping[EndpointId, Endpoint]) -> "Snapshot":
         """Return the same snapshot with these endpoints of this host."""
@@ -59,7 +62,12 @@ class Snapshot:
 
     def endpoints_in(self, network_id: NetworkId) -> tuple[Endpoint, ...]:
         """Return this host's endpoints in a network, dormant ones too."""
-        return tuple(e for e in self.endpoints.values() if e.network_id == network_id)
+        if self.endpoints and not self._by_network:
+            groups: dict[NetworkId, list[Endpoint]] = {}
+            for endpoint in self.endpoints.values():
+                groups.setdefault(endpoint.network_id, []).append(endpoint)
+            self._by_network.update((identity, tuple(group)) for identity, group in groups.items())
+        return self._by_network.get(network_id, ())
 
     def used_addresses(self, network_id: NetworkId) -> frozenset[Address]:
         """Return the addresses that this host's endpoints hold in a network."""

@@ -22,7 +22,8 @@ from netagent.store.view import join_snapshot
 class Knowledge:
     """Everything this host knows, joined into a snapshot on demand.
 
-    The cluster's part is joined once per change of the store; an attach only exchanges the endpoints.
+    The cluster's part is joined once per change of the store; an attach only exchanges the endpoints. Until anything
+    changes the snapshot is one and the same.
     """
 
     def __init__(self, host: Host, stores: Stores, journal: Journal) -> None:
@@ -30,6 +31,7 @@ class Knowledge:
         self._stores = stores
         self._journal = journal
         self._joined: Snapshot | None = None
+        self._latest: Snapshot | None = None
         self._contested: Mapping[tuple[EndpointId, Address], HostId] = {}
         self._weighed: tuple[object, object] | None = None
         self.prepared: frozenset[tuple[NetworkId, int]] = frozenset()
@@ -40,7 +42,7 @@ class Knowledge:
 
     def invalidate(self) -> None:
         """Forget the joined part, because a store or the host's own record has changed."""
-        self._joined = None
+        self._joined = self._latest = None
 
     def snapshot(self) -> Snapshot:
         """Return the present snapshot."""
@@ -51,9 +53,11 @@ class Knowledge:
                 complete=all(access.mirror.is_complete for access in self._stores.all),
             )
             self._weigh(self._joined)
-        return replace(self._joined, turned=self._turned, contested=self._contested).with_endpoints(
-            self._journal.endpoints
-        )
+        endpoints, latest = self._journal.present, self._latest
+        if latest is None or latest.endpoints is not endpoints or latest.turned is not self._turned:
+            latest = replace(self._joined, turned=self._turned, contested=self._contested, endpoints=endpoints)
+            self._latest = latest
+        return latest
 
     def _weigh(self, joined: Snapshot) -> None:
         """Find contested addresses, if claims changed: what is given later comes from claims that stand then."""

@@ -19,7 +19,7 @@ from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
 from netagent.model.block import FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointState
-from netagent.model.ids import NetworkId
+from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.network import Network, NetworkState, Scope
 from netagent.reconcile.engine import Engine
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, StoreEntry, Unchanged, Write
@@ -58,7 +58,7 @@ class Publisher:
         self._engine = engine
         self._wake = asyncio.Event()
         self._presence = presence
-        self._agreed: dict[str, tuple[Endpoint, bytes]] = {}
+        self._agreed: dict[EndpointId, tuple[Endpoint, str, bytes]] = {}
         presence.on_lease_replaced = self.request
 
     def request(self) -> None:
@@ -121,34 +121,41 @@ class Publisher:
 
     def _differences(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield a transaction per record that differs. The guards make sure that it is still as the mirror says."""
-        entries = access.mirror.entries
-        snapshot = self._knowledge.snapshot()
-        wanted: dict[str, Endpoint] = {}
-        cut_off = snapshot.cut_off
-        for endpoint in self._journal.endpoints.values():
-            network = snapshot.networks.get(endpoint.network_id)
-            is_served = endpoint.in_kernel and endpoint.id not in cut_off
-            if is_served and network is not None and self._stores.of(network) is access:
-                key = keys.endpoint_key(snapshot.host.id, endpoint.network_id, endpoint.id)
-                wanted[key] = endpoint
-        self._agreed = {key: agreed for key, agreed in self._agreed.items() if key in wanted}
-        for key, endpoint in wanted.items():
-            entry = entries.get(key)
-            agreed = self._agreed.get(key)
-            if entry is not None and agreed is not None and agreed[0] is endpoint and agreed[1] is entry.value:
-                continue
-            difference = _put_if_different(key, entry, partial(encode_endpoint, endpoint))
-            if difference:
-                yield difference
-            elif entry is not None:
-                self._agreed[key] = endpoint, entry.value
-        for key, entry in entries.items():
-            if key.startswith(keys.own_endpoints_prefix(snapshot.host.id)) and key not in wanted:
-                yield [Unchanged(key=key, revision=entry.revision)], [Delete(key=key)]
+        yield from self._endpoint_differences(access)
         yield from self._moves(access)
         yield from self._surplus_claims(access)
         yield from self._lost_blocks(access)
         yield from self._lost_claims(access)
+
+    def _endpoint_differences(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
+        entries, snapshot = access.mirror.entries, self._knowledge.snapshot()
+        networks = {identity for identity, network in snapshot.networks.items() if self._stores.of(network) is access}
+        self._agreed = {i: agreed for i, agreed in self._agreed.items() if i in self._journal.endpoints}
+        wanted: set[str] = set()
+        cut_off = snapshot.cut_off
+        for endpoint in self._journal.endpoints.values():
+            is_served = endpoint.in_kernel and endpoint.id not in cut_off
+            if not is_served or endpoint.network_id not in networks:
+                continue
+            agreed = self._agreed.get(endpoint.id)
+            # Of the many endpoints one or two have changed: only these are encoded.
+            if agreed is not None and agreed[0] is endpoint:
+                entry = entries.get(agreed[1])
+                if entry is not None and entry.value is agreed[2]:
+                    wanted.add(agreed[1])
+                    continue
+            key = keys.endpoint_key(snapshot.host.id, endpoint.network_id, endpoint.id)
+            wanted.add(key)
+            entry = entries.get(key)
+            difference = _put_if_different(key, entry, partial(encode_endpoint, endpoint))
+            if difference:
+                yield difference
+            elif entry is not None:
+                self._agreed[endpoint.id] = endpoint, key, entry.value
+        own = keys.own_endpoints_prefix(snapshot.host.id)
+        for key, entry in entries.items():
+            if key.startswith(own) and key not in wanted:
+                yield [Unchanged(key=key, revision=entry.revision)], [Delete(key=key)]
 
     def _moves(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield what this host says of networks that are being moved, and the end of a move that all have made."""
@@ -177,9 +184,10 @@ class Publisher:
 
         A store that was restored from a backup would otherwise give the block to another host.
         """
+        networks = access.view.networks
         for block in access.view.blocks:
             key = keys.block_key(block.network_id, block.prefix)
-            network = access.view.networks.get(block.network_id)
+            network = networks.get(block.network_id)
             entry = access.entry(keys.network_key(network.name)) if network else None
             if key not in access.view.orphaned or block.owner != self._knowledge.host.id or entry is None:
                 continue
@@ -196,6 +204,8 @@ class Publisher:
         """Yield the claim anew of each fixed address here that the store has lost and nobody else has."""
         snapshot = self._knowledge.snapshot()
         for endpoint in tuple(self._journal.endpoints.values()):
+            if not any(given.fixed for given in endpoint.addresses):
+                continue
             network = snapshot.networks.get(endpoint.network_id)
             entry = access.entry(keys.network_key(network.name)) if network else None
             if (

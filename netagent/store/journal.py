@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 
@@ -55,6 +56,8 @@ class Journal:
             os.close(self._lock)
             raise
         self.endpoints: dict[EndpointId, Endpoint] = {}
+        self._present: Mapping[EndpointId, Endpoint] | None = None
+        self._endpoints_of: dict[ContainerId, dict[EndpointId, None]] = {}
         self.containers: dict[ContainerId, Container] = {}
         self.adopted: dict[str, bytes] = {}
         self._cursors: dict[tuple[NetworkId, int], Address] = {}
@@ -68,8 +71,8 @@ class Journal:
             ) from error
 
     def _load(self) -> None:
-        for identity, record in self._database.execute("SELECT id, record FROM endpoints ORDER BY rowid"):
-            self.endpoints[EndpointId(identity)] = decode_endpoint(bytes(record), limit=None)
+        for (record,) in self._database.execute("SELECT record FROM endpoints ORDER BY rowid"):
+            self._take(decode_endpoint(bytes(record), limit=None))
         for identity, record in self._database.execute("SELECT id, record FROM containers ORDER BY rowid"):
             self.containers[ContainerId(identity)] = msgspec.json.decode(record, type=Container)
         for network, version, last in self._database.execute("SELECT network, version, last FROM cursors"):
@@ -77,9 +80,31 @@ class Journal:
         self._released.load()
         self.adopted.update(self._database.execute("SELECT key, value FROM adopted"))
 
+    @property
+    def present(self) -> Mapping[EndpointId, Endpoint]:
+        """The endpoints as they are now; the same object until the next change, and never changed itself."""
+        if self._present is None:
+            self._present = MappingProxyType(dict(self.endpoints))
+        return self._present
+
+    def _take(self, endpoint: Endpoint) -> None:
+        self._present = None
+        self.endpoints[endpoint.id] = endpoint
+        self._endpoints_of.setdefault(endpoint.container_id, {})[endpoint.id] = None
+
+    def _drop(self, identity: EndpointId) -> None:
+        self._present = None
+        endpoint = self.endpoints.pop(identity, None)
+        if endpoint is None:
+            return
+        siblings = self._endpoints_of[endpoint.container_id]
+        del siblings[identity]
+        if not siblings:
+            del self._endpoints_of[endpoint.container_id]
+
     def endpoints_of(self, container_id: ContainerId) -> tuple[Endpoint, ...]:
         """Return a container's endpoints, in whatever state."""
-        return tuple(e for e in self.endpoints.values() if e.container_id == container_id)
+        return tuple(self.endpoints[identity] for identity in self._endpoints_of.get(container_id, ()))
 
     def last_address(self, network_id: NetworkId, version: int) -> Address | None:
         """Return the dynamic address of IP ``version`` given last in a network, or None."""
@@ -111,7 +136,7 @@ class Journal:
             self._database.executemany("INSERT OR REPLACE INTO adopted VALUES (?, ?)", (adopt or {}).items())
         self.adopted.update(adopt or {})
         for endpoint in rows:
-            self.endpoints[endpoint.id] = endpoint
+            self._take(endpoint)
         if container is not None:
             self.containers[container.id] = container
 
@@ -137,8 +162,9 @@ class Journal:
             for endpoint in rows:
                 self._put_endpoint(endpoint)
         for identity in identities:
-            self.endpoints.pop(identity, None)
-        self.endpoints.update((endpoint.id, endpoint) for endpoint in rows)
+            self._drop(identity)
+        for endpoint in rows:
+            self._take(endpoint)
 
     def put_container(self, container: Container) -> None:
         """Write one container."""
@@ -162,7 +188,7 @@ class Journal:
             self._released.note(self.endpoints.get(i) for i in orphans)
         self.containers.pop(container_id, None)
         for identity in orphans:
-            self.endpoints.pop(identity, None)
+            self._drop(identity)
 
     def forget_network(self, network_id: NetworkId) -> None:
         """Forget where address hand-out stood in a network that is gone."""

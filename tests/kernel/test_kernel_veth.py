@@ -264,6 +264,33 @@ async def test_a_sweep_deletes_what_a_crash_left_and_spares_strangers(
     assert await kernel.observe(desired) == desired
 
 
+async def test_a_sweep_deletes_what_a_crash_left_on_its_bridge(
+    kernel: Kernel, host: Namespace, sandbox: Sandboxes
+) -> None:
+    await _attach(kernel, endpoint(sandbox(), 2), endpoint(sandbox(), 3))
+    host.ip("link", "set", "nae3", "group", str(GROUP_DYING))
+    await kernel.sweep()
+    assert sorted(host.links()) == ["lo", "nab1", "nae2"]
+
+
+async def test_many_detached_pairs_go_together_and_a_stranger_on_a_bridge_stays(
+    kernel: Kernel, host: Namespace, sandbox: Sandboxes
+) -> None:
+    container = sandbox()
+    pairs = [veth(container, f"nae{number}", interface=f"eth{number}") for number in range(5)]
+    await _attach(kernel, *(state(link) for link in pairs))
+    host.ip("link", "add", "foreign", "group", str(GROUP_DYING), "master", "nab1", "type", "veth", "peer", "far")
+    await kernel.apply(Plan(tuple(DeleteLink(link) for link in pairs)))
+    await kernel.drained()
+    assert sorted(host.links()) == ["far", "foreign", "lo", "nab1"]
+
+
+async def test_a_bridge_port_has_no_ipv6_of_its_own(kernel: Kernel, host: Namespace, sandbox: Sandboxes) -> None:
+    await _attach(kernel, endpoint(sandbox(), 2))
+    assert host.ip("-6", "-o", "address", "show", "dev", "nae2") == ""
+    assert "nae2" not in host.ip("-6", "route", "show", "table", "all")
+
+
 async def test_the_hosts_own_namespace_is_no_sandbox(kernel: Kernel, host: Namespace) -> None:
     with pytest.raises(InvalidRequest, match="host itself"):
         await kernel.sandbox_inode(host.path)

@@ -227,3 +227,15 @@ def test_a_page_that_was_overwritten_is_a_damaged_journal(tmp_path: Path) -> Non
     path.write_bytes(content)
     with pytest.raises(EnvironmentProblem, match=r"journal\.db cannot be read"):
         Journal(tmp_path)
+
+
+def test_the_endpoints_of_one_moment_stay_as_they_were(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.put_endpoints([ONE])
+    before = journal.present
+    assert journal.present is before
+    journal.put_endpoints([OTHER])
+    journal.remove_endpoints([ONE.id])
+    assert (list(before), list(journal.present)) == ([ONE.id], [OTHER.id])
+    assert journal.endpoints_of(ONE.container_id) == (OTHER,)
+    journal.close()
