@@ -44,6 +44,15 @@ class CoexistOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
     ufw: bool = True
 
 
+class DockerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The table ``[docker]``, which also switches the driver for dockerd on.
+
+    ``plugins`` is the directory in which dockerd looks for drivers.
+    """
+
+    plugins: str = "/run/docker/plugins"
+
+
 class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """Everything that can be set; the field names are the keys of the file.
 
@@ -57,6 +66,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     ``address_hold_down`` is for how many seconds an address that was given back is not given to another container.
     ``host_binding_ipv4`` and ``host_binding_ipv6`` are the host addresses of published ports for which neither
     their user nor their network names one; empty: all addresses. ``loopback_proxy``: a process forwards [::1].
+    ``docker``: dockerd is served, as its network and IPAM driver.
     """
 
     store: str = ""
@@ -75,8 +85,14 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     host_binding_ipv6: str = ""
     coexist: bool | CoexistOptions = True
     loopback_proxy: bool = False
+    docker: bool | DockerOptions = False
     etcd: EtcdOptions = EtcdOptions()
     cni: CniOptions = CniOptions()
+
+    @property
+    def docker_options(self) -> DockerOptions | None:
+        """How dockerd is served, None if it is not."""
+        return DockerOptions() if self.docker is True else self.docker or None
 
     @property
     def coexist_with(self) -> frozenset[str]:

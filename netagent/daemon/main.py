@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 
 from netagent.api.cni import CniServer
+from netagent.api.docker import DockerServer
+from netagent.api.docker_verbs import DockerVerbs
 from netagent.api.server import serve
 from netagent.api.unix_socket import prepare_directory
 from netagent.daemon.config import Config, load_config
@@ -147,6 +149,7 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
     await agent.kernel.sweep()
     await services.attachments.recover()
     await services.containers.recover()
+    await agent.docker_endpoints.recover()
     for line in agent.ports.restore():
         log.warning("host port is not reserved: %s", line)
     try:
@@ -176,11 +179,25 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         await cni.start()
         tasks.spawn(services.collection.run(), name="collection", essential=True)
         server = await serve(services, run_dir / "agent.sock", run_dir=run_dir)
+        docker = await _serve_docker(agent, tasks)
         try:
             yield
         finally:
             await server.stop(grace_s=5.0)
             await cni.close()
+            if docker is not None:
+                await docker.close()
+
+
+async def _serve_docker(agent: Agent, tasks: Tasks) -> DockerServer | None:
+    options = agent.config.docker_options
+    if options is None:
+        return None
+    verbs = DockerVerbs(agent.docker_networks, agent.docker_endpoints)
+    server = DockerServer(verbs, Path(options.plugins))
+    await server.start()
+    tasks.spawn(server.run(), name="docker", essential=True)
+    return server
 
 
 async def _retire_other_firewalls(agent: Agent) -> None:

@@ -25,6 +25,8 @@ from netagent.services.collection import CollectionService
 from netagent.services.connections import ConnectionService
 from netagent.services.containers import ContainerService
 from netagent.services.context import Context, Knowledge
+from netagent.services.docker_endpoints import DockerEndpoints
+from netagent.services.docker_networks import DockerNetworks
 from netagent.services.endpoints import EndpointService
 from netagent.services.events import EventBus
 from netagent.services.exposure import ExposureService
@@ -71,6 +73,8 @@ class Agent:
     ports: PortService
     loopback: LoopbackService | None
     services: Services
+    docker_networks: DockerNetworks
+    docker_endpoints: DockerEndpoints
     coexistence: Coexistence
 
 
@@ -122,8 +126,11 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         bindings=parse_host_bindings(config.host_binding_ipv4, config.host_binding_ipv6),
         let_go=loopback.let_go if loopback else None,
     )
-    endpoints = EndpointService(context, BlockService(context), ports)
+    blocks = BlockService(context)
+    endpoints = EndpointService(context, blocks, ports)
     networks = NetworkService(context)
+    docker_networks = DockerNetworks(context, networks)
+    docker_endpoints = DockerEndpoints(context, docker_networks, endpoints, blocks, ports)
     containers = ContainerService(
         context, networks, endpoints, Runtime(run_dir), sandboxes=run_dir / "netns", tasks=tasks
     )
@@ -162,6 +169,8 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         ports=ports,
         loopback=loopback,
         services=services,
+        docker_networks=docker_networks,
+        docker_endpoints=docker_endpoints,
         coexistence=coexistence,
     )
 

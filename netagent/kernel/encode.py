@@ -208,7 +208,7 @@ def _veth_data(kind: Veth, mtu: int, sandbox_fd: int) -> bytes:
         + _text(IFLA_IFNAME, kind.interface)
         + encode_attribute(IFLA_ADDRESS, encode_mac(kind.peer_mac))
         + _u32(IFLA_MTU, mtu)
-        + _u32(IFLA_NET_NS_FD, sandbox_fd)
+        + (b"" if kind.is_given_away else _u32(IFLA_NET_NS_FD, sandbox_fd))
     )
     return encode_attribute(VETH_INFO_PEER, peer)
 

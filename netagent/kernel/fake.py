@@ -286,7 +286,7 @@ class FakeKernel:
             raise KernelRejected(str(operation), errno.EEXIST, "File exists")
         if link.master is not None:
             self._need(operation, link.master)
-        if isinstance(link.kind, Veth):
+        if isinstance(link.kind, Veth) and not link.kind.is_given_away:
             inode = self.sandboxes.get(link.kind.sandbox)
             if inode is None or link.kind.sandbox_inode not in (0, inode):
                 raise NotFound(f"network namespace {link.kind.sandbox} does not exist")
@@ -346,7 +346,7 @@ class FakeKernel:
 
     def _why_broken(self, name: str, desired: State) -> str:
         link = desired.links.get(name)
-        if link is None or not isinstance(link.kind, Veth):
+        if link is None or not isinstance(link.kind, Veth) or link.kind.is_given_away:
             return ""
         inode = self.sandboxes.get(link.kind.sandbox)
         if inode is None or link.kind.sandbox_inode not in (0, inode):

@@ -174,7 +174,7 @@ def _retired_name(index: int) -> str:
 def _creation(host: Rtnl, sandboxes: Sandboxes, operation: AddLink) -> Request:
     master_index = _master_index(host, operation)
     kind = operation.link.kind
-    if not isinstance(kind, Veth):
+    if not isinstance(kind, Veth) or kind.is_given_away:
         return encode.create_link(operation.link, master_index=master_index)
     sandbox = sandboxes.open(kind.sandbox, kind.sandbox_inode)
     return encode.create_link(operation.link, master_index=master_index, sandbox_fd=sandbox.namespace.fd)
@@ -203,7 +203,7 @@ def _creation_failure(host: Rtnl, operation: AddLink, refusal: Refusal) -> Netag
 
 def _bring_up_inside(sandboxes: Sandboxes, operation: AddLink) -> None:
     kind = operation.link.kind
-    if not isinstance(kind, Veth):
+    if not isinstance(kind, Veth) or kind.is_given_away:
         return
     inside = sandboxes.open(kind.sandbox).rtnl
     index = inside.index(kind.interface)
@@ -249,7 +249,7 @@ def _far_end(host: Rtnl, sandboxes: Sandboxes, link: Link, record: LinkRecord) -
     is told apart even where its inode was never recorded.
     """
     kind = link.kind
-    if not isinstance(kind, Veth) or not kind.sandbox or record.peer_nsid is None:
+    if not isinstance(kind, Veth) or kind.is_given_away or record.peer_nsid is None:
         return None
     try:
         sandbox = sandboxes.open(kind.sandbox)

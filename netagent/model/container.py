@@ -8,11 +8,12 @@ from netagent.model.resolver import ExtraHost, Link, Resolver
 
 
 class ContainerKind(StrEnum):
-    """Who owns the processes: netagent (``run``), somebody else (``attach``), or a runtime that calls CNI."""
+    """Who owns the processes: netagent (``run``), somebody else (``attach``), a runtime that calls CNI, or Docker."""
 
     RUN = "run"
     ATTACHED = "attached"
     CNI = "cni"
+    DOCKER = "docker"
 
 
 class ContainerState(StrEnum):

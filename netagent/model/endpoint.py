@@ -34,10 +34,10 @@ class EndpointAddress:
 class Endpoint:
     """One attachment, complete enough to be made again from nothing.
 
-    ``sandbox`` is the path of the network namespace; ``sandbox_inode`` tells a namespace from a later one at the same
-    path (0 while unknown). ``ways_out`` are the IP versions whose default route leads through it, decided among all
-    endpoints of a container by ``gw_priority``. ``rate_in`` limits what goes to the container, ``rate_out`` what comes
-    from it.
+    ``sandbox`` is the path of the network namespace, empty where somebody else takes ``interface`` into one and gives
+    it its addresses; ``sandbox_inode`` tells a namespace from a later one at the same path (0 while unknown).
+    ``ways_out`` are the IP versions whose default route leads through it, decided among all endpoints of a container
+    by ``gw_priority``. ``rate_in`` limits what goes to the container, ``rate_out`` what comes from it.
     ``hostname`` is the container's own name for itself, empty if it is not ours to know.
     """
 

@@ -63,6 +63,9 @@ class Veth:
     ``sandbox_inode`` is the namespace's inode number, 0 if any will do; another inode at the path is a stranger.
     ``hairpin``: the bridge may send a frame back through the port it came from. ``isolated``: it passes no frame
     between this port and other isolated ones.
+
+    With ``HOST`` as its sandbox the other end is made beside this one, for somebody who takes it away and looks after
+    it from then on, as dockerd does: it is neither observed nor set again, and a pair that is gone is not made anew.
     """
 
     sandbox: str
@@ -71,6 +74,11 @@ class Veth:
     sandbox_inode: int = 0
     hairpin: bool = False
     isolated: bool = False
+
+    @property
+    def is_given_away(self) -> bool:
+        """Whether somebody else takes the other end away and owns it."""
+        return self.sandbox == HOST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -288,7 +288,8 @@ def peers_of(snapshot: Snapshot, network: Network) -> tuple[Peer, ...]:
 def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None = None) -> State:
     """Return one endpoint's part: its veth pair, what is inside the sandbox, and its published ports.
 
-    ``mtu`` is that of its network, if the caller has worked it out already.
+    What is inside a sandbox that is not ours to fill, as dockerd's, is left to its owner. ``mtu`` is that of its
+    network, if the caller has worked it out already.
     """
     network = snapshot.networks[endpoint.network_id]
     name = veth_name(endpoint.id)
@@ -311,7 +312,7 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
     )
     addresses: set[InterfaceAddress] = set()
     routes: set[Route] = set()
-    for given in endpoint.addresses:
+    for given in endpoint.addresses if endpoint.sandbox else ():
         subnet = network.subnet_of(given.address)
         if subnet is None:
             continue

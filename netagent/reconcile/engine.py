@@ -174,6 +174,10 @@ class Engine:
             name = veth_name(endpoint.id)
             if name not in desired.links or (name in observed.links and name not in observed.broken):
                 continue
+            if not endpoint.sandbox:
+                # Its end was given away, and went with the namespace that it was taken to.
+                lost.add(endpoint.id)
+                continue
             try:
                 inode = await self._kernel.sandbox_inode(endpoint.sandbox)
             except (NotFound, InvalidRequest):

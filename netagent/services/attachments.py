@@ -155,7 +155,7 @@ class AttachmentService:
         A namespace that is gone took its end with it, as after a reboot; whoever owned it will not say so any more.
         """
         for container in tuple(self._context.journal.containers.values()):
-            if container.kind is ContainerKind.RUN:
+            if container.kind in (ContainerKind.RUN, ContainerKind.DOCKER):
                 continue
             rows = self._context.journal.endpoints_of(container.id)
             lost = [e for e in rows if e.state is not EndpointState.ATTACHED or not await self._is_alive(e)]

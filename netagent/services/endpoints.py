@@ -187,7 +187,7 @@ class EndpointService:
         is_new = container.id not in self._context.journal.containers
         endpoints = self._intend(container, wanted, inode, dormant)
         try:
-            await self._claim(endpoints)
+            await self.claim(endpoints)
             for endpoint in endpoints:
                 await self._context.engine.attach(endpoint)
         except BaseException:
@@ -197,7 +197,7 @@ class EndpointService:
         self._context.journal.put_endpoints(attached)
         if container.kind is ContainerKind.CNI:
             self._ports.lend(port for endpoint in attached for port in endpoint.ports)
-        self._tell("connect", attached)
+        self.tell("connect", attached)
         await self._context.names.published(e.id for e in attached)
         return attached
 
@@ -214,7 +214,7 @@ class EndpointService:
                 endpoints.append(self._decide(snapshot, container, want, EndpointId(identity), inode))
             staying = [e for e in self._context.journal.endpoints_of(container.id) if e.in_kernel]
             endpoints, losing = self._with_ways_out(container, staying, endpoints)
-            adopt = {key: value for want in wanted for key, value in self._records_of(want.network).items()}
+            adopt = {key: value for want in wanted for key, value in self.records_of(want.network).items()}
             rows = (*endpoints, *losing)
             self._context.journal.put_endpoints(rows, container=self._if_changed(container), adopt=adopt)
         except BaseException:
@@ -253,7 +253,7 @@ class EndpointService:
             except NetagentError as error:
                 log.error("the default route of container %s is not set yet: %s", after.container_name, error)
 
-    def _records_of(self, network: Network) -> dict[str, bytes]:
+    def records_of(self, network: Network) -> dict[str, bytes]:
         """Return what the journal must keep of the store for an endpoint in ``network``: its record and our blocks."""
         access = self._context.stores.of(network)
         wanted = [keys.network_key(network.name)]
@@ -283,7 +283,7 @@ class EndpointService:
             interface=want.interface,
             sandbox=container.sandbox,
             sandbox_inode=inode,
-            addresses=tuple(fixed.get(v) or self._choose(snapshot, want, v) for v in versions),
+            addresses=tuple(fixed.get(v) or self.choose(snapshot, want, v) for v in versions),
             mac=want.mac or derive_mac("endpoint", endpoint_id),
             ports=self._ports.take(want.ports, want.network),
             aliases=want.aliases,
@@ -293,7 +293,7 @@ class EndpointService:
             rate_out=want.rate_out,
         )
 
-    def _choose(self, snapshot: Snapshot, want: Wanted, version: int) -> EndpointAddress:
+    def choose(self, snapshot: Snapshot, want: Wanted, version: int) -> EndpointAddress:
         network = want.network
         ranges = [(first, last) for first, last in want.ranges if first.version == version]
         if ranges:
@@ -305,7 +305,7 @@ class EndpointService:
         address = choose_address(network, blocks, snapshot.used_addresses(network.id), last, resting)
         return EndpointAddress(address=address)
 
-    async def _claim(self, endpoints: Iterable[Endpoint]) -> None:
+    async def claim(self, endpoints: Iterable[Endpoint]) -> None:
         """Claim those fixed addresses that lie outside this host's blocks and are not this endpoint's yet."""
         for endpoint in endpoints:
             snapshot = self._context.snapshot()
@@ -320,7 +320,7 @@ class EndpointService:
         self, endpoints: Sequence[Endpoint], dormant: dict[str, Endpoint], *, new: Container | None
     ) -> None:
         """Take back a failed attach: kernel, ports, rows, a ``new`` container; a dormant one sleeps on."""
-        await self._take_down(endpoints)
+        await self.take_down(endpoints)
         if new is not None:
             # In one transaction with its endpoints: a container without any was disconnected by its user.
             self._context.journal.remove_container(new.id)
@@ -357,7 +357,7 @@ class EndpointService:
             await self._blocks.ensure(want.network)
         self._context.journal.put_endpoints((endpoint,))
         try:
-            await self._claim((endpoint,))
+            await self.claim((endpoint,))
         except BaseException:
             self._context.journal.remove_endpoints((endpoint.id,))
             raise
@@ -386,7 +386,7 @@ class EndpointService:
         self._context.names.request((changed.id,))
         return changed
 
-    async def _take_down(self, endpoints: Sequence[Endpoint]) -> None:
+    async def take_down(self, endpoints: Sequence[Endpoint]) -> None:
         """Take endpoints out of the kernel. What it refuses now, the next pass over everything prunes."""
         try:
             await self._context.engine.detach(endpoints)
@@ -405,7 +405,7 @@ class EndpointService:
         leaving = tuple(replace(e, state=EndpointState.DETACHING) for e in endpoints if e.in_kernel)
         if leaving:
             self._context.journal.put_endpoints(leaving)
-            await self._take_down(leaving)
+            await self.take_down(leaving)
         if keep_fixed:
             asleep = (
                 replace(
@@ -421,11 +421,11 @@ class EndpointService:
             self._context.journal.remove_container(container.id)
         elif endpoints:
             await self._forget(endpoints)
-        self._tell("disconnect", leaving)
+        self.tell("disconnect", leaving)
         if leaving:
             await self._context.names.published(e.id for e in leaving)
 
-    def _tell(self, action: str, endpoints: Iterable[Endpoint]) -> None:
+    def tell(self, action: str, endpoints: Iterable[Endpoint]) -> None:
         networks = self._context.snapshot().networks
         for endpoint in endpoints:
             network = networks.get(endpoint.network_id)

@@ -25,6 +25,8 @@ from netagent.model.address import Address, parse_address
 from netagent.model.container import Container
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import ContainerId, EndpointId, NetworkId
+from netagent.store.docker import SCHEMA as DOCKER_SCHEMA
+from netagent.store.docker import DockerBook
 from netagent.store.records import decode_endpoint, encode_endpoint
 from netagent.store.released import SCHEMA as RELEASED_SCHEMA
 from netagent.store.released import ReleasedAddresses, Rest
@@ -62,6 +64,7 @@ class Journal:
         self.adopted: dict[str, bytes] = {}
         self._cursors: dict[tuple[NetworkId, int], Address] = {}
         self._released = ReleasedAddresses(self._database, rest or Rest())
+        self.docker = DockerBook(self._database, self._transaction)
         try:
             self._load()
         except (sqlite3.DatabaseError, msgspec.MsgspecError, NetagentError) as error:
@@ -78,6 +81,7 @@ class Journal:
         for network, version, last in self._database.execute("SELECT network, version, last FROM cursors"):
             self._cursors[NetworkId(network), version] = parse_address(last)
         self._released.load()
+        self.docker.load()
         self.adopted.update(self._database.execute("SELECT key, value FROM adopted"))
 
     @property
@@ -251,7 +255,7 @@ def _open(path: Path) -> sqlite3.Connection:
                 hint="use the netagent version that wrote it",
             )
         # Later than the layout: an agent without it neither needs nor touches it.
-        database.executescript(RELEASED_SCHEMA)
+        database.executescript(RELEASED_SCHEMA + DOCKER_SCHEMA)
     except sqlite3.DatabaseError as error:
         database.close()
         raise EnvironmentProblem(
