@@ -97,14 +97,17 @@ def _keep_ipv6_off(link: Link) -> None:
 
 
 def _settle_carrier(host: Rtnl, operation: AddLink) -> None:
-    """See to it that a bridge forwards on a new port from now on.
+    """See to it that a bridge forwards on a new port, and sends by itself, from now on.
 
-    It waits for the kernel's link watch, which a worker runs a moment later, or much later on a busy machine; a
-    container's first packets would be lost. Asking for the link does that work at once (linkwatch_sync_dev in
-    rtnl_getlink, net/core/rtnetlink.c; since Linux 6.8). The far end is asked for when it gets its address.
+    Both wait for the kernel's link watch, which a worker runs a moment later, or much later on a busy machine; a
+    container's first packets would be lost. Asking for a link does that work at once (linkwatch_sync_dev in
+    rtnl_getlink, net/core/rtnetlink.c; since Linux 6.8). The port comes first: a bridge without any has no carrier,
+    and what the host sends through it, ARP replies too, is dropped. The far end is asked for when it gets its address.
     """
     if isinstance(operation.link.kind, Veth):
         host.link(operation.link.name)
+        if operation.link.master is not None:
+            host.link(operation.link.master)
 
 
 def set_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[SetLink]) -> None:
