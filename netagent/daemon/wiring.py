@@ -197,7 +197,7 @@ def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Jour
         user=options.user,
         password=Path(options.password_file).read_text().strip() if options.password_file else "",
     )
-    etcd = EtcdStore(access)
+    etcd = EtcdStore(access, owner=host_id)
     mirror = Mirror(etcd, keys.ROOT, snapshot_path=state_dir / "cluster.snapshot")
     return Stores(local=local, cluster=StoreAccess(etcd, mirror, ClusterView(host_id, journal.endpoints)))
 

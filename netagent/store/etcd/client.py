@@ -238,7 +238,7 @@ class EtcdClient:
                 return _AuthenticationIsOff(details)
             case grpc.StatusCode.PERMISSION_DENIED:
                 return EnvironmentProblem(
-                    f"etcd denies {path} to {user}", hint="grant its role readwrite on the prefix /netagent/"
+                    f"etcd denies {path} to {user}", hint="grant its role readwrite on what docs/security.md lists"
                 )
             case grpc.StatusCode.RESOURCE_EXHAUSTED if "space exceeded" in details:
                 return Exhausted(

@@ -22,14 +22,14 @@ class EtcdStore:
     """A Store whose content is shared by all agents of a cluster.
 
     Made without touching the network, so that an agent starts while etcd is down. Every call ends within 5 seconds.
-    Needs readwrite on the prefix ``/netagent/`` where etcd has users.
+    Where etcd has users it needs what ``deploy/etcd-roles.sh`` grants to the host ``owner``.
     """
 
-    def __init__(self, access: EtcdAccess, *, lease_ttl_s: float = LEASE_TTL_S) -> None:
+    def __init__(self, access: EtcdAccess, *, lease_ttl_s: float = LEASE_TTL_S, owner: str = "") -> None:
         self._client = EtcdClient(access)
         self._lease_callbacks: list[Callable[[], None]] = []
         self._lease = LeaseKeeper(self._client, ttl_s=lease_ttl_s, on_replaced=self._tell_lease_replaced)
-        self._transactor = Transactor(self._client, self._lease)
+        self._transactor = Transactor(self._client, self._lease, owner=owner)
         self._closed = asyncio.Event()
 
     @property

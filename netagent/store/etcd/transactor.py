@@ -44,14 +44,14 @@ class _Slot:
 
 
 class Transactor:
-    """Carries out transactions on ``client``, each at most once."""
+    """Carries out transactions on ``client``, each at most once; its slots are below ``owner``, if it has a name."""
 
-    def __init__(self, client: EtcdClient, lease: LeaseKeeper) -> None:
+    def __init__(self, client: EtcdClient, lease: LeaseKeeper, *, owner: str = "") -> None:
         self._client = client
         self._lease = lease
         self._tokens = itertools.count(1)
         self._slots: asyncio.LifoQueue[_Slot] = asyncio.LifoQueue()
-        process = uuid.uuid4().hex
+        process = f"{owner}/{uuid.uuid4().hex}" if owner else uuid.uuid4().hex
         for number in range(SLOT_COUNT):
             self._slots.put_nowait(_Slot(key=encode_key(f"{SLOT_PREFIX}{process}/{number}")))
 
