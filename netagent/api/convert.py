@@ -42,6 +42,7 @@ def decode_new_network(message: networks_pb2.CreateNetworkRequest) -> NewNetwork
         internal=message.internal,
         ipv4=message.ipv4 if message.HasField("ipv4") else None,
         ipv6=message.ipv6,
+        force=message.force,
         options=dict(message.options),
         labels=dict(message.labels),
     )

@@ -89,6 +89,7 @@ for _command in (connect, disconnect, network_stats, prune, update):
     help="false: no IPv4; true: IPv4 too where only an IPv6 subnet is given.",
 )
 @click.option("--ipv6", is_flag=True, help="IPv6 too: a unique local subnet if none is given.")
+@click.option("--force", is_flag=True, help="Take a subnet even if hosts route it otherwise.")
 @click.option("--attachable", is_flag=True, help="As Docker has it; containers can be connected in any case.")
 @click.option("-o", "--opt", "options", multiple=True, metavar="K=V", help="Option of the driver.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Label.")
@@ -106,6 +107,7 @@ def create(
     internal: bool,
     ipv4: bool | None,
     ipv6: bool,
+    force: bool,
     attachable: bool,
     options: tuple[str, ...],
     labels: tuple[str, ...],
@@ -124,6 +126,7 @@ def create(
         internal=internal,
         ipv4=ipv4,
         ipv6=ipv6,
+        force=force,
         options=parse_pairs(options),
         labels=parse_pairs(labels),
     )

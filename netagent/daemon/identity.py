@@ -7,9 +7,12 @@ from pathlib import Path
 
 from netagent.daemon.config import Config
 from netagent.errors import EnvironmentProblem, InvalidRequest
-from netagent.model.address import Address, parse_address
+from netagent.model.address import Address, Prefix, collapse, host_prefix, parse_address
 from netagent.model.host import Host, HostFacts
 from netagent.model.ids import HostId, parse_name
+
+ROUTES_LIMIT = 256
+"""Prefixes of its own that a host tells the others of."""
 
 DEFAULT_MTU = 1500
 """For a host without any interface but loopback (bytes)."""
@@ -64,7 +67,19 @@ def describe_host(host_id: HostId, config: Config, facts: HostFacts) -> Host:
         interface=interface,
         on_link=tuple(sorted(on_link, key=lambda p: (p.version, p))),
         features=facts.features,
+        routes=_routed(facts),
     )
+
+
+def _routed(facts: HostFacts) -> tuple[Prefix, ...]:
+    """Return what the machine itself routes or has addresses in; the widest if there are too many to tell."""
+    prefixes = {route.prefix for route in facts.routes if route.prefix.prefixlen}
+    prefixes |= {host_prefix(address) for _, addresses in facts.interfaces.values() for address in addresses}
+    found: list[Prefix] = []
+    for version in (4, 6):
+        own = (p for p in prefixes if p.version == version and not (p.is_link_local or p.is_loopback or p.is_multicast))
+        found += collapse(own)
+    return tuple(sorted(found, key=lambda p: (p.prefixlen / p.max_prefixlen, p.version, p))[:ROUTES_LIMIT])
 
 
 def _underlay_interface(config: Config, facts: HostFacts) -> str | None:

@@ -157,7 +157,9 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
     except NetagentError as error:
         log.error("the kernel is not as it should be: %s", error)
     await _retire_other_firewalls(agent)
-    async with agent.kernel.watched(context.engine.request, surroundings=agent.coexistence.request):
+    async with agent.kernel.watched(
+        context.engine.request, surroundings=agent.coexistence.request, uplinks=agent.uplinks.request
+    ):
         tasks.spawn(context.engine.run(), name="engine", essential=True)
         tasks.spawn(agent.publisher.run(), name="publisher", essential=True)
         tasks.spawn(agent.presence.run(), name="presence", essential=True)
@@ -170,6 +172,8 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         agent.publisher.request()
         agent.coexistence.request()
         agent.returning.request()
+        agent.uplinks.request()
+        tasks.spawn(agent.uplinks.run(), name="uplinks", essential=True)
         tasks.spawn(agent.returning.run(), name="returning", essential=True)
         tasks.spawn(agent.coexistence.run(), name="coexistence")
         tasks.spawn(agent.naming.run(), name="naming")

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from netagent.coexist.all import FIREWALLS
@@ -48,6 +49,7 @@ from netagent.services.returning import ReturningService
 from netagent.services.stats import StatsService
 from netagent.services.stores import StoreAccess, Stores
 from netagent.services.tasks import Tasks
+from netagent.services.uplinks import UplinkService
 from netagent.services.verification import VerificationService
 from netagent.store import keys
 from netagent.store.etcd.access import parse_access
@@ -68,6 +70,7 @@ class Agent:
     publisher: Publisher
     presence: Presence
     returning: ReturningService
+    uplinks: UplinkService
     moving: MovingService
     naming: NamingService
     ports: PortService
@@ -164,6 +167,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         publisher=publisher,
         presence=presence,
         returning=returning,
+        uplinks=UplinkService(context, partial(describe_host, host.id, config)),
         moving=moving,
         naming=naming,
         ports=ports,

@@ -18,7 +18,7 @@ from netagent.model.address import (
     parse_address,
     parse_prefix,
 )
-from netagent.model.host import HostFacts
+from netagent.model.host import Host, HostFacts
 from netagent.model.network import Network, Scope, Subnet
 
 
@@ -173,6 +173,19 @@ def refuse_overlap(subnets: Iterable[Subnet], networks: Iterable[Network], facts
                     hint="choose another --subnet, or leave it out to get a free one",
                 )
         _refuse_host_overlap(subnet.prefix, facts)
+
+
+def refuse_foreign_routes(subnets: Iterable[Subnet], hosts: Iterable[Host]) -> None:
+    """Raise Conflict if one of ``hosts`` uses a subnet otherwise, by what it says of itself."""
+    known = tuple(hosts)
+    for subnet in subnets:
+        for host in known:
+            clash = next((route for route in host.routes if overlap(route, subnet.prefix)), None)
+            if clash is not None:
+                raise Conflict(
+                    f"subnet {subnet.prefix} overlaps with {clash}, which host {host.name} routes",
+                    hint="choose another --subnet, leave it out to get a free one, or take it with --force",
+                )
 
 
 def _refuse_host_overlap(prefix: Prefix, facts: HostFacts) -> None:

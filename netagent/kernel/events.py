@@ -39,6 +39,7 @@ from netagent.kernel.uapi import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWQDISC,
+    RTM_NEWROUTE,
     RTM_NEWTFILTER,
     RTNLGRP_IPV4_IFADDR,
     RTNLGRP_IPV4_ROUTE,
@@ -75,11 +76,13 @@ class Watch:
         firewall: Firewall,
         changed: Callable[[], None],
         surroundings: Callable[[], None] = lambda: None,
+        uplinks: Callable[[], None] = lambda: None,
     ) -> None:
         self._own_port = own.port
         self._firewall = firewall
         self._changed = changed
         self._surroundings = surroundings
+        self._uplinks = uplinks
         self._others_touched = False
         self._table_touched = False
         self._route = NetlinkSocket(NETLINK_ROUTE, groups=_GROUPS)
@@ -123,10 +126,15 @@ class Watch:
             # Every container's end of a veth pair on this host gets and loses a link-local one.
             if address is not None and not is_ours and not address.address.is_link_local:
                 self._surroundings()
+                self._uplinks()
             return is_ours and message.kind == RTM_DELADDR
-        if message.kind == RTM_DELROUTE:
+        if message.kind in (RTM_NEWROUTE, RTM_DELROUTE):
             route = decode_route(message.body)
-            return route is not None and route.protocol == ROUTE_PROTOCOL and route.index not in self._dying
+            is_ours = route is not None and (route.protocol == ROUTE_PROTOCOL or route.index in self._ours)
+            if route is not None and not is_ours and not route.destination.is_link_local:
+                self._uplinks()
+            is_lost = message.kind == RTM_DELROUTE and route is not None and route.protocol == ROUTE_PROTOCOL
+            return is_lost and route is not None and route.index not in self._dying
         if message.kind in _TRAFFIC_CONTROL:
             return is_about(message.body) in self._ours
         if message.kind == RTM_DELNEIGH:
@@ -143,6 +151,8 @@ class Watch:
         """
         link = decode_link(message.body)
         known = self._ours.pop(link.index, None)
+        if known is None and not link.is_ours:
+            self._uplinks()
         self._dying.discard(link.index)
         if message.kind == RTM_DELLINK:
             return known is not None and not link.is_dying

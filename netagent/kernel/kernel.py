@@ -122,13 +122,18 @@ class Kernel:
 
     @contextlib.asynccontextmanager
     async def watched(
-        self, changed: Callable[[], None], *, surroundings: Callable[[], None] = lambda: None
+        self,
+        changed: Callable[[], None],
+        *,
+        surroundings: Callable[[], None] = lambda: None,
+        uplinks: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[None]:
         """Call ``changed`` on the event loop whenever something of ours may have been changed by somebody else.
 
-        And ``surroundings`` when other programs' chains, or addresses of the machine's own interfaces, have changed.
+        And ``surroundings`` when other programs' chains, or addresses of the machine's own interfaces, have changed,
+        ``uplinks`` when such interfaces, their addresses or the machine's own routes have.
         """
-        watch = await self._run(lambda place: Watch(place.rtnl, place.firewall, changed, surroundings))
+        watch = await self._run(lambda place: Watch(place.rtnl, place.firewall, changed, surroundings, uplinks))
         watch.start()
         try:
             yield

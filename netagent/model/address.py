@@ -7,7 +7,7 @@ made on one reading protects nothing under another; CVE-2021-29921 and CVE-2024-
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NewType, TypeAlias
 
 from netagent.errors import InvalidRequest
@@ -68,6 +68,11 @@ def derive_mac(*parts: str) -> Mac:
 def host_prefix(address: Address) -> Prefix:
     """Return the /32 or /128 that holds just ``address``."""
     return ipaddress.ip_network(address)
+
+
+def collapse(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
+    """Return the fewest prefixes that hold the same addresses; all of one family, sorted."""
+    return tuple(ipaddress.collapse_addresses(list(prefixes)))  # type: ignore[type-var]
 
 
 def nth(prefix: Prefix, index: int) -> Address:

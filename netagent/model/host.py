@@ -13,7 +13,8 @@ class Host:
     """A machine with an agent. ``underlay`` are its addresses on the network between hosts, one per family.
 
     ``on_link`` are the prefixes that its underlay interface reaches without a router, ``features`` what its kernel has
-    that others' may lack.
+    that others' may lack. ``routes`` are the prefixes that the machine itself routes or has addresses in, so that no
+    network gets them; the widest if there are many.
     """
 
     id: HostId
@@ -23,6 +24,7 @@ class Host:
     interface: str = ""
     on_link: tuple[Prefix, ...] = ()
     features: frozenset[str] = frozenset()
+    routes: tuple[Prefix, ...] = ()
 
     def underlay_for(self, version: int) -> Address | None:
         """Return the underlay address of IP ``version`` 4 or 6, or None."""

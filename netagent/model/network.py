@@ -89,8 +89,8 @@ class Network:
     of the tunnels between hosts. ``direct_routing``: no tunnel between hosts on one segment. ``fallback`` is the driver
     that reaches hosts which ``driver`` cannot, ``backend`` what makes the tunnels, None for what each host has.
     ``host_bindings`` are the host addresses of published ports for which nobody named one, at most one of each family;
-    the host's own default if empty. ``bridge`` is an existing bridge of somebody else's that the network uses, None for
-    one of its own.
+    the host's own default if empty. ``overlaps``: its subnets may be what hosts route otherwise. ``bridge`` is an
+    existing bridge of somebody else's that the network uses, None for one of its own.
     ``before`` is the way that is left while the hosts turn to another; ``moves`` counts how often that was begun.
     """
 
@@ -111,6 +111,7 @@ class Network:
     direct_routing: bool = False
     fallback: str | None = None
     host_bindings: tuple[Address, ...] = ()
+    overlaps: bool = False
     backend: str | None = None
     before: Way | None = None
     moves: int = 0

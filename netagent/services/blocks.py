@@ -7,6 +7,7 @@ owner gives it back.
 
 import logging
 import secrets
+from dataclasses import replace
 
 from netagent.drivers import driver_named
 from netagent.errors import Conflict, EnvironmentProblem, Exhausted, Unavailable
@@ -116,6 +117,8 @@ class BlockService:
                     hint="make it again, or remove the network",
                 )
             facts = without_bridge(facts, network.bridge)
+        if network.overlaps:
+            facts = replace(facts, routes=(), interfaces={})
         refuse_overlap(network.subnets, others, facts)
 
     async def claim_address(self, network: Network, address: Address, endpoint_id: EndpointId) -> None:

@@ -15,12 +15,12 @@ from types import MappingProxyType
 from netagent.drivers import driver_named
 from netagent.errors import AlreadyExists, Conflict, InvalidRequest, NetagentError, Unavailable
 from netagent.ipam.allocate import block_around
-from netagent.ipam.pools import choose_ipv6_subnet, choose_subnet, refuse_overlap
+from netagent.ipam.pools import choose_ipv6_subnet, choose_subnet, refuse_foreign_routes, refuse_overlap
 from netagent.ipam.usage import SubnetUsage, count_usage
 from netagent.model.address import is_inside
 from netagent.model.block import Block
 from netagent.model.endpoint import Endpoint
-from netagent.model.host import Host, HostFacts
+from netagent.model.host import Host, HostFacts, HostRoute
 from netagent.model.ids import NetworkId, parse_name, short
 from netagent.model.network import PREDEFINED, GoneNetwork, Network, NetworkState, Scope, Subnet
 from netagent.plan.render import network_mtu
@@ -171,6 +171,7 @@ class NetworkService:
                 direct_routing=options.direct_routing,
                 fallback=options.fallback,
                 host_bindings=options.host_bindings,
+                overlaps=request.force,
                 backend=options.backend,
                 options=MappingProxyType(dict(request.options)),
                 labels=MappingProxyType(dict(request.labels)),
@@ -201,10 +202,16 @@ class NetworkService:
             subnets = subnets_of_bridge(request, bridge, facts, networks)
             facts = without_bridge(facts, bridge)
         check_families(request, subnets)
-        refuse_overlap(subnets, networks, facts)
+        if request.force:
+            refuse_overlap(subnets, networks, replace(facts, routes=(), interfaces={}))
+        else:
+            refuse_overlap(subnets, networks, facts)
+            refuse_foreign_routes(subnets, self._others(scope))
         self._refuse_underlays(subnets)
         if bridge is not None:
             return subnets
+        routed = tuple(HostRoute(prefix=p, device="") for host in self._others(scope) for p in host.routes)
+        facts = replace(facts, routes=facts.routes + routed)
         pools = self._context.pools if scope is Scope.LOCAL else ()
         versions = {subnet.prefix.version for subnet in subnets}
         if 4 not in versions and (request.ipv4 or (request.ipv4 is None and not subnets)):
@@ -212,6 +219,11 @@ class NetworkService:
         if request.ipv6 and 6 not in versions:
             subnets = (*subnets, choose_ipv6_subnet(seed, scope, networks, facts, pools))
         return subnets
+
+    def _others(self, scope: Scope) -> tuple[Host, ...]:
+        """Return the hosts, beside this one, that may get a network of ``scope``."""
+        own = self._context.host.id
+        return tuple(h for h in self._context.snapshot().hosts.values() if h.id != own and scope is Scope.GLOBAL)
 
     def _refuse_underlays(self, subnets: tuple[Subnet, ...]) -> None:
         """Raise Conflict for a subnet that holds an address by which a host reaches the others."""
@@ -252,7 +264,10 @@ class NetworkService:
                 facts=facts,
                 endpoints=snapshot.endpoints_in(network.id),
             )
-            self._refuse_underlays(tuple(subnet for subnet in changed.subnets if subnet not in network.subnets))
+            added = tuple(subnet for subnet in changed.subnets if subnet not in network.subnets)
+            self._refuse_underlays(added)
+            if not network.overlaps:
+                refuse_foreign_routes(added, self._others(network.scope))
             if changed.moves != network.moves:
                 refuse_unreachable_peers(snapshot, changed)
             if await access.commit(*self._update_transaction(access, network, changed)):

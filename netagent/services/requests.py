@@ -19,7 +19,10 @@ from netagent.model.rate import Rate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewNetwork:
-    """A network to be created. ``host_prefix`` None: the default block length; ``ipv4`` None: as the subnets say."""
+    """A network to be created. ``host_prefix`` None: the default block length; ``ipv4`` None: as the subnets say.
+
+    ``force``: its subnets may be what hosts route otherwise.
+    """
 
     name: str
     driver: str = "bridge"
@@ -31,6 +34,7 @@ class NewNetwork:
     internal: bool = False
     ipv4: bool | None = None
     ipv6: bool = False
+    force: bool = False
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 

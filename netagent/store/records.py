@@ -96,6 +96,7 @@ class NetworkRecord(Header, kw_only=True):
     direct_routing: bool = False
     fallback: Literal["vxlan"] | None = None
     host_bindings: Annotated[list[Text], msgspec.Meta(max_length=2)] = []
+    overlaps: bool = False
     backend: Literal["kernel", "ovs"] | None = None
     before: WayRecord | None = None
     moves: Count = 0
@@ -115,6 +116,7 @@ class HostRecord(Header, kw_only=True):
     interface: Text = ""
     on_link: Annotated[list[Text], msgspec.Meta(max_length=64)] = []
     features: Annotated[list[Text], msgspec.Meta(max_length=64)] = []
+    routes: Annotated[list[Text], msgspec.Meta(max_length=1024)] = []
 
 
 class BlockRecord(Header, kw_only=True):
@@ -248,6 +250,7 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         direct_routing=network.direct_routing,
         fallback="vxlan" if network.fallback else None,
         host_bindings=list(map(str, network.host_bindings)),
+        overlaps=network.overlaps,
         backend=None if network.backend is None else "ovs" if network.backend == "ovs" else "kernel",
         before=None if network.before is None else msgspec.convert(_fields(network.before), WayRecord),
         moves=network.moves,
@@ -287,6 +290,7 @@ def decode_network(value: bytes) -> Network:
             direct_routing=record.direct_routing,
             fallback=record.fallback,
             host_bindings=tuple(map(parse_address, record.host_bindings)),
+            overlaps=record.overlaps,
             backend=record.backend,
             before=None if record.before is None else Way(**msgspec.structs.asdict(record.before)),
             moves=record.moves,
@@ -337,6 +341,7 @@ def encode_host(host: Host, old: bytes | None = None) -> bytes:
         interface=host.interface,
         on_link=[str(prefix) for prefix in host.on_link],
         features=sorted(host.features),
+        routes=[str(prefix) for prefix in host.routes],
     )
     return updated(old, record)
 
@@ -353,6 +358,7 @@ def decode_host(value: bytes) -> Host:
             interface=record.interface,
             on_link=tuple(parse_prefix(text) for text in record.on_link),
             features=frozenset(record.features),
+            routes=tuple(parse_prefix(text) for text in record.routes),
         )
 
     host: Host = read_record(value, HostRecord, convert)

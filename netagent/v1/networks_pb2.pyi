@@ -94,6 +94,7 @@ class CreateNetworkRequest(_message.Message):
     IP_RANGES_FIELD_NUMBER: _builtins.int
     AUX_ADDRESSES_FIELD_NUMBER: _builtins.int
     IPV4_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     driver: _builtins.str
     """"bridge" if empty."""
@@ -104,6 +105,8 @@ class CreateNetworkRequest(_message.Message):
     """Adds an IPv6 subnet if none is given."""
     ipv4: _builtins.bool
     """False for no IPv4, true for an IPv4 subnet even if only IPv6 ones are given; unset: as the subnets say."""
+    force: _builtins.bool
+    """Take subnets that hosts route otherwise."""
     @_builtins.property
     def subnets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """CIDR prefixes, one per family; one is chosen if there is none."""
@@ -139,10 +142,11 @@ class CreateNetworkRequest(_message.Message):
         ip_ranges: _abc.Iterable[_builtins.str] | None = ...,
         aux_addresses: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         ipv4: _builtins.bool | None = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "ipv4", b"ipv4"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "aux_addresses", b"aux_addresses", "driver", b"driver", "gateways", b"gateways", "host_prefix", b"host_prefix", "internal", b"internal", "ip_ranges", b"ip_ranges", "ipv4", b"ipv4", "ipv6", b"ipv6", "labels", b"labels", "name", b"name", "options", b"options", "subnets", b"subnets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4", "aux_addresses", b"aux_addresses", "driver", b"driver", "force", b"force", "gateways", b"gateways", "host_prefix", b"host_prefix", "internal", b"internal", "ip_ranges", b"ip_ranges", "ipv4", b"ipv4", "ipv6", b"ipv6", "labels", b"labels", "name", b"name", "options", b"options", "subnets", b"subnets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__ipv4: _TypeAlias = _typing.Literal["ipv4"]  # noqa: Y015
     _WhichOneofArgType__ipv4: _TypeAlias = _typing.Literal["_ipv4", b"_ipv4"]  # noqa: Y015

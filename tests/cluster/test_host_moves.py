@@ -1,0 +1,94 @@
+"""A host whose place on the underlay changes, and what it routes itself: all follow, nobody is restarted."""
+
+import json
+
+import pytest
+
+from netagent.lab.host import Host
+from netagent.lab.lab import Lab
+from tests.support.hosts import address, inside, netagent, pings, refusal, run
+from tests.support.lab import MakeLab, eventually
+
+pytestmark = pytest.mark.cluster
+
+NEW_ADDRESS = "198.18.0.77"
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: MakeLab) -> Lab:
+    lab = make_lab(hosts=2, agents=False)
+    h1, h2 = lab.hosts
+    h1.agent.launch()
+    # As on most machines: the address is the one that the interface has.
+    h2.agent.launch(options=["--host-ip", ""])
+    for host in lab.hosts:
+        host.agent.wait_ready()
+    netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "staticnet")
+    eventually(lambda: "staticnet" in netagent(h2, "network", "ls").stdout)
+    run(h1, "web", "--network", "staticnet")
+    run(h2, "remote", "--network", "staticnet")
+    eventually(lambda: pings(h1, "web", address(h2, "remote")))
+    return lab
+
+
+def _h2(of: Host) -> dict[str, object]:
+    lines = netagent(of, "host", "ls", "--format", "json").stdout.splitlines()
+    return next(entry for entry in map(json.loads, lines) if entry["Name"] == "h2")
+
+
+def _mtu(host: Host, container: str) -> str:
+    return inside(host, container, "cat", "/sys/class/net/eth0/mtu").stdout.strip()
+
+
+def test_a_changed_mtu_of_the_underlay_is_followed_by_all(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    assert (_mtu(h1, "web"), _mtu(h2, "remote")) == ("1450", "1450")
+    h2.run("ip", "link", "set", "eth0", "mtu", "1400")
+    eventually(lambda: (_mtu(h1, "web"), _mtu(h2, "remote")) == ("1350", "1350"))
+    assert _h2(h1)["MTU"] == 1400
+    assert pings(h1, "web", address(h2, "remote"), options=("-M", "do", "-s", str(1350 - 28)))
+    h2.run("ip", "link", "set", "eth0", "mtu", "1500")
+    eventually(lambda: (_mtu(h1, "web"), _mtu(h2, "remote")) == ("1450", "1450"))
+
+
+def test_a_changed_underlay_address_is_followed_by_all(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    h2.run("sh", "-ec", f"ip address del {h2.ip}/24 dev eth0; ip address add {NEW_ADDRESS}/24 dev eth0")
+    eventually(lambda: NEW_ADDRESS in _h2(h1)["Addresses"] and str(h2.ip) not in _h2(h1)["Addresses"])  # type: ignore[operator]
+    assert eventually(lambda: pings(h1, "web", address(h2, "remote")))
+    assert pings(h2, "remote", address(h1, "web"))
+    assert _h2(h1)["Status"] == "Ready"
+
+
+def test_a_subnet_that_another_host_routes_is_refused_and_taken_by_force(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    h2.run("ip", "route", "add", "10.77.0.0/16", "dev", "lo")
+    create = ("network", "create", "--driver", "vxlan", "--subnet", "10.77.1.0/24")
+    name = iter(f"n{number}" for number in range(1000))
+
+    def said() -> str:
+        result = netagent(h1, *create, next(name), check=False)
+        if result.returncode == 0:
+            netagent(h1, "network", "rm", result.stdout.strip())
+        return result.stderr
+
+    eventually(lambda: "overlaps with 10.77.0.0/16, which host h2 routes" in said())
+    assert "take it with --force" in refusal(h1, *create, "taken")
+    netagent(h1, *create, "--force", "taken")
+    eventually(lambda: "taken" in netagent(h2, "network", "ls").stdout)
+    run(h1, "one", "--network", "taken")
+    run(h2, "two", "--network", "taken")
+    assert eventually(lambda: pings(h1, "one", address(h2, "two")))
+
+
+def test_an_automatic_subnet_is_none_that_another_host_routes(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    h2.run("ip", "route", "add", "10.128.0.0/10", "dev", "lo")
+
+    def chosen() -> str:
+        netagent(h1, "network", "create", "--driver", "vxlan", "auto")
+        (details,) = json.loads(netagent(h1, "network", "inspect", "auto").stdout)
+        netagent(h1, "network", "rm", "auto")
+        return str(details["IPAM"]["Config"][0]["Subnet"])
+
+    eventually(lambda: chosen().startswith("10.192."))
