@@ -289,6 +289,7 @@ def encode_host(view: HostView) -> hosts_pb2.Host:
         self=view.is_self,
         blocks=[f"{network.name} {block.prefix}" for network, block in view.blocks],
         conflicts=view.conflicts,
+        seized=view.seized,
     )
 
 

@@ -48,8 +48,12 @@ def list_hosts(client: Client, form: str) -> None:
 
 
 def _status(entry: Host) -> str:
-    state = "Ready" if entry.live else "Away"
-    return f"{state}, {len(entry.conflicts)} cut off" if entry.conflicts else state
+    parts = ["Ready" if entry.live else "Away"]
+    if entry.conflicts:
+        parts.append(f"{len(entry.conflicts)} cut off")
+    if entry.seized:
+        parts.append(f"{len(entry.seized)} overwritten")
+    return ", ".join(parts)
 
 
 def _shape(entry: Host) -> Json:
@@ -65,6 +69,7 @@ def _shape(entry: Host) -> Json:
             {"Network": network, "Prefix": prefix} for network, prefix in (text.split() for text in entry.blocks)
         ],
         "Conflicts": list(entry.conflicts),
+        "Seized": list(entry.seized),
     }
 
 

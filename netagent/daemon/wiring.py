@@ -46,6 +46,7 @@ from netagent.services.publishing import PublishingService
 from netagent.services.readiness import ReadinessService
 from netagent.services.resolving import ResolvingService
 from netagent.services.returning import ReturningService
+from netagent.services.seizures import Seizures
 from netagent.services.stats import StatsService
 from netagent.services.stores import StoreAccess, Stores
 from netagent.services.tasks import Tasks
@@ -157,8 +158,10 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     )
     coexistence = Coexistence(context, exposure, FIREWALLS, config.coexist_with)
     returning = ReturningService(context, endpoints, containers, attachments)
+    seizures = Seizures(context)
     for access in stores.all:
         access.subscribe(_reconsider(coexistence))
+        access.subscribe(seizures.store_changed)
         access.subscribe(_look_back(returning))
     return Agent(
         config=config,

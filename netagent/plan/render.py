@@ -281,7 +281,10 @@ def peers_of(snapshot: Snapshot, network: Network) -> tuple[Peer, ...]:
             fixed=tuple(fixed.get(owner, ())),
         )
         for owner, held in blocks.items()
-        if owner != snapshot.host.id and owner in snapshot.hosts
+        if owner != snapshot.host.id
+        and owner in snapshot.hosts
+        # A tunnel to this host's own address would lead back here.
+        and not set(snapshot.hosts[owner].underlay) & set(snapshot.host.underlay)
     )
 
 

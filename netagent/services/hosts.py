@@ -14,6 +14,7 @@ from netagent.reconcile.ports import Absent, Delete, Guard, Put, Unchanged, Writ
 from netagent.services.context import Context
 from netagent.services.names import natural_key
 from netagent.services.requests import HostView
+from netagent.services.seizures import seized_claims
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
 from netagent.store.host_records import decode_epoch, decode_removed, encode_epoch, encode_removed
@@ -61,6 +62,7 @@ class HostService:
             endpoints=tuple(sorted(endpoints, key=lambda e: natural_key(e.container_name))),
             networks=snapshot.networks,
             conflicts=tuple(sorted(e.container_name for e in endpoints if e.id in cut_off)),
+            seized=seized_claims(self._context.stores) if is_self else (),
         )
 
     def find(self, name: str) -> HostView:

@@ -181,7 +181,8 @@ class NetworkView:
 class HostView:
     """A host with what is known of it: its claims, its endpoints as it published them.
 
-    ``conflicts`` are the containers of this host that are not served, because another host holds their address.
+    ``conflicts`` are the containers of this host that are not served, because another host holds their address,
+    ``seized`` the claims of this host that another one overwrote.
     """
 
     host: Host
@@ -192,3 +193,4 @@ class HostView:
     endpoints: tuple[Endpoint, ...] = ()
     networks: Mapping[NetworkId, Network] = field(default_factory=lambda: MappingProxyType({}))
     conflicts: tuple[str, ...] = ()
+    seized: tuple[str, ...] = ()

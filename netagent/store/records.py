@@ -16,7 +16,7 @@ import msgspec
 from netagent.drivers import driver_named
 from netagent.errors import InvalidRequest, NetagentError
 from netagent.ipam.pools import check_usable
-from netagent.model.address import is_inside, parse_address, parse_mac, parse_prefix
+from netagent.model.address import Address, is_inside, parse_address, parse_mac, parse_prefix
 from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.host import Host
@@ -353,7 +353,7 @@ def decode_host(value: bytes) -> Host:
         return Host(
             id=HostId(record.id),
             name=parse_name(record.name, what="host"),
-            underlay=tuple(parse_address(text) for text in record.underlay),
+            underlay=tuple(map(_parse_underlay, record.underlay)),
             mtu=record.mtu,
             interface=record.interface,
             on_link=tuple(parse_prefix(text) for text in record.on_link),
@@ -363,6 +363,16 @@ def decode_host(value: bytes) -> Host:
 
     host: Host = read_record(value, HostRecord, convert)
     return host
+
+
+def _parse_underlay(text: str) -> Address:
+    """Return an address at which a host can be reached from another one."""
+    address = parse_address(text)
+    if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
+        raise InvalidRequest(f"{address} is no address that other hosts can reach")
+    if address.version == 4 and int(address) == 0xFFFFFFFF:
+        raise InvalidRequest(f"{address} is the broadcast address")
+    return address
 
 
 def encode_block(block: Block, old: bytes | None = None) -> bytes:

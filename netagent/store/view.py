@@ -51,6 +51,8 @@ class ClusterView:
         self._endpoints = endpoints
         self._groups: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, str] = {}
+        self.seized: dict[str, HostId] = {}
+        """Claims in use here that another host overwrote, without an operator who took them first -> that host."""
         self.orphaned: set[str] = set()
 
     def update(self, changed: Iterable[str], entries: Mapping[str, StoreEntry]) -> None:
@@ -67,8 +69,11 @@ class ClusterView:
             if entry is not None:
                 try:
                     value = self._decode(key, entry.value)
+                    _refuse_foreign_number(value, entries)
                 except NetagentError as error:
-                    self.refused[key] = reason = error.message
+                    value, self.refused[key] = None, error.message
+                    reason = error.message
+            self._note_seizure(key, previous, value)
             if value is not None:
                 group[key] = value
             elif self._is_needed(previous):
@@ -77,6 +82,18 @@ class ClusterView:
                 self.orphaned.add(key)
             elif key in self.refused:
                 log.warning("record %s is left out: %s", key, reason)
+
+    def _note_seizure(self, key: str, previous: Any, value: Any) -> None:
+        """Remember a claim of ours that is another host's now, though no operator raised the epoch in between."""
+        match previous, value:
+            case (Block() | FixedAddress(), Block() | FixedAddress()) if previous.owner == self._own_host:
+                if value.owner != self._own_host and value.epoch <= previous.epoch and self._is_needed(previous):
+                    self.seized[key] = value.owner
+                    log.error("claim %s of this host was overwritten by host %s", key, value.owner)
+            case _, None:
+                self.seized.pop(key, None)
+            case _, Block() | FixedAddress() if value.owner == self._own_host:
+                self.seized.pop(key, None)
 
     def adopt(self, records: Mapping[str, bytes], scope: Scope) -> None:
         """Take over what the journal kept of networks of ``scope`` where the store has nothing usable.
@@ -225,6 +242,14 @@ def _prefix_of(key: str) -> str:
 def _importance(key: str) -> int:
     order = (keys.GONE, keys.NETWORKS, keys.BLOCKS, keys.ADDRESSES)
     return order.index(_prefix_of(key)) if _prefix_of(key) in order else len(order)
+
+
+def _refuse_foreign_number(value: Any, entries: Mapping[str, StoreEntry]) -> None:
+    """Raise InvalidRecord for a network whose number belongs to another one: both would be one in the tunnel."""
+    if isinstance(value, Network) and value.vni is not None:
+        owner = entries.get(keys.number_key(value.vni))
+        if owner is not None and owner.value != value.id.encode():
+            raise InvalidRecord(f"number {value.vni} belongs to another network")
 
 
 def _expect(value: Any, key: str, expected: str) -> Any:

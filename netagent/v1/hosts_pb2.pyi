@@ -66,6 +66,7 @@ class Host(_message.Message):
     SELF_FIELD_NUMBER: _builtins.int
     BLOCKS_FIELD_NUMBER: _builtins.int
     CONFLICTS_FIELD_NUMBER: _builtins.int
+    SEIZED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     mtu: _builtins.int
@@ -84,6 +85,10 @@ class Host(_message.Message):
     def conflicts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Containers of the host that answers which are not served: another host holds their address by now."""
 
+    @_builtins.property
+    def seized(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Claims of the host that answers which another host overwrote, as "blocks/network/block by host"."""
+
     def __init__(
         self_,  # pyright: ignore[reportSelfClsParameterName]
         *,
@@ -96,10 +101,11 @@ class Host(_message.Message):
         self: _builtins.bool = ...,
         blocks: _abc.Iterable[_builtins.str] | None = ...,
         conflicts: _abc.Iterable[_builtins.str] | None = ...,
+        seized: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "conflicts", b"conflicts", "id", b"id", "interface", b"interface", "live", b"live", "mtu", b"mtu", "name", b"name", "self", b"self", "underlay", b"underlay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "conflicts", b"conflicts", "id", b"id", "interface", b"interface", "live", b"live", "mtu", b"mtu", "name", b"name", "seized", b"seized", "self", b"self", "underlay", b"underlay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,6 @@
 """etcd with users: each host's may write what is its own and the shared claims, and the agents need no more."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -123,3 +124,32 @@ def test_agents_need_no_more_than_their_roles(lab: Lab) -> None:
     netagent(h2, "network", "rm", "net")
     eventually(lambda: "net" not in netagent(h1, "network", "ls", "--format", "{{.Name}}").stdout.split())
     assert "denies" not in "".join(host.agent.log.read_text() for host in lab.hosts)
+
+
+def test_a_claim_that_another_host_overwrites_is_reported(lab: Lab) -> None:
+    h1 = lab.hosts[0]
+    (member,) = lab.etcd
+    netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "net2")
+    run(h1, "victim", "--network", "net2")
+    etcdctl = ("env", "ETCDCTL_API=3", "etcdctl", f"--user=netagent-{H2}:secret")
+    key, record = member.run(*etcdctl, "get", "--prefix", keys.BLOCKS).stdout.splitlines()
+    assert H1 in record
+    member.run(*etcdctl, "put", key, record.replace(H1, H2))
+
+    def status() -> str:
+        lines = netagent(h1, "host", "ls").stdout.splitlines()
+        return next(line for line in lines if line.startswith(H1))
+
+    eventually(lambda: "1 overwritten" in status())
+    shown = [json.loads(line) for line in netagent(h1, "host", "ls", "--format", "json").stdout.splitlines()]
+    (own,) = [host for host in shown if host["Self"]]
+    assert own["Seized"] == [f"{key.removeprefix(keys.ROOT)} by {H2}"]
+    assert "was overwritten by host" in h1.agent.log.read_text()
+    with h1.popen("netagent", "events", "--format", "json", stdout=-1) as events:
+        assert events.stdout is not None
+        seen = next(line for line in events.stdout if "claim-seized" in line)
+        events.kill()
+    assert H2 in seen
+    member.run(*etcdctl, "put", key, record)
+    eventually(lambda: "overwritten" not in status())
+    assert "Ready" in status()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from netagent.model.address import derive_mac, nth, parse_address, parse_prefix
+from netagent.model.address import Address, derive_mac, nth, parse_address, parse_prefix
 from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.host import Host
@@ -36,6 +36,13 @@ ids = st.integers(0, (1 << 256) - 1).map("{:064x}".format)
 hosts = st.uuids().map(lambda uuid: HostId(str(uuid)))
 names = st.text("aZ0_.-", max_size=20).map("n{}".format)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+
+
+def _can_be_reached(address: Address) -> bool:
+    nowhere = address.is_loopback, address.is_multicast, address.is_unspecified, address.is_link_local
+    return not any(nowhere) and str(address) != "255.255.255.255"
+
+
 addresses = st.one_of(
     st.ip_addresses(v=4), st.ip_addresses(v=6).filter(lambda a: not (a.ipv4_mapped or getattr(a, "scope_id", None)))
 )
@@ -100,7 +107,7 @@ host_records = st.builds(
     Host,
     id=hosts,
     name=names,
-    underlay=st.lists(addresses, max_size=2).map(tuple),
+    underlay=st.lists(addresses.filter(_can_be_reached), max_size=2).map(tuple),
     mtu=st.integers(576, 65536),
     interface=texts,
 )

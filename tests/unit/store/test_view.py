@@ -63,7 +63,7 @@ GOOD: dict[str, bytes] = {
     claim_key(THEIR_CLAIM): encode_fixed(THEIR_CLAIM),
     keys.endpoint_key(H2, STATICNET, EndpointId("f" * 64)): encode_endpoint(an_endpoint("192.168.2.7", digit="f")),
     keys.GENERATION: b"1",
-    keys.number_key(4097): b"x",
+    keys.number_key(4097): STATICNET.encode(),
 }
 
 
