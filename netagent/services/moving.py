@@ -52,9 +52,11 @@ class MovingService:
             self._wake.clear()
             try:
                 is_moving = await self.step()
-                pause_s = min(2 * pause_s if pause_s else FIRST_PAUSE_S, LAST_PAUSE_S) if is_moving else None
             except NetagentError as error:
+                # Nothing else may ask again: what the kernel refused once is no change of the store.
+                is_moving = True
                 log.warning("peers could not be asked by their new ways: %s", error)
+            pause_s = min(2 * pause_s if pause_s else FIRST_PAUSE_S, LAST_PAUSE_S) if is_moving else None
 
     async def step(self) -> bool:
         """Ask the peers that have not answered yet; tell whether any network is still being moved."""
