@@ -4,11 +4,11 @@ It boots an initramfs of busybox and a handful of modules, mounts this machine's
 below a file system in memory, and runs one command in it. Nothing it does is seen outside but what it prints.
 """
 
-import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,7 +42,8 @@ mount -t tmpfs tmpfs /dev/shm
 ip link set lo up
 cd {directory}
 {command} </dev/null 2>&1
-echo; echo {status}$?
+ended=$?
+echo; echo {status}$ended
 # The console is slower than the reset.
 sleep 2
 echo b > /proc/sysrq-trigger
@@ -50,17 +51,30 @@ sleep 60
 """
 
 
-def run_in_vm(command: Sequence[str], *, directory: Path, timeout: float) -> tuple[int, str]:
-    """Run ``command`` in ``directory`` inside a machine of its own; return its status and all that was printed."""
-    with tempfile.TemporaryDirectory(prefix="netagent-vm") as name:
-        place = Path(name)
-        kernel = _kernel()
-        _write_initramfs(place, kernel, command, directory)
-        with _shared_root(place) as socket:
-            output = _boot(place, kernel, socket, timeout)
+def run_in_vm(command: Sequence[str], *, directory: Path, timeout: float, disk: Path | None = None) -> tuple[int, str]:
+    """Run ``command`` in ``directory`` inside a machine of its own; return its status and all that was printed.
+
+    The machine finds ``disk``, an image, as ``/dev/vda``.
+    """
+    output = _boot(command, directory, disk, timeout=timeout)
     head, _, status = output.rpartition(_STATUS)
     assert head, f"the machine ended before the command did:\n{output[-4000:]}"
     return int(status.split()[0]), head
+
+
+def run_in_vm_until(
+    is_enough: Callable[[str], bool], command: Sequence[str], *, directory: Path, disk: Path, timeout: float
+) -> list[str]:
+    """Run ``command`` in a machine and cut its power after the line that ``is_enough``; return the lines up to there.
+
+    What the machine has flushed to ``disk`` is on it; what lay in the machine's memory only is lost.
+    """
+    output = _boot(command, directory, disk, timeout=timeout, is_enough=is_enough)
+    assert _STATUS not in output, f"the command ended before its machine did:\n{output[-4000:]}"
+    lines = output.splitlines()
+    assert lines, "the machine said nothing"
+    assert is_enough(lines[-1]), f"not heard in {timeout} s:\n{output[-4000:]}"
+    return lines
 
 
 def _kernel() -> Path:
@@ -111,21 +125,57 @@ def _shared_root(place: Path) -> Iterator[Path]:
         server.wait()
 
 
-def _boot(place: Path, kernel: Path, socket: Path, timeout: float) -> str:
+def _boot(
+    command: Sequence[str],
+    directory: Path,
+    disk: Path | None,
+    *,
+    timeout: float,
+    is_enough: Callable[[str], bool] = lambda line: False,
+) -> str:
+    """Return what a machine printed until it ended, or until ``is_enough`` of a line: then it is killed."""
+    with tempfile.TemporaryDirectory(prefix="netagent-vm") as name:
+        place = Path(name)
+        kernel = _kernel()
+        _write_initramfs(place, kernel, command, directory)
+        with _shared_root(place) as socket:
+            machine = subprocess.Popen(
+                _argv(place, kernel, socket, disk),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            # Reading has no end of its own: a machine that hangs is ended from beside.
+            end = threading.Timer(timeout, machine.kill)
+            end.start()
+            try:
+                return "".join(_heard(machine, is_enough))
+            finally:
+                end.cancel()
+                machine.kill()
+                machine.communicate()
+
+
+def _heard(machine: "subprocess.Popen[str]", is_enough: Callable[[str], bool]) -> Iterator[str]:
+    assert machine.stdout is not None
+    for line in machine.stdout:
+        yield line
+        if is_enough(line):
+            machine.kill()
+            return
+
+
+def _argv(place: Path, kernel: Path, socket: Path, disk: Path | None) -> list[str]:
     memory = "1024M"
-    argv = [
+    # The image lies in this machine's page cache, which outlives the killed machine: all that it wrote is there, and
+    # what it had not written yet is not, as with a disk that honours flushes.
+    drive = ("-drive", f"file={disk},format=raw,if=virtio,cache=writeback") if disk is not None else ()
+    return [
         *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory),
         *("-object", f"memory-backend-memfd,id=memory,size={memory},share=on", "-machine", "q35,memory-backend=memory"),
         *("-chardev", f"socket,id=fs,path={socket}", "-device", "vhost-user-fs-pci,chardev=fs,tag=host"),
-        *("-nographic", "-no-reboot", "-nic", "none", "-kernel", str(kernel)),
+        *("-nographic", "-no-reboot", "-nic", "none", "-kernel", str(kernel), *drive),
         *("-initrd", str(place / "initramfs.img"), "-append", "console=ttyS0 quiet panic=-1"),
     ]
-    machine = subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ
-    )
-    try:
-        output, _ = machine.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        machine.kill()
-        output, _ = machine.communicate()
-    return output.decode(errors="replace").replace("\r", "")
