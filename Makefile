@@ -4,14 +4,17 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PY := .venv/bin/python
 export PYTHON ?= python3
 
-.PHONY: help demo test lint bench generate venv deps clean
+.PHONY: help demo demo-runtimes test lint bench generate venv deps clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 demo: deps .venv/run.stamp  ## three hosts, a network across them, containers, pings and a published port
 	@$(SUDO) $(PY) -m netagent.lab.demo
+
+demo-runtimes: deps .venv/run.stamp  ## containers of containerd, Podman and netagent in one network of three hosts
+	@$(SUDO) $(PY) -m netagent.lab.demo_runtimes
 
 test: deps .venv/dev.stamp  ## all tests: unit, kernel, cluster
 	@$(SUDO) scripts/test

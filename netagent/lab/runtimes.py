@@ -7,6 +7,7 @@ host, so that they end with it.
 import json
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from netagent.lab.host import Host
@@ -77,8 +78,15 @@ conf_dir = "{LISTS}"
 
     def run(self, name: str, *command: str) -> "subprocess.Popen[str]":
         """Start a container in the first network of the host's lists; it is detached and removed when it ends."""
+        return self.host.popen(*self._run(name, command))
+
+    def spawn(self, name: str, *command: str) -> None:
+        """Do the same without being the container's parent."""
+        self.host.spawn(f"ctr-{name}", self._run(name, command))
+
+    def _run(self, name: str, command: Sequence[str]) -> list[str]:
         options = ["--rm", "--cni", "--null-io", "--cgroup", f"/{self.host.seat.netns}/{name}"]
-        return self.host.popen("ctr", "run", *options, IMAGE, name, *command)
+        return ["ctr", "run", *options, IMAGE, name, *command]
 
     def execute(self, name: str, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in a container."""
