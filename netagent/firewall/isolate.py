@@ -3,10 +3,10 @@
 ``paths`` holds the pairs of one network: its bridge to itself and to its tunnel, both ways. Whatever else would enter
 a network is dropped unless it answers something or goes to a published port. An interface is in ``inside`` before it
 is up and until it is gone, so there is no moment in which it is open. Between containers of ``separate`` networks
-(``icc=false``) only published ports and answers pass.
+(``icc=false``) only published ports and answers pass; frames between them are for ``apart``.
 """
 
-from netagent.firewall import routed
+from netagent.firewall import apart, routed
 from netagent.plan.desired import Chain, ElementSet
 
 SETS = (
@@ -28,7 +28,7 @@ FROM_TUNNELS = (
 CHAINS = (
     Chain(
         name="apart",
-        rules=("ct status dnat return", "ct state established,related return", "drop"),
+        rules=(f"ct status dnat {apart.PUT_MARK} return", "ct state established,related return", "drop"),
     ),
     Chain(
         name="forward",
@@ -40,7 +40,6 @@ CHAINS = (
             "iifname @inside oifname != @inside udp dport 4789 @th,96,24 @vnis counter drop",
             "iifname @inside oifname != @inside meta l4proto gre ip daddr @grepeers4 counter drop",
             "iifname @inside oifname != @inside meta l4proto gre ip6 daddr @grepeers6 counter drop",
-            # Without ICC the bridge passes no frame between containers either; here are those sent to its own MAC.
             "iifname @separate oifname @separate jump apart",
             "iifname . oifname @paths accept",
             # By plain routes: from a peer's container into its own network, and the other way.

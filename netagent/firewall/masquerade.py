@@ -3,7 +3,8 @@
 * A container that reaches a neighbour, or itself, through a published port: the neighbour would answer directly over
   the bridge, past the translation, so the request takes the bridge's address. Where bridged frames pass these hooks
   (br_netfilter) the kernel does not tell the inbound interface, but translates the neighbour's answer on the bridge;
-  what is left then is the container's request to itself.
+  what is left then is the container's request to itself. Without ICC there are no answers over the bridge, and a
+  mark tells such requests (``apart``).
 * The host itself through 127.0.0.1: a container cannot answer a loopback address.
 * What goes to a peer's containers by a plain route stays in its network, though it leaves by an interface of others.
 * Destinations that a network exempts see its containers' own addresses, and a network may choose the address that it
@@ -11,6 +12,7 @@
 * Everything else keeps its source: containers see each other's and clients' real addresses.
 """
 
+from netagent.firewall import apart
 from netagent.model.address import Prefix
 from netagent.model.network import Network
 from netagent.plan.desired import Chain, ElementSet
@@ -31,6 +33,7 @@ CHAINS = (
         rules=(
             # The inbound interface is known here since Linux 5.7 (28f8bfd1ac94).
             "ct status dnat iifname . oifname @paths masquerade",
+            f"ct status dnat {apart.HAS_MARK} masquerade",
             "ct status dnat ip saddr . ip daddr @hairpin4 masquerade",
             "ct status dnat ip6 saddr . ip6 daddr @hairpin6 masquerade",
             "oifname @inside ip saddr 127.0.0.0/8 masquerade",

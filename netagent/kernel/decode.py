@@ -15,7 +15,6 @@ from netagent.kernel.uapi import (
     IFA_LOCAL,
     IFF_UP,
     IFLA_ADDRESS,
-    IFLA_BRPORT_ISOLATED,
     IFLA_BRPORT_MODE,
     IFLA_GROUP,
     IFLA_IFALIAS,
@@ -71,7 +70,7 @@ _UNSPECIFIED = memoryview(bytes(4))
 class LinkRecord:
     """A link as the kernel reports it. ``peer`` and ``peer_nsid`` lead to the other end of a veth pair.
 
-    ``hairpin`` and ``isolated`` are settings of a bridge's port.
+    ``hairpin`` is a setting of a bridge's port.
     """
 
     index: int
@@ -87,7 +86,6 @@ class LinkRecord:
     peer_nsid: int | None
     vxlan: Vxlan | None
     hairpin: bool
-    isolated: bool
 
     @property
     def is_half_made(self) -> bool:
@@ -183,7 +181,6 @@ def decode_link(body: memoryview) -> LinkRecord:
         peer_nsid=None if nsid is None else _u32(nsid),
         vxlan=_vxlan(info.get(IFLA_INFO_DATA, _EMPTY)) if kind == "vxlan" else None,
         hairpin=bytes(port.get(IFLA_BRPORT_MODE, b"\0")) != b"\0",
-        isolated=bytes(port.get(IFLA_BRPORT_ISOLATED, b"\0")) != b"\0",
     )
 
 

@@ -16,7 +16,6 @@ from netagent.kernel.uapi import (
     IFLA_BR_FORWARD_DELAY,
     IFLA_BR_MCAST_SNOOPING,
     IFLA_BR_STP_STATE,
-    IFLA_BRPORT_ISOLATED,
     IFLA_BRPORT_MODE,
     IFLA_EXT_MASK,
     IFLA_GRE_COLLECT_METADATA,
@@ -226,8 +225,7 @@ def set_link(link: Link, *, master_index: int) -> Request:
         attributes.append(encode_attribute(IFLA_ADDRESS, encode_mac(link.mac)))
     if isinstance(link.kind, Veth) and link.master is not None:
         mode = encode_attribute(IFLA_BRPORT_MODE, bytes([link.kind.hairpin]))
-        isolated = encode_attribute(IFLA_BRPORT_ISOLATED, bytes([link.kind.isolated]))
-        port = encode_nested(IFLA_INFO_SLAVE_DATA, mode, isolated)
+        port = encode_nested(IFLA_INFO_SLAVE_DATA, mode)
         attributes.append(encode_nested(IFLA_LINKINFO, _text(IFLA_INFO_SLAVE_KIND, "bridge"), port))
     # RTM_SETLINK would leave a bridge port's settings out (rtnl_changelink, net/core/rtnetlink.c).
     return Request(RTM_NEWLINK, 0, _ifinfomsg(0, IFF_UP, IFF_UP) + b"".join(attributes))

@@ -168,7 +168,7 @@ def _kind(record: LinkRecord, wanted: Link | None) -> Kind:
         return Gretap(version=_GRETAPS[record.kind])
     if wanted is None or not isinstance(wanted.kind, Veth):
         return _UNKNOWN_VETH
-    return replace(wanted.kind, hairpin=record.hairpin, isolated=record.isolated)
+    return replace(wanted.kind, hairpin=record.hairpin)
 
 
 class _SandboxLook:

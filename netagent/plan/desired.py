@@ -61,8 +61,7 @@ class Veth:
     """A veth pair whose other end is ``interface`` with ``peer_mac`` in the namespace ``sandbox``.
 
     ``sandbox_inode`` is the namespace's inode number, 0 if any will do; another inode at the path is a stranger.
-    ``hairpin``: the bridge may send a frame back through the port it came from. ``isolated``: it passes no frame
-    between this port and other isolated ones.
+    ``hairpin``: the bridge may send a frame back through the port it came from.
 
     With ``HOST`` as its sandbox the other end is made beside this one, for somebody who takes it away and looks after
     it from then on, as dockerd does: it is neither observed nor set again, and a pair that is gone is not made anew.
@@ -73,7 +72,6 @@ class Veth:
     peer_mac: Mac
     sandbox_inode: int = 0
     hairpin: bool = False
-    isolated: bool = False
 
     @property
     def is_given_away(self) -> bool:

@@ -78,7 +78,7 @@ def _same_device(desired: Link, observed: Link) -> bool:
 
 
 def _settings(link: Link) -> tuple[object, ...]:
-    port = (link.kind.hairpin, link.kind.isolated) if isinstance(link.kind, Veth) else ()
+    port = link.kind.hairpin if isinstance(link.kind, Veth) else False
     return (link.mtu, link.alias, link.master, link.up, port)
 
 

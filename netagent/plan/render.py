@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from netagent.drivers import driver_named
 from netagent.drivers.driver import Local, Peer
-from netagent.firewall import admin, isolate, masquerade, publish, routed, spoof, tunnel
+from netagent.firewall import admin, apart, isolate, masquerade, publish, routed, spoof, tunnel
 from netagent.firewall.ruleset import merge, render_ruleset
 from netagent.model.address import Address, Mac, Prefix, derive_mac, host_prefix, parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
@@ -306,7 +306,6 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
             # Where bridged frames pass the NAT hooks (br_netfilter), a request of a container to its own published
             # port is translated before the bridge forwards it, and must go back where it came from.
             hairpin=bool(endpoint.ports),
-            isolated=not network.icc,
         ),
         mtu=network_mtu(network, snapshot) if mtu is None else mtu,
         alias=f"{ALIAS_PREFIX}{endpoint.id}",
@@ -339,7 +338,11 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
             Announcement(device=a.device, address=a.address, mac=endpoint.mac, where=a.where) for a in addresses
         ),
         source_routes=frozenset(_source_routes(endpoint, network)),
-        ruleset=Ruleset(elements=merge((publish.elements(endpoint), spoof.elements(name, endpoint)))),
+        ruleset=Ruleset(
+            elements=merge(
+                (publish.elements(endpoint), spoof.elements(name, endpoint), apart.elements(name, icc=network.icc))
+            )
+        ),
     )
 
 

@@ -28,19 +28,24 @@ def lab(make_lab: MakeLab, firewall: str) -> Lab:
 @pytest.mark.parametrize("bridge_filter", ["0", "1"])
 def test_without_icc_containers_reach_each_other_only_through_published_ports(lab: Lab, bridge_filter: str) -> None:
     h1, h2 = lab.hosts
-    h1.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-iptables={bridge_filter}")
-    netagent(h1, "network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "quiet")
-    serve_name(h1, "quiet-web", "--network", "quiet", "-p", "4700:80")
+    for hooks in ("iptables", "ip6tables"):
+        h1.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-{hooks}={bridge_filter}")
+    netagent(h1, "network", "create", "--ipv6", "-o", "com.docker.network.bridge.enable_icc=false", "quiet")
+    served = ("busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")
+    run(h1, "quiet-web", "--hostname", "quiet-web", "--network", "quiet", "-p", "4700:80", command=served)
     run(h1, "quiet-client", "--network", "quiet")
     try:
-        # With br_netfilter the kernel bridges a translated frame to a port of the same bridge
-        # (br_nf_pre_routing_finish, net/bridge/br_netfilter_hooks.c), and isolated ports do not pass it.
-        published = fetches_inside(h1, "quiet-client", f"http://{h1.ip}:4700/hostname", "quiet-web")
-        assert published == (bridge_filter == "0")
-        assert fetches(h2, f"http://{h1.ip}:4700/hostname", "quiet-web")
+        # With br_netfilter the kernel bridges the translated frames (br_nf_pre_routing_finish,
+        # net/bridge/br_netfilter_hooks.c).
+        for here in (str(h1.ip), f"[{h1.seat.ipv6}]"):
+            for client in ("quiet-client", "quiet-web"):
+                assert fetches_inside(h1, client, f"http://{here}:4700/hostname", "quiet-web"), (client, here)
+            assert fetches(h2, f"http://{here}:4700/hostname", "quiet-web"), here
         assert pings(h1, "quiet-client", str(h2.ip))
         assert not pings(h1, "quiet-client", address(h1, "quiet-web"))
         assert not fetches_inside(h1, "quiet-client", f"http://{address(h1, 'quiet-web')}/hostname", "quiet-web")
+        ipv6 = address(h1, "quiet-web", version=6)
+        assert not fetches_inside(h1, "quiet-client", f"http://[{ipv6}]/hostname", "quiet-web")
     finally:
         netagent(h1, "rm", "-f", "quiet-web", "quiet-client")
         netagent(h1, "network", "rm", "quiet")

@@ -5,6 +5,8 @@ From ``PATHS`` on it is one decision: the chains go to each other and do not jum
 
 from collections.abc import Iterator
 
+from netagent.firewall.apart import MARK as MARK_BIT
+from netagent.firewall.iptables import apart
 from netagent.firewall.iptables.pieces import PREFIX, Frame, Piece, frames, parts, rules
 from netagent.firewall.iptables.routed import NAMES, REMOTE_NAMES
 
@@ -46,7 +48,16 @@ FRAMES: tuple[Frame, ...] = (
     ),
     *frames("SEPARATE", table="mangle"),
     *frames("SEPARATE-TO", table="mangle"),
-    *frames("APART", table="mangle", head=(f"{TRANSLATED} -j RETURN", f"{ANSWERS} -j RETURN", "-j DROP")),
+    *frames(
+        "APART",
+        table="mangle",
+        head=(
+            f"{TRANSLATED} -j MARK --set-xmark {apart.PROVEN}",
+            f"{TRANSLATED} -j RETURN",
+            f"{ANSWERS} -j RETURN",
+            "-j DROP",
+        ),
+    ),
     *frames("NEIGHBOURS", table="mangle"),
     *(
         frame
@@ -82,8 +93,8 @@ FRAMES: tuple[Frame, ...] = (
     *frames("TUNNELS", table="mangle"),
 )
 
-MARK = "0x800000/0x800000"
-"""The bit that a translated packet between two interfaces of one network gets on its way to POSTROUTING.
+MARK = f"{MARK_BIT:#x}/{MARK_BIT:#x}"
+"""What a translated packet between two interfaces of one network gets on its way to POSTROUTING.
 
 iptables cannot match the inbound interface there. It is set after routing and on such packets alone.
 """

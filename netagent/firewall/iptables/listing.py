@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from netagent.firewall.iptables import admin, spoof
+from netagent.firewall.iptables import admin, apart, spoof
 from netagent.firewall.iptables.pieces import PREFIX, Frame, Ipset, Member, Rule
 from netagent.firewall.iptables.ruleset import FRAMES, IPSETS, UNTRANSLATED, translate
 from netagent.firewall.marks import DOCKER_CHAIN
@@ -113,7 +113,7 @@ def elements_in(listing: Listing) -> Elements:
     found: dict[str, set[str]] = {}
     for key in listing.ours:
         for rule in listing.chains[key]:
-            named = spoof.element_of(rule) if key[0] == "bridge" else _named(rule)
+            named = spoof.element_of(rule) or apart.element_of(rule) if key[0] == "bridge" else _named(rule)
             if named is not None:
                 found.setdefault(named[0], set()).add(named[1])
     for group in listing.members.values():

@@ -6,7 +6,7 @@ A new set of ``firewall.ruleset`` needs a line in ``TRANSLATIONS``, or in ``UNTR
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from netagent.firewall.iptables import isolate, masquerade, publish, redirect, routed, spoof, tunnel
+from netagent.firewall.iptables import apart, isolate, masquerade, publish, redirect, routed, spoof, tunnel
 from netagent.firewall.iptables.pieces import Frame, Ipset, Piece
 
 FRAMES: tuple[Frame, ...] = (
@@ -17,6 +17,7 @@ FRAMES: tuple[Frame, ...] = (
     *routed.FRAMES,
     *tunnel.FRAMES,
     *spoof.FRAMES,
+    *apart.FRAMES,
 )
 
 IPSETS: tuple[Ipset, ...] = masquerade.IPSETS + routed.IPSETS + tunnel.IPSETS
@@ -53,6 +54,7 @@ TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
         "bridge/macs": spoof.macs,
         "bridge/sources4": spoof.sources4,
         "bridge/sources6": spoof.sources6,
+        "bridge/separate": apart.separate,
     }
 )
 """Set -> what one element of it becomes."""

@@ -11,7 +11,6 @@ from netagent.daemon.config import load_config
 from netagent.errors import Conflict, Exhausted, InvalidRequest
 from netagent.ipam.pools import choose_ipv6_subnet, choose_subnet, parse_pool
 from netagent.model.network import Scope
-from netagent.plan.desired import Veth
 from netagent.plan.render import veth_name
 from netagent.services.requests import NewNetwork
 from netagent.store import keys
@@ -66,14 +65,12 @@ async def test_ranges_and_options_survive_in_the_record(agent: Agent) -> None:
         decode_network(json.dumps(broken).encode())
 
 
-async def test_without_icc_ports_are_isolated_and_the_network_is_separate(agent: Agent) -> None:
+async def test_without_icc_the_network_and_its_ports_are_separate(agent: Agent) -> None:
     await agent.create_network("app", **APP, options={"icc": "false"})
     endpoint = await agent.attach("web", "app")
     await settled()
-    kind = agent.kernel.links[veth_name(endpoint.id)].kind
-    assert isinstance(kind, Veth)
-    assert kind.isolated
     assert agent.kernel.ruleset is not None
+    assert agent.kernel.ruleset.elements["bridge/separate"] == {veth_name(endpoint.id)}
     bridge = agent.kernel.links[veth_name(endpoint.id)].master
     assert agent.kernel.ruleset.elements["separate"] == {bridge}
 
