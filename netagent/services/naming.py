@@ -29,8 +29,8 @@ log = logging.getLogger("netagent.naming")
 
 PATIENCE_S = 0.5
 """How long an attach waits for its names to be answered; a slow DNS process must not hold it up."""
-GRACE_S = 60.0
-"""How long the names of a host outlive its lease."""
+GRACE_S = 4.0
+"""How long the names of a host outlive its lease: an agent that restarts, or that etcd had lost, is back by then."""
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0
 
@@ -103,7 +103,8 @@ class NamingService:
         self._population: Counter[str] = Counter()
         self._is_moved = False
         self._changed: dict[str, str] | None = None
-        self._last_live_s: dict[HostId, float] = {}
+        self._gone_since_s: dict[HostId, float] = {}
+        self._forgotten: frozenset[HostId] = frozenset()
 
     def request(self, endpoints: Iterable[EndpointId] = ()) -> None:
         """Ask for the DNS process to be told soon of these endpoints of this host, as the journal then has them."""
@@ -163,13 +164,12 @@ class NamingService:
                 wait.cancel()
 
     def _grace_left(self) -> float | None:
-        """Return the seconds until the first host's names are to go, None if all are live."""
-        live, now = self._knowledge.snapshot().live, self._clock()
-        ends = [seen + GRACE_S - now for host, seen in self._last_live_s.items() if host not in live]
-        pending = [left for left in ends if left > 0]
-        if len(pending) < len(ends):
+        """Return the seconds until the first host's names are to go, None if none are."""
+        now = self._clock()
+        ends = [since + GRACE_S - now for host, since in self._gone_since_s.items() if host not in self._forgotten]
+        if any(left <= 0 for left in ends):
             self._changed = None
-        return min(pending, default=None)
+        return max(min(ends), 0.0) if ends else None
 
     async def _tell(self) -> None:
         changed, self._changed = self._changed, {}
@@ -203,8 +203,9 @@ class NamingService:
         self._is_moved = False
 
     def _note_live(self, snapshot: Snapshot, hosts: Iterable[HostId]) -> None:
-        now = self._clock()
-        self._last_live_s = {host: now if host in snapshot.live else self._last_live_s.get(host, now) for host in hosts}
+        now, gone = self._clock(), [host for host in hosts if host not in snapshot.live]
+        self._gone_since_s = {host: self._gone_since_s.get(host, now) for host in gone}
+        self._forgotten = frozenset(host for host, since in self._gone_since_s.items() if now - since >= GRACE_S)
 
     def _take(self, snapshot: Snapshot, identity: EndpointId, key: str = "") -> None:
         """Learn of one endpoint: of this host, or the one that another host has published under ``key``."""
@@ -224,9 +225,9 @@ class NamingService:
         host, now = keys.host_of_endpoint(key), self._clock()
         if endpoint is None or endpoint.network_id not in self._here:
             return None
-        seen = now if host in snapshot.live else self._last_live_s.setdefault(host, now)
+        since = now if host in snapshot.live else self._gone_since_s.setdefault(host, now)
         network = snapshot.networks.get(endpoint.network_id)
-        return render_name(endpoint, network, None) if network is not None and now - seen < GRACE_S else None
+        return render_name(endpoint, network, None) if network is not None and now - since < GRACE_S else None
 
     def _put(self, identity: EndpointId, record: NameRecord | None) -> None:
         """Note a record; the first and the last of this host in a network may bring the network or take it away."""

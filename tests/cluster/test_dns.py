@@ -76,6 +76,18 @@ def test_names_are_answered_while_the_agent_is_killed_and_comes_back(lab: Lab) -
     assert said == "asked\n"
 
 
+def test_the_names_of_a_host_that_dies_are_gone_in_twenty_seconds_and_back_with_it(lab: Lab) -> None:
+    h1 = lab.host("h1")
+    h1.agent.kill()
+    try:
+        assert resolve(lab, "web"), "at first it may only be restarting"
+        # As long as the lease (15 s), and 4 s; the rest is for a busy machine.
+        eventually(lambda: not resolve(lab, "web"), within=25)
+    finally:
+        h1.agent.start()
+    eventually(lambda: resolve(lab, "web"))
+
+
 def test_the_process_that_answers_may_do_nothing_else(lab: Lab) -> None:
     status = lab.host("h1").run("sh", "-c", "cat /proc/$(cat /run/netagent/dns.pid)/status").stdout
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
