@@ -27,6 +27,7 @@ class StatsServicer(stats_pb2_grpc.StatsServicer):
                     network_name=stats.network.name if stats.network else "",
                     interface=stats.endpoint.interface,
                     counters=_encode(stats.counters),
+                    ports={port: _encode(counters) for port, counters in stats.ports.items()},
                 )
                 for stats in found
             ]

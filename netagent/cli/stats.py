@@ -3,7 +3,7 @@
 import click
 
 from netagent.cli.client import Client
-from netagent.cli.output import Json, human_size, print_listing, template_option
+from netagent.cli.output import Json, human_size, natural_key, print_listing, template_option
 from netagent.model.ids import short
 from netagent.v1.stats_pb2 import ContainerStatsRequest, Counters, NetworkStatsRequest
 
@@ -37,7 +37,10 @@ _PACKETS = ("RxPackets", "RxDropped", "TxPackets", "TxDropped")
 @click.argument("names", nargs=-1)
 @click.pass_obj
 def stats(client: Client, no_stream: bool, no_trunc: bool, form: str, names: tuple[str, ...]) -> None:
-    """Show what containers have received and sent in each network since they started."""
+    """Show what containers have received and sent in each network since they started.
+
+    With --format json, or {{json .Ports}}, also what has passed each published port.
+    """
     answer = client.call(client.stats.Containers, ContainerStatsRequest(names=names))
     rows = [
         {
@@ -45,6 +48,7 @@ def stats(client: Client, no_stream: bool, no_trunc: bool, form: str, names: tup
             "Name": entry.container_name,
             "Network": entry.network_name or short(entry.network_id),
             "Interface": entry.interface,
+            "Ports": {port: _passed(entry.ports[port]) for port in sorted(entry.ports, key=natural_key)},
             **_counted(entry.counters),
         }
         for entry in answer.endpoints
@@ -85,6 +89,15 @@ def _counted(counters: Counters) -> Json:
         "TxBytes": counters.tx_bytes,
         "TxPackets": counters.tx_packets,
         "TxDropped": counters.tx_dropped,
+    }
+
+
+def _passed(counters: Counters) -> Json:
+    return {
+        "RxBytes": counters.rx_bytes,
+        "RxPackets": counters.rx_packets,
+        "TxBytes": counters.tx_bytes,
+        "TxPackets": counters.tx_packets,
     }
 
 

@@ -3,10 +3,19 @@
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from netagent.firewall import apart, isolate, masquerade, publish, redirect, routed, spoof, tunnel
+from netagent.firewall import apart, counting, isolate, masquerade, publish, redirect, routed, spoof, tunnel
 from netagent.plan.desired import Ruleset
 
-SETS = isolate.SETS + masquerade.SETS + publish.SETS + routed.SETS + tunnel.SETS + spoof.SETS + apart.SETS
+SETS = (
+    *isolate.SETS,
+    *masquerade.SETS,
+    *publish.SETS,
+    *routed.SETS,
+    *tunnel.SETS,
+    *spoof.SETS,
+    *apart.SETS,
+    *counting.SETS,
+)
 CHAINS = (
     *publish.CHAINS,
     *masquerade.CHAINS,
@@ -15,6 +24,7 @@ CHAINS = (
     *tunnel.CHAINS,
     *spoof.CHAINS,
     *apart.CHAINS,
+    *counting.CHAINS,
 )
 INTERVAL_SETS = frozenset(declared.name for declared in SETS if "interval" in declared.flags)
 """Sets in which an element is in the way of every other one that overlaps it."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from netagent.errors import AlreadyExists, Conflict, EnvironmentProblem, KernelRejected, NetagentError, NotFound
+from netagent.firewall.counting import ServedPort
 from netagent.firewall.marks import Presence
 from netagent.firewall.verdict import Rules, chain_names
 from netagent.model.address import Address
@@ -84,6 +85,7 @@ class FakeKernel:
         self.neighbours: dict[tuple[str, str], Neighbour] = {}
         self.fdb: dict[tuple[str, str], FdbEntry] = {}
         self.counted: dict[str, Counters] = {}
+        self.served: dict[ServedPort, Counters] = {}
         self.shapers: dict[str, Shaper] = {}
         self.redirects: dict[str, Redirect] = {}
         self.sysctls: dict[SysctlName, str] = {}
@@ -176,6 +178,10 @@ class FakeKernel:
     async def counters(self) -> Mapping[str, Counters]:
         """Return the counters that a test has put there, of every other link none."""
         return {name: self.counted.get(name, Counters()) for name in self.links}
+
+    async def served_ports(self) -> Mapping[ServedPort, Counters]:
+        """Return what a test has put there."""
+        return self.served
 
     async def foreign_presence(self) -> Presence:
         """Return the chains of ``foreign_firewall``."""

@@ -4,8 +4,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from netagent.kernel import nftables
+from netagent.firewall import counting
+from netagent.firewall.counting import ServedPort, counters_of_ports
+from netagent.kernel import counted, nftables
 from netagent.kernel.uapi import NFT_MSG_DELTABLE, NFTA_TABLE_NAME
+from netagent.model.counters import Counters
 from netagent.plan.desired import Ruleset
 from netagent.plan.operation import AddAdminChains, AddElements, DeleteElements, ReplaceRuleset
 
@@ -33,6 +36,9 @@ class Firewall(Protocol):
 
     def elements(self, set_name: str) -> frozenset[str]:
         """Return the elements of one set or map; none if it does not exist."""
+
+    def served(self) -> Mapping[ServedPort, Counters]:
+        """Return what published ports have received and sent, those of which anything has passed."""
 
     def has_admin_chains(self) -> bool:
         """Tell whether the administrator's chains are there."""
@@ -69,6 +75,7 @@ class NftablesFirewall:
     def delete(self, operations: Sequence[DeleteElements]) -> None:
         """Delete elements in one transaction."""
         nftables.delete_elements(self._nft, operations)
+        counted.forget_counted(self._nft, {p for o in operations for p in counting.ports_in(o.set_name, o.elements)})
 
     def observe(self, desired: Ruleset | None) -> Ruleset | None:
         """Return what the tables hold."""
@@ -77,6 +84,12 @@ class NftablesFirewall:
     def elements(self, set_name: str) -> frozenset[str]:
         """Return the elements of one set or map."""
         return nftables.list_elements(self._nft, set_name)
+
+    def served(self) -> Mapping[ServedPort, Counters]:
+        """Return what the dynamic sets have counted."""
+        return counters_of_ports(
+            counted.read_counted(self._nft, counting.RECEIVED), counted.read_counted(self._nft, counting.SENT)
+        )
 
     def has_admin_chains(self) -> bool:
         """Tell whether the administrator's table is there."""

@@ -12,8 +12,11 @@ from contextlib import suppress
 from types import MappingProxyType
 
 from netagent.errors import EnvironmentProblem, KernelRejected
+from netagent.firewall import counting
+from netagent.firewall.counting import ServedPort, counters_of_ports
 from netagent.firewall.elements import element_key
 from netagent.firewall.iptables import admin, script
+from netagent.firewall.iptables.counting import forget_counted, parse_counted
 from netagent.firewall.iptables.listing import (
     Elements,
     Listing,
@@ -40,6 +43,7 @@ from netagent.kernel.uapi import (
     NFTA_TABLE_NAME,
 )
 from netagent.kernel.xtables import FLAVOURS, ProgramRefusalError, Programs
+from netagent.model.counters import Counters
 from netagent.plan.desired import Ruleset
 from netagent.plan.operation import AddAdminChains, AddElements, DeleteElements, ReplaceRuleset
 
@@ -100,6 +104,8 @@ class IptablesFirewall:
         for name, elements in gone.items():
             for element in elements:
                 present[name].pop(element_key(element), None)
+        with suppress(ProgramRefusalError):
+            self._programs.restore_ipsets(forget_counted(gone))
 
     def observe(self, desired: Ruleset | None) -> Ruleset | None:
         """Return what the chains and ipsets stand for."""
@@ -118,6 +124,16 @@ class IptablesFirewall:
     def elements(self, set_name: str) -> frozenset[str]:
         """Return the elements of one set or map."""
         return elements_in(self._look()).get(set_name, frozenset())
+
+    def served(self) -> Mapping[ServedPort, Counters]:
+        """Return what the ipsets for it have counted."""
+        return counters_of_ports(self._counted(counting.RECEIVED), self._counted(counting.SENT))
+
+    def _counted(self, names: Iterable[str]) -> dict[ServedPort, tuple[int, int]]:
+        found: dict[ServedPort, tuple[int, int]] = {}
+        for name in names:
+            found |= parse_counted(self._programs.save_ipset(f"{PREFIX}{name}"))
+        return found
 
     def has_admin_chains(self) -> bool:
         """Tell whether the administrator's chains are there and come by."""

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from netagent.errors import KernelRejected
+from netagent.firewall.counting import ServedPort
 from netagent.firewall.marks import Presence
 from netagent.firewall.verdict import Rules
 from netagent.kernel import encode, links, netns, probe
@@ -86,6 +87,10 @@ class Kernel:
     async def counters(self) -> Mapping[str, Counters]:
         """Return the counters of every link of ours by name; drops of its shaper are among those on sending."""
         return await self._run(lambda place: read_counters(place.rtnl))
+
+    async def served_ports(self) -> Mapping[ServedPort, Counters]:
+        """Return what published ports have received and sent, by the container's address, protocol and port."""
+        return await self._run(lambda place: place.firewall.served())
 
     async def foreign_presence(self) -> Presence:
         """Return which chains other programs have."""

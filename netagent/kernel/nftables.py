@@ -51,6 +51,8 @@ _ERRNO_BY_TEXT = {os.strerror(number): number for number in errno.errorcode} | {
     "element does not exist": errno.ENOENT,
 }
 _NFGENMSG = struct.Struct("=BBH")
+_DYNAMIC_SIZE = 0x10000
+"""How many elements rules may make in a set; nft wants to know."""
 _USERDATA_COMMENT = 0
 """NFTNL_UDATA_TABLE_COMMENT, libnftnl/udata.h: type, length, text with its NUL."""
 
@@ -120,7 +122,7 @@ def render_script(ruleset: Ruleset) -> str:
     # Adding first makes the deletion succeed where there is no table; nft 1.0.6 has no "destroy".
     lines = [f"{verb} table {family} {TABLE}" for family in FAMILIES for verb in ("add", "delete")]
     lines.extend(_table_text(ruleset, family) for family in FAMILIES if family in _families(ruleset))
-    lines.extend(_elements_text("add", name, sorted(group)) for name, group in ruleset.elements.items() if group)
+    lines.extend(elements_text("add", name, sorted(group)) for name, group in ruleset.elements.items() if group)
     return "\n".join(lines) + "\n"
 
 
@@ -160,6 +162,8 @@ def _comment(ruleset: Ruleset) -> str:
 def _set_text(declared: ElementSet) -> str:
     name = _split(declared.name)[1]
     flags = f"flags {','.join(declared.flags)}; " if declared.flags else ""
+    if "dynamic" in declared.flags:
+        flags += f"size {_DYNAMIC_SIZE}; "
     key = declared.key if declared.key.startswith("typeof ") else f"type {declared.key}"
     if declared.data is None:
         return f"set {name} {{ {key}; {flags}}}"
@@ -171,7 +175,8 @@ def _chain_text(chain: Chain) -> str:
     return "\n".join([f"chain {_split(chain.name)[1]} {{", *lines, *chain.rules, "}"])
 
 
-def _elements_text(verb: str, set_name: str, elements: Iterable[str]) -> str:
+def elements_text(verb: str, set_name: str, elements: Iterable[str]) -> str:
+    """Return the command that adds or deletes elements."""
     family, name = _split(set_name)
     return f"{verb} element {family} {TABLE} {name} {{ {', '.join(elements)} }}"
 
@@ -222,7 +227,7 @@ def remove_tables(nft: Nftables) -> None:
 def add_elements(nft: Nftables, operations: Sequence[AddElements]) -> None:
     """Add all elements in one transaction. One that is there with other data raises KernelRejected with EEXIST."""
     try:
-        nft.run("\n".join(_elements_text("add", o.set_name, o.elements) for o in operations))
+        nft.run("\n".join(elements_text("add", o.set_name, o.elements) for o in operations))
     except NftRefusalError as refusal:
         if len(operations) == 1:
             raise _rejected(operations[0], refusal) from None
@@ -234,7 +239,7 @@ def add_elements(nft: Nftables, operations: Sequence[AddElements]) -> None:
 def delete_elements(nft: Nftables, operations: Sequence[DeleteElements]) -> None:
     """Delete all elements in one transaction; absent ones are no error."""
     try:
-        nft.run("\n".join(_elements_text("delete", o.set_name, o.elements) for o in operations))
+        nft.run("\n".join(elements_text("delete", o.set_name, o.elements) for o in operations))
     except NftRefusalError as refusal:
         if refusal.errno != errno.ENOENT:
             raise _rejected(operations[0], refusal) from None
@@ -249,7 +254,7 @@ def _delete_present(nft: Nftables, operations: Sequence[DeleteElements]) -> None
         if not elements:
             continue
         try:
-            nft.run(_elements_text("delete", operation.set_name, elements))
+            nft.run(elements_text("delete", operation.set_name, elements))
         except NftRefusalError as refusal:
             raise _rejected(operation, refusal) from None
 
@@ -341,6 +346,8 @@ def list_elements(nft: Nftables, set_name: str) -> frozenset[str]:
 
 
 def _elements_of(declared: Mapping[str, Any]) -> frozenset[str]:
+    if "dynamic" in declared.get("flags", ()):
+        return frozenset()
     is_map = "map" in declared
     return frozenset(_element_text(element, is_map=is_map) for element in declared.get("elem", ()))
 

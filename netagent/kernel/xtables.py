@@ -66,6 +66,13 @@ class Programs:
         saved = {family: self._run(command) for family, command in self._save.items()}
         return parse(saved, self._run((self._ipset, "save")))
 
+    def save_ipset(self, name: str) -> str:
+        """Return an ipset with its members as ``ipset save`` prints it; nothing if there is none."""
+        try:
+            return self._run((self._ipset, "save", name))
+        except ProgramRefusalError:
+            return ""
+
     def _run(self, command: tuple[str, ...], text: str = "") -> str:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -264,6 +264,7 @@ class ElementSet:
     """One named nftables set, or a map where ``data`` is given; ``key`` and ``data`` are nft type expressions.
 
     A ``key`` that begins with ``typeof`` names expressions instead, for what has no type. ``name`` as in ``Ruleset``.
+    With the flag ``dynamic`` its elements are made by rules; they are no part of what is desired or observed.
     """
 
     name: str

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from socket import socket
 from typing import Protocol, TypeAlias
 
+from netagent.firewall.counting import ServedPort
 from netagent.firewall.marks import Needs, Presence
 from netagent.firewall.verdict import Rules
 from netagent.model.address import Address
@@ -46,6 +47,9 @@ class Kernel(Protocol):
 
     async def counters(self) -> Mapping[str, Counters]:
         """Return what every link of ours has received and sent, by name; drops of its shaper among those on sending."""
+
+    async def served_ports(self) -> Mapping[ServedPort, Counters]:
+        """Return what published ports have received and sent, those of which anything has passed."""
 
     async def foreign_presence(self) -> Presence:
         """Return which chains other programs' firewalls have."""

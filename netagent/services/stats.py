@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from netagent.drivers import driver_named
+from netagent.firewall.counting import ServedPort
 from netagent.model.container import Container
 from netagent.model.counters import Counters
 from netagent.model.endpoint import Endpoint
@@ -24,6 +25,8 @@ class EndpointStats:
     endpoint: Endpoint
     network: Network | None
     counters: Counters
+    ports: Mapping[str, Counters]
+    """By a published port of the container, as ``80/tcp``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,7 @@ class StatsService:
         known = self._context.journal.containers
         chosen: Iterable[Container] = [self._containers.find(name) for name in names] if names else known.values()
         links = await self._context.kernel.counters()
+        served = await self._context.kernel.served_ports()
         networks = self._context.snapshot().networks
         return tuple(
             EndpointStats(
@@ -56,6 +60,7 @@ class StatsService:
                 endpoint=endpoint,
                 network=networks.get(endpoint.network_id),
                 counters=_inside(endpoint, links),
+                ports=_ports(endpoint, served),
             )
             for container in sorted(chosen, key=lambda c: natural_key(c.name))
             for endpoint in self._context.journal.endpoints_of(container.id)
@@ -78,6 +83,17 @@ class StatsService:
             counters=sum((_inside(endpoint, links) for endpoint in endpoints), Counters()),
             tunnel=links.get(tunnel) if tunnel else None,
         )
+
+
+def _ports(endpoint: Endpoint, served: Mapping[ServedPort, Counters]) -> dict[str, Counters]:
+    addresses = [given.address for given in endpoint.addresses]
+    return {
+        f"{port}/{mapping.protocol}": sum(
+            (served.get((address, mapping.protocol, port), Counters()) for address in addresses), Counters()
+        )
+        for mapping in endpoint.ports
+        for port in mapping.container_ports
+    }
 
 
 def _inside(endpoint: Endpoint, links: Mapping[str, Counters]) -> Counters:

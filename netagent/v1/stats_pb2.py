@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/stats.proto\x12\x0bnetagent.v1\"~\n\x08\x43ounters\x12\x10\n\x08rx_bytes\x18\x01 \x01(\x04\x12\x12\n\nrx_packets\x18\x02 \x01(\x04\x12\x12\n\nrx_dropped\x18\x03 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x04 \x01(\x04\x12\x12\n\ntx_packets\x18\x05 \x01(\x04\x12\x12\n\ntx_dropped\x18\x06 \x01(\x04\"&\n\x15\x43ontainerStatsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"G\n\x16\x43ontainerStatsResponse\x12-\n\tendpoints\x18\x01 \x03(\x0b\x32\x1a.netagent.v1.EndpointStats\"\xa3\x01\n\rEndpointStats\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontainer_name\x18\x02 \x01(\t\x12\x12\n\nnetwork_id\x18\x03 \x01(\t\x12\x14\n\x0cnetwork_name\x18\x04 \x01(\t\x12\x11\n\tinterface\x18\x05 \x01(\t\x12\'\n\x08\x63ounters\x18\x06 \x01(\x0b\x32\x15.netagent.v1.Counters\"$\n\x13NetworkStatsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"C\n\x14NetworkStatsResponse\x12+\n\x08networks\x18\x01 \x03(\x0b\x32\x19.netagent.v1.NetworkStats\"\x9c\x01\n\x0cNetworkStats\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x12\n\ncontainers\x18\x04 \x01(\r\x12\'\n\x08\x63ounters\x18\x05 \x01(\x0b\x32\x15.netagent.v1.Counters\x12%\n\x06tunnel\x18\x06 \x01(\x0b\x32\x15.netagent.v1.Counters2\xaf\x01\n\x05Stats\x12U\n\nContainers\x12\".netagent.v1.ContainerStatsRequest\x1a#.netagent.v1.ContainerStatsResponse\x12O\n\x08Networks\x12 .netagent.v1.NetworkStatsRequest\x1a!.netagent.v1.NetworkStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/stats.proto\x12\x0bnetagent.v1\"~\n\x08\x43ounters\x12\x10\n\x08rx_bytes\x18\x01 \x01(\x04\x12\x12\n\nrx_packets\x18\x02 \x01(\x04\x12\x12\n\nrx_dropped\x18\x03 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x04 \x01(\x04\x12\x12\n\ntx_packets\x18\x05 \x01(\x04\x12\x12\n\ntx_dropped\x18\x06 \x01(\x04\"&\n\x15\x43ontainerStatsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"G\n\x16\x43ontainerStatsResponse\x12-\n\tendpoints\x18\x01 \x03(\x0b\x32\x1a.netagent.v1.EndpointStats\"\x9e\x02\n\rEndpointStats\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontainer_name\x18\x02 \x01(\t\x12\x12\n\nnetwork_id\x18\x03 \x01(\t\x12\x14\n\x0cnetwork_name\x18\x04 \x01(\t\x12\x11\n\tinterface\x18\x05 \x01(\t\x12\'\n\x08\x63ounters\x18\x06 \x01(\x0b\x32\x15.netagent.v1.Counters\x12\x34\n\x05ports\x18\x07 \x03(\x0b\x32%.netagent.v1.EndpointStats.PortsEntry\x1a\x43\n\nPortsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.netagent.v1.Counters:\x02\x38\x01\"$\n\x13NetworkStatsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"C\n\x14NetworkStatsResponse\x12+\n\x08networks\x18\x01 \x03(\x0b\x32\x19.netagent.v1.NetworkStats\"\x9c\x01\n\x0cNetworkStats\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x12\n\ncontainers\x18\x04 \x01(\r\x12\'\n\x08\x63ounters\x18\x05 \x01(\x0b\x32\x15.netagent.v1.Counters\x12%\n\x06tunnel\x18\x06 \x01(\x0b\x32\x15.netagent.v1.Counters2\xaf\x01\n\x05Stats\x12U\n\nContainers\x12\".netagent.v1.ContainerStatsRequest\x1a#.netagent.v1.ContainerStatsResponse\x12O\n\x08Networks\x12 .netagent.v1.NetworkStatsRequest\x1a!.netagent.v1.NetworkStatsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'netagent.v1.stats_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_ENDPOINTSTATS_PORTSENTRY']._loaded_options = None
+  _globals['_ENDPOINTSTATS_PORTSENTRY']._serialized_options = b'8\001'
   _globals['_COUNTERS']._serialized_start=40
   _globals['_COUNTERS']._serialized_end=166
   _globals['_CONTAINERSTATSREQUEST']._serialized_start=168
@@ -38,13 +40,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTAINERSTATSRESPONSE']._serialized_start=208
   _globals['_CONTAINERSTATSRESPONSE']._serialized_end=279
   _globals['_ENDPOINTSTATS']._serialized_start=282
-  _globals['_ENDPOINTSTATS']._serialized_end=445
-  _globals['_NETWORKSTATSREQUEST']._serialized_start=447
-  _globals['_NETWORKSTATSREQUEST']._serialized_end=483
-  _globals['_NETWORKSTATSRESPONSE']._serialized_start=485
-  _globals['_NETWORKSTATSRESPONSE']._serialized_end=552
-  _globals['_NETWORKSTATS']._serialized_start=555
-  _globals['_NETWORKSTATS']._serialized_end=711
-  _globals['_STATS']._serialized_start=714
-  _globals['_STATS']._serialized_end=889
+  _globals['_ENDPOINTSTATS']._serialized_end=568
+  _globals['_ENDPOINTSTATS_PORTSENTRY']._serialized_start=501
+  _globals['_ENDPOINTSTATS_PORTSENTRY']._serialized_end=568
+  _globals['_NETWORKSTATSREQUEST']._serialized_start=570
+  _globals['_NETWORKSTATSREQUEST']._serialized_end=606
+  _globals['_NETWORKSTATSRESPONSE']._serialized_start=608
+  _globals['_NETWORKSTATSRESPONSE']._serialized_end=675
+  _globals['_NETWORKSTATS']._serialized_start=678
+  _globals['_NETWORKSTATS']._serialized_end=834
+  _globals['_STATS']._serialized_start=837
+  _globals['_STATS']._serialized_end=1012
 # @@protoc_insertion_point(module_scope)

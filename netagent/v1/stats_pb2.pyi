@@ -100,12 +100,34 @@ Global___ContainerStatsResponse: _TypeAlias = ContainerStatsResponse  # noqa: Y0
 class EndpointStats(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PortsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Counters: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Counters | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CONTAINER_ID_FIELD_NUMBER: _builtins.int
     CONTAINER_NAME_FIELD_NUMBER: _builtins.int
     NETWORK_ID_FIELD_NUMBER: _builtins.int
     NETWORK_NAME_FIELD_NUMBER: _builtins.int
     INTERFACE_FIELD_NUMBER: _builtins.int
     COUNTERS_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     container_id: _builtins.str
     container_name: _builtins.str
     network_id: _builtins.str
@@ -113,6 +135,10 @@ class EndpointStats(_message.Message):
     interface: _builtins.str
     @_builtins.property
     def counters(self) -> Global___Counters: ...
+    @_builtins.property
+    def ports(self) -> _containers.MessageMap[_builtins.str, Global___Counters]:
+        """By published port of the container, as "80/tcp". They begin when the container gets its address."""
+
     def __init__(
         self,
         *,
@@ -122,10 +148,11 @@ class EndpointStats(_message.Message):
         network_name: _builtins.str = ...,
         interface: _builtins.str = ...,
         counters: Global___Counters | None = ...,
+        ports: _abc.Mapping[_builtins.str, Global___Counters] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counters", b"counters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "container_name", b"container_name", "counters", b"counters", "interface", b"interface", "network_id", b"network_id", "network_name", b"network_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["container_id", b"container_id", "container_name", b"container_name", "counters", b"counters", "interface", b"interface", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,7 @@
 """Who reaches whom: networks, containers without ICC, internal networks, sources of a port; on either firewall."""
 
+import json
+
 import pytest
 
 from netagent.lab.lab import Lab
@@ -18,6 +20,8 @@ from tests.support.hosts import (
 from tests.support.lab import MakeLab
 
 pytestmark = pytest.mark.cluster
+
+PASSED = ("RxBytes", "RxPackets", "TxBytes", "TxPackets")
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,45 @@ def test_an_internal_network_has_no_outside(lab: Lab, bridge_filter: str) -> Non
         h2.run("ip", "route", "del", "10.24.0.0/24")
         netagent(h1, "rm", "-f", "closed-web", "closed-client")
         netagent(h1, "network", "rm", "closed")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_passes_a_published_port_is_counted_whoever_asks(lab: Lab, version: int) -> None:
+    h1, h2 = lab.hosts
+    here = str(h1.ip) if version == 4 else f"[{h1.seat.ipv6}]"
+    netagent(h1, "network", "create", "--subnet", "10.26.0.0/24", "--subnet", "fd00:26::/64", "counted")
+    served = ("busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")
+    ports = ("-p", "4704:80", "-p", "4705-4706:81-82")
+    run(h1, "counted-web", *("--hostname", "c", "--network", "counted", *ports), command=served)
+    run(h1, "counted-client", "--network", "counted")
+
+    def passed() -> dict[str, dict[str, int]]:
+        row = json.loads(netagent(h1, "stats", "--format", "json", "counted-web").stdout)
+        return dict(row["Ports"])
+
+    try:
+        assert passed() == dict.fromkeys(("80/tcp", "81/tcp", "82/tcp"), dict.fromkeys(PASSED, 0))
+        url, seen = f"http://{here}:4704/hostname", 0
+        clients = (
+            lambda: fetches(h2, url, "c"),
+            lambda: fetches(h1, url, "c"),
+            lambda: fetches_inside(h1, "counted-client", url, "c"),
+        )
+        for ask in clients:
+            assert ask()
+            web = passed()["80/tcp"]
+            assert web["RxPackets"] >= seen + 4, web
+            assert web["TxPackets"] >= seen / 2 + 2, web
+            assert web["RxBytes"] >= 40 * web["RxPackets"]
+            assert web["TxBytes"] >= 40 * web["TxPackets"]
+            seen = web["RxPackets"]
+        assert passed()["81/tcp"] == dict.fromkeys(PASSED, 0)
+        target = address(h1, "counted-web", version=version)
+        assert fetches(h1, f"http://{target if version == 4 else f'[{target}]'}/hostname", "c")
+        assert passed()["80/tcp"]["RxPackets"] == seen, "that was not by the published port"
+    finally:
+        netagent(h1, "rm", "-f", "counted-web", "counted-client")
+        netagent(h1, "network", "rm", "counted")
 
 
 @pytest.mark.parametrize("version", [4, 6])

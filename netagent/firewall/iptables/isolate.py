@@ -106,6 +106,8 @@ def inside(element: str) -> Iterator[Piece]:
     yield from rules("LEAVING-BY", f"-o {element} -j RETURN", table="mangle")
     yield from rules("INSIDE", f"-o {element} -g {PREFIX}ENTER", table="mangle")
     yield from rules("REDIRECTS", f"-o {element} -j DROP", table="mangle")
+    yield from rules("RECEIVED", f"-o {element} -j {PREFIX}RECEIVED-PORT", table="mangle")
+    yield from rules("SENT", f"-i {element} -j {PREFIX}SENT-PORT", table="mangle")
     yield from rules("OUTWARD", f"-o {element} -j RETURN", table="nat")
     yield from rules("LOOPBACK", f"-o {element} -j MASQUERADE", table="nat", families=("ip",))
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from netagent.firewall.iptables import admin, apart, spoof
+from netagent.firewall.iptables import admin, apart, counting, spoof
 from netagent.firewall.iptables.pieces import PREFIX, Frame, Ipset, Member, Rule
 from netagent.firewall.iptables.ruleset import FRAMES, IPSETS, UNTRANSLATED, translate
 from netagent.firewall.marks import DOCKER_CHAIN
@@ -88,7 +88,7 @@ def _parse_ipsets(text: str) -> tuple[dict[str, Ipset], dict[str, set[str]]]:
             continue
         if verb == "create":
             kinds[name] = Ipset(name=name, kind=" ".join(rest.split()[:_KIND_WORDS]))
-        elif verb == "add":
+        elif verb == "add" and name not in counting.NAMES:
             members.setdefault(name, set()).add(rest)
     return kinds, members
 

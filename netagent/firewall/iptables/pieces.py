@@ -1,7 +1,7 @@
 """What the translations are made of."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 PREFIX = "NETAGENT-"
 """How every chain and every ipset of ours begins."""
@@ -53,10 +53,14 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ipset:
-    """An ipset; ``kind`` is its type and family as ``ipset create`` takes them. A name stands for one kind only."""
+    """An ipset; ``kind`` is its type and family as ``ipset create`` takes them. A name stands for one kind only.
+
+    With ``counters`` its members come from rules and count what they match; they stand for no element.
+    """
 
     name: str
     kind: str
+    counters: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

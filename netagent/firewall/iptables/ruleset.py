@@ -6,7 +6,8 @@ A new set of ``firewall.ruleset`` needs a line in ``TRANSLATIONS``, or in ``UNTR
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
-from netagent.firewall.iptables import apart, isolate, masquerade, publish, redirect, routed, spoof, tunnel
+from netagent.firewall.counting import RECEIVED, SENT
+from netagent.firewall.iptables import apart, counting, isolate, masquerade, publish, redirect, routed, spoof, tunnel
 from netagent.firewall.iptables.pieces import Frame, Ipset, Piece
 
 FRAMES: tuple[Frame, ...] = (
@@ -18,9 +19,10 @@ FRAMES: tuple[Frame, ...] = (
     *tunnel.FRAMES,
     *spoof.FRAMES,
     *apart.FRAMES,
+    *counting.FRAMES,
 )
 
-IPSETS: tuple[Ipset, ...] = masquerade.IPSETS + routed.IPSETS + tunnel.IPSETS
+IPSETS: tuple[Ipset, ...] = masquerade.IPSETS + routed.IPSETS + tunnel.IPSETS + counting.IPSETS
 """Those that frames name, whether they have members or not."""
 
 TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
@@ -60,7 +62,10 @@ TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
 """Set -> what one element of it becomes."""
 
 UNTRANSLATED: Mapping[str, str] = MappingProxyType(
-    {"bridge/nd_targets": "ebtables cannot look into a neighbour solicitation or advertisement"}
+    {
+        "bridge/nd_targets": "ebtables cannot look into a neighbour solicitation or advertisement",
+        **dict.fromkeys(RECEIVED + SENT, "rules make its elements"),
+    }
 )
 """Set -> why its elements become nothing."""
 

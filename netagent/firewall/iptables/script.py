@@ -81,7 +81,10 @@ def _drop(tables: _Tables, keys: Iterable[Key]) -> None:
 
 
 def _additions(content: Content, observed: Listing) -> str:
-    lines = [f"create {ipset.name} {ipset.kind} comment" for ipset in content.ipsets.values()]
+    lines = [
+        f"create {ipset.name} {ipset.kind} {'counters' if ipset.counters else 'comment'}"
+        for ipset in content.ipsets.values()
+    ]
     for name, group in content.members.items():
         lines.extend(f"add {name} {text}" for text in sorted(group - observed.members.get(name, frozenset())))
     return _lines(lines)

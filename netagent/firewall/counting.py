@@ -1,0 +1,75 @@
+"""What published ports receive and send: counted by the container's address and port, the same for all host ports.
+
+The kernel makes an element for a port when its first packet passes, so publishing costs nothing. Requests are counted
+after the translation, replies before it is taken back; packets of the host itself pass these two hooks as well.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import ip_address
+
+from netagent.model.address import Address
+from netagent.model.counters import Counters
+from netagent.plan.desired import Chain, ElementSet
+
+ServedPort = tuple[Address, str, int]
+"""A container's address, protocol and port."""
+
+RECEIVED = ("received4", "received6")
+SENT = ("sent4", "sent6")
+
+_KEYS = {"4": "ipv4_addr . inet_proto . inet_service", "6": "ipv6_addr . inet_proto . inet_service"}
+_FAMILIES = {"4": "ip", "6": "ip6"}
+_WITH_PORTS = "meta l4proto { tcp, udp, sctp }"
+
+SETS = tuple(ElementSet(name=name, key=_KEYS[name[-1]], flags=("dynamic",)) for name in RECEIVED + SENT)
+
+
+def _rules(interface: str, direction: str, sets: Iterable[str], end: str, port: str) -> tuple[str, ...]:
+    return tuple(
+        f"ct status dnat ct direction {direction} {interface} @inside {_WITH_PORTS} "
+        f"add @{name} {{ {_FAMILIES[name[-1]]} {end} . meta l4proto . th {port} counter }}"
+        for name in sets
+    )
+
+
+CHAINS = (
+    Chain(
+        name="count_received",
+        hook="type filter hook postrouting priority mangle; policy accept;",
+        rules=_rules("oifname", "original", RECEIVED, "daddr", "dport"),
+    ),
+    Chain(
+        name="count_sent",
+        hook="type filter hook prerouting priority mangle; policy accept;",
+        rules=_rules("iifname", "reply", SENT, "saddr", "sport"),
+    ),
+)
+
+
+def counters_of_ports(
+    received: Mapping[ServedPort, tuple[int, int]], sent: Mapping[ServedPort, tuple[int, int]]
+) -> dict[ServedPort, Counters]:
+    """Return counters by port out of bytes and packets each way."""
+    nothing = (0, 0)
+    return {
+        port: Counters(
+            rx_bytes=received.get(port, nothing)[0],
+            rx_packets=received.get(port, nothing)[1],
+            tx_bytes=sent.get(port, nothing)[0],
+            tx_packets=sent.get(port, nothing)[1],
+        )
+        for port in received.keys() | sent.keys()
+    }
+
+
+def ports_in(set_name: str, elements: Iterable[str]) -> Iterator[ServedPort]:
+    """Yield the containers' ports that elements of a publishing map lead to; of other sets none."""
+    if not set_name.startswith(("publish", "ranges")):
+        return
+    for element in elements:
+        key, _, data = element.partition(" : ")
+        address, _, port = data.partition(" . ")
+        *_, protocol, service = key.split(" . ")
+        first, _, last = (port or service).partition("-")
+        for number in range(int(first), int(last or first) + 1):
+            yield ip_address(address), protocol, number
