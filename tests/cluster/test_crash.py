@@ -54,7 +54,7 @@ def _detach(host: Host) -> None:
 
 def _run(host: Host) -> None:
     options = ("--network", "staticnet", "--network", "app", "--ip", "192.168.0.9", "-p", "4001:80")
-    netagent(host, "run", "-d", "--name", "crash", *options, "--", "sleep", "1000", check=False)
+    netagent(host, "run", "-d", "--name", "crash", *options, "--", "sleep", "infinity", check=False)
 
 
 def _connect(host: Host) -> None:

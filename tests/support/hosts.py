@@ -34,7 +34,7 @@ def refusal(host: Host, *arguments: str, status: int = 1, output: str = "") -> s
     return lines[0].removeprefix("netagent: ")
 
 
-def run(host: Host, name: str, *options: str, command: tuple[str, ...] = ("sleep", "1000")) -> None:
+def run(host: Host, name: str, *options: str, command: tuple[str, ...] = ("sleep", "infinity")) -> None:
     """Start a container in the background."""
     netagent(host, "run", "-d", "--name", name, *options, "--", *command)
 
