@@ -290,6 +290,7 @@ def encode_host(view: HostView) -> hosts_pb2.Host:
         blocks=[f"{network.name} {block.prefix}" for network, block in view.blocks],
         conflicts=view.conflicts,
         seized=view.seized,
+        problems=view.problems,
     )
 
 

@@ -53,7 +53,7 @@ def _status(entry: Host) -> str:
         parts.append(f"{len(entry.conflicts)} cut off")
     if entry.seized:
         parts.append(f"{len(entry.seized)} overwritten")
-    return ", ".join(parts)
+    return ", ".join((*parts, *entry.problems))
 
 
 def _shape(entry: Host) -> Json:
@@ -70,6 +70,7 @@ def _shape(entry: Host) -> Json:
         ],
         "Conflicts": list(entry.conflicts),
         "Seized": list(entry.seized),
+        "Problems": list(entry.problems),
     }
 
 

@@ -41,6 +41,7 @@ from netagent.services.network_options import parse_host_bindings
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.presence import Presence
+from netagent.services.probing import ProbingService
 from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
 from netagent.services.readiness import ReadinessService
@@ -73,6 +74,7 @@ class Agent:
     returning: ReturningService
     uplinks: UplinkService
     moving: MovingService
+    probing: ProbingService
     naming: NamingService
     ports: PortService
     loopback: LoopbackService | None
@@ -120,10 +122,12 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         pools=tuple(parse_pool(pool.base, pool.size) for pool in config.default_address_pools),
     )
     moving = MovingService(context)
+    probing = ProbingService(context)
     for access in stores.all:
         access.subscribe(_react(knowledge, engine, publisher, host.id))
         access.subscribe(naming.request_stored)
         access.subscribe(moving.store_changed)
+        access.subscribe(probing.store_changed)
     ports = PortService(
         journal,
         reservations,
@@ -172,6 +176,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         returning=returning,
         uplinks=UplinkService(context, partial(describe_host, host.id, config)),
         moving=moving,
+        probing=probing,
         naming=naming,
         ports=ports,
         loopback=loopback,

@@ -188,7 +188,9 @@ class FakeKernel:
         names = chain_names(self.foreign_firewall.listing)
         return Presence(chains=frozenset((family, chain) for family, _, chain in names))
 
-    async def answering(self, pairs: Sequence[tuple[Address, Address]]) -> frozenset[Address]:
+    async def answering(
+        self, pairs: Sequence[tuple[Address, Address]], *, sizes: Mapping[Address, int] = MappingProxyType({})
+    ) -> frozenset[Address]:
         """Return the targets that are in ``answers``."""
         return self.answers & {target for _, target in pairs}
 

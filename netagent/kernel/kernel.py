@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import TypeVar
 
 from netagent.errors import KernelRejected
@@ -96,9 +97,14 @@ class Kernel:
         """Return which chains other programs have."""
         return await self._run(lambda place: read_presence(place.nft))
 
-    async def answering(self, pairs: Sequence[tuple[Address, Address]]) -> frozenset[Address]:
-        """Return the targets among ``pairs`` of source and target that answer an echo within a second."""
-        return await asyncio.get_running_loop().run_in_executor(self._prober, probe.answering, pairs)
+    async def answering(
+        self, pairs: Sequence[tuple[Address, Address]], *, sizes: Mapping[Address, int] = MappingProxyType({})
+    ) -> frozenset[Address]:
+        """Return the targets among ``pairs`` of source and target that answer an echo within a second.
+
+        ``sizes`` are octets of payload in the echo to a target, which is not taken apart on its way.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._prober, probe.answering, pairs, sizes)
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the namespace at ``path``; NotFound if absent, InvalidRequest if no container's."""

@@ -5,18 +5,23 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from netagent.model.address import Address
 
 WITHIN_S = 1.0
 _ECHO = struct.Struct("!BBHHH")
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
+"""include/uapi/linux/in.h and in6.h: DF, and no attention to path MTUs that were learnt."""
 _REQUEST = {4: 8, 6: 128}
 _REPLY = {4: 0, 6: 129}
 
 
-def answering(pairs: Iterable[tuple[Address, Address]]) -> frozenset[Address]:
-    """Return the targets among ``pairs`` of source and target that answer within a second. It blocks as long."""
+def answering(pairs: Iterable[tuple[Address, Address]], sizes: Mapping[Address, int]) -> frozenset[Address]:
+    """Return the targets among ``pairs`` of source and target that answer within a second. It blocks as long.
+
+    ``sizes`` are octets of payload in the echo to a target; it is sent with DF, whatever path MTU the kernel knows.
+    """
     identifier = int.from_bytes(os.urandom(2))
     waiting: dict[socket.socket, Address] = {}
     try:
@@ -24,7 +29,7 @@ def answering(pairs: Iterable[tuple[Address, Address]]) -> frozenset[Address]:
             sock = _open(source, target)
             if sock is not None:
                 waiting[sock] = target
-                _ask(sock, target, identifier)
+                _ask(sock, target, identifier, bytes(sizes.get(target, 0)))
         return _collect(waiting, identifier)
     finally:
         for sock in waiting:
@@ -36,6 +41,8 @@ def _open(source: Address, target: Address) -> socket.socket | None:
     family = socket.AF_INET if is_v4 else socket.AF_INET6
     sock = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMP if is_v4 else socket.IPPROTO_ICMPV6)
     try:
+        level, option = (socket.IPPROTO_IP, _IP_MTU_DISCOVER) if is_v4 else (socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER)
+        sock.setsockopt(level, option, _PMTUDISC_PROBE)
         sock.bind((str(source), 0))
         sock.connect((str(target), 0))
     except OSError:
@@ -44,12 +51,13 @@ def _open(source: Address, target: Address) -> socket.socket | None:
     return sock
 
 
-def _ask(sock: socket.socket, target: Address, identifier: int) -> None:
+def _ask(sock: socket.socket, target: Address, identifier: int, payload: bytes) -> None:
     head = _ECHO.pack(_REQUEST[target.version], 0, 0, identifier, 1)
     if target.version == 4:
         head = _ECHO.pack(_REQUEST[4], 0, _checksum(head), identifier, 1)
     try:
-        sock.send(head)
+        # Zeros add nothing to the checksum.
+        sock.send(head + payload)
     except OSError:
         return
 

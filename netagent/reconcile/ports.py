@@ -7,6 +7,7 @@ satisfy these protocols by their shape; ``daemon/wiring.py`` is the one place th
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from socket import socket
+from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 from netagent.firewall.counting import ServedPort
@@ -54,8 +55,13 @@ class Kernel(Protocol):
     async def foreign_presence(self) -> Presence:
         """Return which chains other programs' firewalls have."""
 
-    async def answering(self, pairs: Sequence[tuple[Address, Address]]) -> frozenset[Address]:
-        """Return the targets among ``pairs`` of source and target that answer an echo within a second."""
+    async def answering(
+        self, pairs: Sequence[tuple[Address, Address]], *, sizes: Mapping[Address, int] = MappingProxyType({})
+    ) -> frozenset[Address]:
+        """Return the targets among ``pairs`` of source and target that answer an echo within a second.
+
+        ``sizes`` are octets of payload in the echo to a target, which is not taken apart on its way.
+        """
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the network namespace at ``path``; NotFound or InvalidRequest if it is none."""

@@ -38,6 +38,8 @@ class Knowledge:
         """The moves of networks whose both ways are in this host's kernel."""
         self.made: frozenset[tuple[NetworkId, int]] = frozenset()
         """The moves after which this host's routes to all peers go by the new way, in the kernel."""
+        self.path_problems: Mapping[HostId, tuple[str, ...]] = {}
+        """What tests of the ways to peers found wrong, as ``network: what``."""
         self._turned: frozenset[tuple[NetworkId, int, HostId]] = frozenset()
 
     def invalidate(self) -> None:

@@ -182,7 +182,7 @@ class HostView:
     """A host with what is known of it: its claims, its endpoints as it published them.
 
     ``conflicts`` are the containers of this host that are not served, because another host holds their address,
-    ``seized`` the claims of this host that another one overwrote.
+    ``seized`` the claims of this host that another one overwrote, ``problems`` what is wrong on the way to a host.
     """
 
     host: Host
@@ -194,3 +194,4 @@ class HostView:
     networks: Mapping[NetworkId, Network] = field(default_factory=lambda: MappingProxyType({}))
     conflicts: tuple[str, ...] = ()
     seized: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()

@@ -67,6 +67,7 @@ class Host(_message.Message):
     BLOCKS_FIELD_NUMBER: _builtins.int
     CONFLICTS_FIELD_NUMBER: _builtins.int
     SEIZED_FIELD_NUMBER: _builtins.int
+    PROBLEMS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     mtu: _builtins.int
@@ -89,6 +90,10 @@ class Host(_message.Message):
     def seized(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Claims of the host that answers which another host overwrote, as "blocks/network/block by host"."""
 
+    @_builtins.property
+    def problems(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the host that answers found wrong on the way to this one, as "network: what"."""
+
     def __init__(
         self_,  # pyright: ignore[reportSelfClsParameterName]
         *,
@@ -102,10 +107,11 @@ class Host(_message.Message):
         blocks: _abc.Iterable[_builtins.str] | None = ...,
         conflicts: _abc.Iterable[_builtins.str] | None = ...,
         seized: _abc.Iterable[_builtins.str] | None = ...,
+        problems: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "conflicts", b"conflicts", "id", b"id", "interface", b"interface", "live", b"live", "mtu", b"mtu", "name", b"name", "seized", b"seized", "self", b"self", "underlay", b"underlay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocks", b"blocks", "conflicts", b"conflicts", "id", b"id", "interface", b"interface", "live", b"live", "mtu", b"mtu", "name", b"name", "problems", b"problems", "seized", b"seized", "self", b"self", "underlay", b"underlay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
