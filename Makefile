@@ -3,8 +3,9 @@
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PY := .venv/bin/python
 export PYTHON ?= python3
+export DESTDIR ?=
 
-.PHONY: help demo demo-runtimes test lint bench generate venv deps clean
+.PHONY: help demo demo-runtimes test lint bench generate venv install uninstall deps clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -33,6 +34,12 @@ generate: .venv/dev.stamp  ## the gRPC code from proto/
 	@$(PY) scripts/generate.py
 
 venv: .venv/dev.stamp  ## .venv with everything a developer needs
+
+install:  ## program, CNI plugin, systemd units and configuration, below DESTDIR
+	@$(if $(DESTDIR),,$(SUDO)) scripts/install install
+
+uninstall:  ## take away what install put there
+	@$(if $(DESTDIR),,$(SUDO)) scripts/install uninstall
 
 deps:  ## the Debian packages that are missing
 	@scripts/deps

@@ -17,6 +17,8 @@ from tests.support.etcd import EtcdServer, etcd_server, free_port
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
+MAKE_CERTIFICATES = Path(__file__).parents[2] / "deploy" / "examples" / "etcd" / "make-certificates"
+
 pytestmark = pytest.mark.cluster
 
 A = "/netagent/v1/a"
@@ -269,14 +271,6 @@ async def test_tls_with_client_certificate(tmp_path: Path) -> None:
 
 
 def make_certificate(directory: Path) -> None:
-    """One self-signed certificate for 127.0.0.1 that serves as authority, server and client."""
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"),
-            *("-keyout", directory / "key.pem", "-out", directory / "cert.pem", "-days", "2", "-subj", "/CN=agent"),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-addext", "extendedKeyUsage=serverAuth,clientAuth"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    (directory / "ca.pem").write_bytes((directory / "cert.pem").read_bytes())
+    """A certificate for 127.0.0.1 that serves as server's and client's, made as docs/etcd.md says."""
+    subprocess.run([MAKE_CERTIFICATES, directory, "cert=127.0.0.1"], check=True)
+    (directory / "cert.key").rename(directory / "key.pem")

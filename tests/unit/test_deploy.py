@@ -1,0 +1,105 @@
+"""What stands in deploy/: units as closed as they are said to be, an installation that can be undone, certificates."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from netagent.daemon.config import Config
+
+ROOT = Path(__file__).parents[2]
+UNITS = ROOT / "deploy" / "systemd"
+MAIN = (UNITS / "netagent.service").read_text()
+DROP_IN = (UNITS / "attach-only.conf").read_text()
+
+
+def exposure(directory: Path, name: str, text: str) -> float:
+    """Return what systemd-analyze says of a unit: 0 is closed, 10 is open."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not on this machine")
+    unit = directory / name
+    unit.write_text(text)
+    argv = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert found, said
+    return float(found[1])
+
+
+def test_the_units_are_as_closed_as_the_page_says(tmp_path: Path) -> None:
+    service, _, install = MAIN.partition("[Install]")
+    assert exposure(tmp_path, "netagent.service", f"{service}{DROP_IN}[Install]{install}") <= 4.0
+    assert exposure(tmp_path, "netagent.service", MAIN) <= 6.8
+    dns = (UNITS / "netagent-dns.service").read_text()
+    assert exposure(tmp_path, "netagent-dns.service", dns) <= 1.3
+
+
+def files_below(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
+
+
+def install(verb: str, directory: Path) -> str:
+    environment = {"PATH": os.environ["PATH"], "DESTDIR": str(directory)}
+    argv = [ROOT / "scripts" / "install", verb]
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_what_is_installed_is_taken_away_again(tmp_path: Path) -> None:
+    foreign = tmp_path / "opt/cni/bin/bridge"
+    foreign.parent.mkdir(parents=True)
+    foreign.touch()
+    install("files", tmp_path)
+    there = files_below(tmp_path)
+    assert {
+        "opt/cni/bin/netagent",
+        "usr/local/bin/netagent",
+        "usr/local/lib/systemd/system/netagent.service",
+        "usr/local/lib/systemd/system/netagent-dns.socket",
+        "usr/local/share/netagent/examples/podman/10-app.conflist",
+        "etc/netagent/agent.toml",
+    } <= there
+    assert os.access(tmp_path / "opt/cni/bin/netagent", os.X_OK)
+    install("uninstall", tmp_path)
+    assert files_below(tmp_path) == {"opt/cni/bin/bridge"}
+
+
+def test_a_changed_configuration_survives_installing_and_uninstalling(tmp_path: Path) -> None:
+    configuration = tmp_path / "etc/netagent/agent.toml"
+    configuration.parent.mkdir(parents=True)
+    configuration.write_text('log_level = "debug"\n')
+    install("files", tmp_path)
+    assert "was changed and stays" in install("uninstall", tmp_path)
+    assert configuration.read_text() == 'log_level = "debug"\n'
+
+
+def test_the_examples_are_what_their_readers_read() -> None:
+    commented = (ROOT / "deploy" / "agent.toml").read_text()
+    assert tomllib.loads(commented) == {}
+    uncommented = "\n".join(line[2:] for line in commented.splitlines() if re.match(r"# (\w+ = |\[)", line))
+    msgspec.convert(tomllib.loads(uncommented), Config)
+    for file in (ROOT / "deploy" / "examples").glob("*/*.conflist"):
+        assert json.loads(file.read_text())["plugins"][0]["type"] == "netagent"
+
+
+def test_certificates_are_of_one_authority_and_name_their_addresses(tmp_path: Path) -> None:
+    script = ROOT / "deploy" / "examples" / "etcd" / "make-certificates"
+    subprocess.run([script, tmp_path, "etcd1=127.0.0.1"], check=True)
+    authority = (tmp_path / "ca.pem").read_bytes()
+    subprocess.run([script, tmp_path, "h1"], check=True)
+    assert (tmp_path / "ca.pem").read_bytes() == authority
+    for name in ("etcd1", "h1"):
+        subprocess.run(["openssl", "verify", "-CAfile", tmp_path / "ca.pem", tmp_path / f"{name}.pem"], check=True)
+        assert (tmp_path / f"{name}.key").stat().st_mode & 0o077 == 0
+    shown = subprocess.run(
+        ["openssl", "x509", "-in", tmp_path / "etcd1.pem", "-noout", "-ext", "subjectAltName"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "IP Address:127.0.0.1" in shown
