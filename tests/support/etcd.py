@@ -31,7 +31,8 @@ def free_port() -> int:
 class EtcdServer:
     """One etcd member. ``start`` after ``stop`` or ``kill`` finds the same data and ports again."""
 
-    def __init__(self, directory: Path, *, certificates: Path | None = None) -> None:
+    def __init__(self, directory: Path, *, certificates: Path | None = None, quota_bytes: int = 0) -> None:
+        self.quota_bytes = quota_bytes
         self.name = f"m{next(_numbers)}"
         self.directory = directory / self.name
         self.client_port = free_port()
@@ -69,7 +70,7 @@ class EtcdServer:
                     *("--initial-cluster", self.cluster),
                     *("--listen-metrics-urls", f"http://127.0.0.1:{self._health_port}"),
                     *("--heartbeat-interval", "50", "--election-timeout", "500"),
-                    *("--logger", "zap", "--log-level", "warn"),
+                    *("--logger", "zap", "--log-level", "warn", "--quota-backend-bytes", str(self.quota_bytes)),
                     *self._tls_arguments(),
                 ],
                 stdout=log,
@@ -167,17 +168,24 @@ def _data_directory(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def etcd_server(tmp_path: Path, *, certificates: Path | None = None) -> Iterator[EtcdServer]:
-    """A started cluster of one member; ``certificates`` holds ca.pem, cert.pem and key.pem if it is to speak TLS."""
-    with etcd_cluster(tmp_path, members=1, certificates=certificates) as (server,):
+def etcd_server(tmp_path: Path, *, certificates: Path | None = None, quota_bytes: int = 0) -> Iterator[EtcdServer]:
+    """A started cluster of one member; ``certificates`` holds ca.pem, cert.pem and key.pem if it is to speak TLS.
+
+    It is full at ``quota_bytes``, 0 for etcd's own default.
+    """
+    with etcd_cluster(tmp_path, members=1, certificates=certificates, quota_bytes=quota_bytes) as (server,):
         yield server
 
 
 @contextmanager
-def etcd_cluster(tmp_path: Path, *, members: int, certificates: Path | None = None) -> Iterator[tuple[EtcdServer, ...]]:
+def etcd_cluster(
+    tmp_path: Path, *, members: int, certificates: Path | None = None, quota_bytes: int = 0
+) -> Iterator[tuple[EtcdServer, ...]]:
     """A started cluster."""
     with _data_directory(tmp_path) as directory, ExitStack() as stack:
-        servers = tuple(EtcdServer(directory, certificates=certificates) for _ in range(members))
+        servers = tuple(
+            EtcdServer(directory, certificates=certificates, quota_bytes=quota_bytes) for _ in range(members)
+        )
         for server in servers:
             server.cluster = ",".join(f"{peer.name}={peer.peer_url}" for peer in servers)
             stack.callback(server.kill)

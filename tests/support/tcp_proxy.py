@@ -13,7 +13,8 @@ class TcpProxy:
 
     ``swallow_replies``: what the server sends is dropped, what the client sends still arrives.
     ``hold_requests``: what the client sends is kept in ``held`` until ``deliver``, even when the client has gone.
-    ``black_hole``: nothing passes in either direction, and nothing is closed. ``accepted`` counts connections.
+    ``black_hole``: nothing passes in either direction, and nothing is closed. ``delay_s``: seconds that each
+    piece of a reply is late. ``accepted`` counts connections.
     """
 
     def __init__(self, target_port: int) -> None:
@@ -24,6 +25,7 @@ class TcpProxy:
         self.swallow_replies = False
         self.hold_requests = False
         self.black_hole = False
+        self.delay_s = 0.0
         self.held: list[Held] = []
         self.accepted = 0
 
@@ -42,6 +44,13 @@ class TcpProxy:
         for writer in self._writers:
             writer.transport.abort()
         self._writers.clear()
+
+    def half_close(self) -> None:
+        """End the server's side of every connection in order; what the client sends goes on to the server."""
+        self.swallow_replies = True
+        for writer in self._writers:
+            if writer.can_write_eof() and writer.get_extra_info("sockname")[1] == self.port:
+                writer.write_eof()
 
     async def close(self) -> None:
         assert self._server is not None
@@ -77,6 +86,7 @@ class TcpProxy:
     async def _forward_replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
+                await asyncio.sleep(self.delay_s)
                 if not self.swallow_replies and not self.black_hole and not writer.is_closing():
                     writer.write(data)
                     await writer.drain()
