@@ -121,6 +121,7 @@ def container_shape(container: "Container") -> Json:
         "RuntimeId": container.runtime_id,
         "HostConfig": {
             "NetworkMode": network_mode(container),
+            "PortBindings": _port_bindings(container),
             "AutoRemove": container.auto_remove,
             "Links": [f"/{target}:/{container.name}/{alias}" for target, alias in _links(container)] or None,
             "ExtraHosts": list(container.extra_hosts) or None,
@@ -128,7 +129,12 @@ def container_shape(container: "Container") -> Json:
             "DnsSearch": list(container.dns_search),
             "DnsOptions": list(container.dns_options),
         },
-        "Config": {"Hostname": container.hostname, "Tty": container.terminal, "Cmd": command},
+        "Config": {
+            "Hostname": container.hostname,
+            "Tty": container.terminal,
+            "Cmd": command,
+            "ExposedPorts": {port: {} for port in container.exposed} or None,
+        },
         "NetworkSettings": _network_settings(container),
     }
 
@@ -154,6 +160,16 @@ def _network_settings(container: "Container") -> Json:
         "MacAddress": first.get("MacAddress", ""),
         "Networks": networks,
     }
+
+
+def _port_bindings(container: "Container") -> Json:
+    """Return ``HostConfig.PortBindings``: one object for each ``-p``, with no address where it names none."""
+    shown: Json = {}
+    for port in (port for endpoint in container.endpoints for port in endpoint.ports):
+        for index in range(port.count or 1):
+            bindings = shown.setdefault(f"{port.container_port + index}/{port.protocol}", [])
+            bindings.append({"HostIp": port.host_address, "HostPort": str(port.host_port + index)})
+    return shown
 
 
 def _links(container: "Container") -> list[tuple[str, str]]:

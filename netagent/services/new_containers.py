@@ -117,7 +117,9 @@ class ContainerParser:
         try:
             target = self._find(link.target)
         except NotFound as error:
-            raise InvalidRequest(f"could not get container for {link.target}: {error}", hint=error.hint) from None
+            raise InvalidRequest(
+                f"could not get container for {link.target}: {error.message}", hint=error.hint
+            ) from None
         link = replace(link, target=target.name)
         if not target.is_up:
             raise Conflict(

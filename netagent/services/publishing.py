@@ -117,8 +117,9 @@ def _refuse_unpublished(container: Container, pattern: PortMapping, rows: Iterab
     matched = {port.container_port + i for port in ports for i in port.matching(pattern)}
     missing = next((port for port in pattern.container_ports if port not in matched), None)
     if missing is not None:
+        at = f" at port {pattern.host_port + missing - pattern.container_port}" if pattern.host_port else ""
         raise NotFound(
-            f"no public port '{missing}/{pattern.protocol}' published for {container.name}",
+            f"no public port '{missing}/{pattern.protocol}' published for {container.name}{at}",
             hint=f"netagent port {container.name} shows what is",
         )
 

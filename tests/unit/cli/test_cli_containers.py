@@ -218,6 +218,11 @@ def test_inspect_has_dockers_shape(agent: ServedAgent, netagent_cli: Cli) -> Non
         "RuntimeId": "",
         "HostConfig": {
             "NetworkMode": "staticnet",
+            "PortBindings": {
+                "53/udp": [{"HostIp": "127.0.0.1", "HostPort": "5353"}],
+                "80/tcp": [{"HostIp": "", "HostPort": "4000"}],
+                **{f"{number}/tcp": [{"HostIp": "", "HostPort": str(number)}] for number in (7000, 7001, 7002)},
+            },
             "AutoRemove": False,
             "Links": None,
             "ExtraHosts": None,
@@ -225,7 +230,12 @@ def test_inspect_has_dockers_shape(agent: ServedAgent, netagent_cli: Cli) -> Non
             "DnsSearch": [],
             "DnsOptions": [],
         },
-        "Config": {"Hostname": "web", "Tty": False, "Cmd": ["nginx", "-g", "daemon off;", "--long"]},
+        "Config": {
+            "Hostname": "web",
+            "Tty": False,
+            "Cmd": ["nginx", "-g", "daemon off;", "--long"],
+            "ExposedPorts": None,
+        },
     }
     networks = settings.pop("Networks")
     assert settings == {
