@@ -79,7 +79,7 @@ async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiS
     """
     shield, interceptor = Shield(), Interceptor()
     server = grpc.aio.server(interceptors=(interceptor,), options=_OPTIONS)
-    add_AgentServicer_to_server(AgentServicer(services.info), server)
+    add_AgentServicer_to_server(AgentServicer(services.info, services.rebuilding, shield), server)
     add_ContainersServicer_to_server(
         ContainersServicer(
             services.containers,
@@ -93,7 +93,7 @@ async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiS
     )
     add_EventsServicer_to_server(EventsServicer(services.events), server)
     add_FirewallServicer_to_server(FirewallServicer(services.exposure), server)
-    add_HostsServicer_to_server(HostsServicer(services.hosts, shield), server)
+    add_HostsServicer_to_server(HostsServicer(services.hosts, services.host_blocks, shield), server)
     add_NamesServicer_to_server(NamesServicer(services.resolving), server)
     add_NetworksServicer_to_server(
         NetworksServicer(services.networks, services.connections, services.info, shield), server

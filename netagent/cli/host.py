@@ -11,10 +11,19 @@ from netagent.cli.output import (
     format_option,
     print_found,
     print_json_lines,
+    print_name,
     print_table,
     template_option,
 )
-from netagent.v1.hosts_pb2 import Host, HostDetails, InspectHostRequest, ListHostsRequest, RemoveHostRequest
+from netagent.v1.hosts_pb2 import (
+    DrainHostRequest,
+    Host,
+    HostDetails,
+    InspectHostRequest,
+    ListHostsRequest,
+    RemoveHostRequest,
+    ReserveBlocksRequest,
+)
 
 
 @click.group()
@@ -115,3 +124,34 @@ def _remove(client: Client, name: str, *, force: bool, form: str) -> None:
         print_json_lines([{"Name": answer.host.name, "ID": answer.host.id, "Blocks": len(answer.host.blocks), **freed}])
     else:
         click.echo(answer.host.name)
+
+
+@host.command()
+@click.option("--block", default="", metavar="CIDR", help="That block; else one of each subnet, with --release all.")
+@click.option("--release", is_flag=True, help="Have the host give them back, once no container has an address there.")
+@format_option()
+@click.argument("name")
+@click.argument("network")
+@click.pass_obj
+def reserve(client: Client, block: str, release: bool, form: str, name: str, network: str) -> None:
+    """Give a host blocks of a network in advance, and print them."""
+    request = ReserveBlocksRequest(host=name, network=network, block=block, release=release)
+    for held in client.call(client.hosts.Reserve, request).blocks:
+        if form == "json":
+            print_json_lines([{"Network": network, "Prefix": held.prefix, "State": held.state, "Epoch": held.epoch}])
+        else:
+            click.echo(held.prefix)
+
+
+@host.command()
+@click.option("--stop", is_flag=True, help="End it: the host gets containers again.")
+@format_option()
+@click.argument("names", nargs=-1, required=True)
+@click.pass_obj
+def drain(client: Client, stop: bool, form: str, names: tuple[str, ...]) -> None:
+    """Let hosts get no more containers in networks across hosts, and give back their blocks as they empty."""
+
+    def act(name: str) -> None:
+        print_name(client.call(client.hosts.Drain, DrainHostRequest(name=name, stop=stop)).name, form)
+
+    for_each(client, names, act)

@@ -31,6 +31,7 @@ from netagent.services.docker_networks import DockerNetworks
 from netagent.services.endpoints import EndpointService
 from netagent.services.events import EventBus
 from netagent.services.exposure import ExposureService
+from netagent.services.host_blocks import HostBlockService
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
@@ -45,6 +46,7 @@ from netagent.services.probing import ProbingService
 from netagent.services.publisher import Publisher
 from netagent.services.publishing import PublishingService
 from netagent.services.readiness import ReadinessService
+from netagent.services.rebuilding import RebuildingService
 from netagent.services.resolving import ResolvingService
 from netagent.services.returning import ReturningService
 from netagent.services.seizures import Seizures
@@ -151,9 +153,11 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         publishing=PublishingService(context, endpoints, ports, containers, attachments),
         limits=LimitService(context, endpoints, containers, attachments),
         stats=StatsService(context, networks, containers),
-        hosts=HostService(context),
+        hosts=(hosts := HostService(context)),
+        host_blocks=HostBlockService(context, hosts, networks),
         events=events,
         info=InfoService(context, store=config.store or "embedded", run_dir=str(run_dir)),
+        rebuilding=RebuildingService(context),
         exposure=(exposure := ExposureService(context)),
         verification=VerificationService(context),
         collection=CollectionService(context, attachments, grace_s=config.cni.grace_s),

@@ -172,6 +172,12 @@ def needs_claim(snapshot: Snapshot, network: Network, address: Address) -> bool:
             hint=f"run the container there, or take an address in {subnet.reserved_block or subnet.prefix}",
             address=address,
         )
+    if block.state is BlockState.DRAINING:
+        raise Conflict(
+            f"address {address} lies in block {block.prefix}, which is being drained",
+            hint="choose another --ip, or end it (netagent host drain --stop)",
+            address=address,
+        )
     if address == block.own_address:
         raise Conflict(
             f"Address already in use: {address} is this host's own in network {network.name}", address=address

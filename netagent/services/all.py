@@ -8,12 +8,14 @@ from netagent.services.connections import ConnectionService
 from netagent.services.containers import ContainerService
 from netagent.services.events import EventBus
 from netagent.services.exposure import ExposureService
+from netagent.services.host_blocks import HostBlockService
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
 from netagent.services.networks import NetworkService
 from netagent.services.publishing import PublishingService
 from netagent.services.readiness import ReadinessService
+from netagent.services.rebuilding import RebuildingService
 from netagent.services.resolving import ResolvingService
 from netagent.services.stats import StatsService
 from netagent.services.verification import VerificationService
@@ -31,6 +33,7 @@ class Services:
     limits: LimitService
     stats: StatsService
     hosts: HostService
+    host_blocks: HostBlockService
     events: EventBus
     info: InfoService
     exposure: ExposureService
@@ -38,3 +41,4 @@ class Services:
     collection: CollectionService
     readiness: ReadinessService
     resolving: ResolvingService
+    rebuilding: RebuildingService

@@ -42,6 +42,7 @@ class BlockService:
 
     async def ensure(self, network: Network) -> None:
         """Make sure this host holds a block with a free address of every subnet; a host that does asks nobody."""
+        self._refuse_drained(network)
         if all(self._has_room(network, subnet) for subnet in network.subnets):
             return
         # Of many that come at once, one claims; the others find its block.
@@ -49,6 +50,16 @@ class BlockService:
             for subnet in network.subnets:
                 if not self._has_room(network, subnet):
                     await self._claim(network, subnet)
+
+    def _refuse_drained(self, network: Network) -> None:
+        """Raise Conflict if an operator wants this host to get no further containers in networks across hosts."""
+        host = self._context.host
+        is_drained = self._context.stores.cluster.entry(keys.drain_key(host.id)) is not None
+        if is_drained and network.scope is Scope.GLOBAL:
+            raise Conflict(
+                f"host {host.name} is being drained",
+                hint=f"run the container on another host, or netagent host drain --stop {host.name}",
+            )
 
     def _has_room(self, network: Network, subnet: Subnet) -> bool:
         snapshot = self._context.snapshot()

@@ -177,7 +177,7 @@ class NetworkService:
                 labels=MappingProxyType(dict(request.labels)),
                 created=self._context.now(),
             )
-            if await access.commit(_create_guards(access, network), _create_writes(network)):
+            if await access.commit(create_guards(access, network), create_writes(network)):
                 self._context.events.publish("network", "create", network.id, name=name, driver=driver.name)
                 return network
         raise Unavailable(f"network {name} could not be created: others change networks all the time", hint="try again")
@@ -426,7 +426,7 @@ async def finish_removal(access: StoreAccess, network: Network) -> bool:
     return await access.commit(guards, writes)
 
 
-def _create_guards(access: StoreAccess, network: Network) -> list[Guard]:
+def create_guards(access: StoreAccess, network: Network) -> list[Guard]:
     """Return what must hold for a create: the name and number are free, and no network has changed meanwhile."""
     guards: list[Guard] = [Absent(key=keys.network_key(network.name))]
     guards.append(_generation_guard(access))
@@ -440,7 +440,8 @@ def _generation_guard(access: StoreAccess) -> Guard:
     return access.unchanged(keys.GENERATION) if has_generation else Absent(key=keys.GENERATION)
 
 
-def _create_writes(network: Network) -> list[Write]:
+def create_writes(network: Network) -> list[Write]:
+    """Return what a create writes."""
     writes: list[Write] = [
         Put(key=keys.network_key(network.name), value=encode_network(network)),
         Put(key=keys.GENERATION, value=network.id.encode()),

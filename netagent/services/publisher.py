@@ -17,7 +17,7 @@ from functools import partial
 
 from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
-from netagent.model.block import FixedAddress
+from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.network import Network, NetworkState, Scope
@@ -110,6 +110,7 @@ class Publisher:
             self._knowledge.invalidate()
             self._engine.request()
         self._disown()
+        await self._drain(access)
         await self._leave_networks(access)
 
     def _disown(self) -> None:
@@ -254,6 +255,29 @@ class Publisher:
             entry = access.entry(key)
             if entry is not None:
                 yield [Unchanged(key=key, revision=entry.revision)], [Delete(key=key)]
+
+    async def _drain(self, access: StoreAccess) -> None:
+        """Give back this host's draining blocks that no endpoint has an address of; all drain if the host does."""
+        own = self._knowledge.host.id
+        is_drained = access is self._stores.cluster and access.entry(keys.drain_key(own)) is not None
+        for block in [b for b in access.view.blocks if b.owner == own]:
+            key = keys.block_key(block.network_id, block.prefix)
+            entry = access.entry(key)
+            network = access.view.networks.get(block.network_id)
+            if entry is None or network is None or network.scope is Scope.LOCAL:
+                continue
+            guards = [Unchanged(key=key, revision=entry.revision)]
+            if block.state is BlockState.CONFIRMED:
+                if is_drained:
+                    record = encode_block(replace(block, state=BlockState.DRAINING), entry.value)
+                    await access.commit(guards, [Put(key=key, value=record)])
+            elif not self._is_inhabited(block) and await access.commit(guards, [Delete(key=key)]):
+                log.info("block %s of network %s is given back", block.prefix, network.name)
+                self._journal.disown([key])
+
+    def _is_inhabited(self, block: Block) -> bool:
+        endpoints = (e for e in self._journal.endpoints.values() if e.network_id == block.network_id)
+        return any(given.address in block.prefix for endpoint in endpoints for given in endpoint.addresses)
 
     async def _leave_networks(self, access: StoreAccess) -> None:
         """Give back this host's blocks of networks that are being deleted, once the kernel holds nothing of them."""

@@ -3,6 +3,7 @@
 ========================================== ==================================================
 ``hosts/<uuid>``                           permanent record of a host
 ``live/<uuid>``                            bound to the agent's lease: liveness, nothing else
+``drains/<uuid>``                          a host that an operator drains: it gives its blocks back as they empty
 ``networks/<name>``                        a network; created only if absent
 ``gone/<network>``                         a network that was removed without all who held blocks of it: they follow
 ``numbers/<vni>``                          who owns a VNI
@@ -25,6 +26,7 @@ EPOCH = f"{ROOT}epoch"
 HOSTS = f"{ROOT}hosts/"
 REMOVED = f"{ROOT}removed/"
 LIVE = f"{ROOT}live/"
+DRAINS = f"{ROOT}drains/"
 NETWORKS = f"{ROOT}networks/"
 GONE = f"{ROOT}gone/"
 NUMBERS = f"{ROOT}numbers/"
@@ -41,6 +43,11 @@ def host_key(host_id: HostId) -> str:
 def removed_key(host_id: HostId) -> str:
     """Return the key that says that an operator removed a host."""
     return f"{REMOVED}{host_id}"
+
+
+def drain_key(host_id: HostId) -> str:
+    """Return the key that exists while a host is being drained."""
+    return f"{DRAINS}{host_id}"
 
 
 def live_key(host_id: HostId) -> str:

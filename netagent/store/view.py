@@ -17,7 +17,7 @@ from typing import Any
 from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
 from netagent.model.address import is_inside
-from netagent.model.block import Block, FixedAddress
+from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId
@@ -122,6 +122,8 @@ class ClusterView:
             case FixedAddress() if value.owner == self._own_host:
                 holder = self._endpoints.get(value.endpoint_id)
                 return holder is not None and any(given.address == value.address for given in holder.addresses)
+            case Block(state=BlockState.DRAINING) if value.owner == self._own_host and not self._is_inhabited(value):
+                return False  # Given back.
             case Block() | FixedAddress():
                 network = self.networks.get(value.network_id)
                 if network is None or network.state is not NetworkState.ACTIVE or not self._in_use(network.id):
@@ -137,6 +139,10 @@ class ClusterView:
 
     def _in_use(self, network_id: NetworkId) -> bool:
         return any(endpoint.network_id == network_id for endpoint in self._endpoints.values())
+
+    def _is_inhabited(self, block: Block) -> bool:
+        given = (a.address for e in self._endpoints.values() if e.network_id == block.network_id for a in e.addresses)
+        return any(address in block.prefix for address in given)
 
     def drop_orphans(self) -> bool:
         """Let go of what was kept and is not needed any more; tell whether there was anything."""

@@ -39,6 +39,11 @@ class AgentStub:
                 request_serializer=netagent_dot_v1_dot_agent__pb2.InfoRequest.SerializeToString,
                 response_deserializer=netagent_dot_v1_dot_agent__pb2.InfoResponse.FromString,
                 _registered_method=True)
+        self.RebuildStore = channel.unary_unary(
+                '/netagent.v1.Agent/RebuildStore',
+                request_serializer=netagent_dot_v1_dot_agent__pb2.RebuildStoreRequest.SerializeToString,
+                response_deserializer=netagent_dot_v1_dot_agent__pb2.RebuildStoreResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -51,6 +56,13 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RebuildStore(self, request, context):
+        """RebuildStore writes back what the cluster's store has lost and this host has in use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +70,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.Info,
                     request_deserializer=netagent_dot_v1_dot_agent__pb2.InfoRequest.FromString,
                     response_serializer=netagent_dot_v1_dot_agent__pb2.InfoResponse.SerializeToString,
+            ),
+            'RebuildStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.RebuildStore,
+                    request_deserializer=netagent_dot_v1_dot_agent__pb2.RebuildStoreRequest.FromString,
+                    response_serializer=netagent_dot_v1_dot_agent__pb2.RebuildStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +104,33 @@ class Agent:
             '/netagent.v1.Agent/Info',
             netagent_dot_v1_dot_agent__pb2.InfoRequest.SerializeToString,
             netagent_dot_v1_dot_agent__pb2.InfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RebuildStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netagent.v1.Agent/RebuildStore',
+            netagent_dot_v1_dot_agent__pb2.RebuildStoreRequest.SerializeToString,
+            netagent_dot_v1_dot_agent__pb2.RebuildStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

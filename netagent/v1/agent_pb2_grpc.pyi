@@ -38,12 +38,16 @@ class AgentStub:
     def __new__(cls, channel: _aio.Channel) -> AgentAsyncStub: ...
     Info: _grpc.UnaryUnaryMultiCallable[_agent_pb2.InfoRequest, _agent_pb2.InfoResponse]
     """Info says who answers, and whether its store and its kernel are as they should be."""
+    RebuildStore: _grpc.UnaryUnaryMultiCallable[_agent_pb2.RebuildStoreRequest, _agent_pb2.RebuildStoreResponse]
+    """RebuildStore writes back what the cluster's store has lost and this host has in use."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Info: _aio.UnaryUnaryMultiCallable[_agent_pb2.InfoRequest, _agent_pb2.InfoResponse]  # type: ignore[assignment]
     """Info says who answers, and whether its store and its kernel are as they should be."""
+    RebuildStore: _aio.UnaryUnaryMultiCallable[_agent_pb2.RebuildStoreRequest, _agent_pb2.RebuildStoreResponse]  # type: ignore[assignment]
+    """RebuildStore writes back what the cluster's store has lost and this host has in use."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -53,5 +57,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.InfoResponse, _abc.Awaitable[_agent_pb2.InfoResponse]]:
         """Info says who answers, and whether its store and its kernel are as they should be."""
+
+    @_abc_1.abstractmethod
+    def RebuildStore(
+        self,
+        request: _agent_pb2.RebuildStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.RebuildStoreResponse, _abc.Awaitable[_agent_pb2.RebuildStoreResponse]]:
+        """RebuildStore writes back what the cluster's store has lost and this host has in use."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

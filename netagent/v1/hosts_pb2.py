@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/hosts.proto\x12\x0bnetagent.v1\"\x12\n\x10ListHostsRequest\"5\n\x11ListHostsResponse\x12 \n\x05hosts\x18\x01 \x03(\x0b\x32\x11.netagent.v1.Host\"\xb3\x01\n\x04Host\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08underlay\x18\x03 \x03(\t\x12\x0b\n\x03mtu\x18\x04 \x01(\r\x12\x11\n\tinterface\x18\x05 \x01(\t\x12\x0c\n\x04live\x18\x06 \x01(\x08\x12\x0c\n\x04self\x18\x07 \x01(\x08\x12\x0e\n\x06\x62locks\x18\x08 \x03(\t\x12\x11\n\tconflicts\x18\t \x03(\t\x12\x0e\n\x06seized\x18\n \x03(\t\x12\x10\n\x08problems\x18\x0b \x03(\t\"\"\n\x12InspectHostRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xd4\x01\n\x0bHostDetails\x12\x1f\n\x04host\x18\x01 \x01(\x0b\x32\x11.netagent.v1.Host\x12&\n\x06\x62locks\x18\x02 \x03(\x0b\x32\x16.netagent.v1.HostBlock\x12+\n\taddresses\x18\x03 \x03(\x0b\x32\x18.netagent.v1.HostAddress\x12,\n\tendpoints\x18\x04 \x03(\x0b\x32\x19.netagent.v1.HostEndpoint\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0f\n\x07on_link\x18\x06 \x03(\t\"J\n\tHostBlock\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\">\n\x0bHostAddress\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"E\n\x0cHostEndpoint\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\"0\n\x11RemoveHostRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"[\n\x12RemoveHostResponse\x12\x1f\n\x04host\x18\x01 \x01(\x0b\x32\x11.netagent.v1.Host\x12\x11\n\taddresses\x18\x02 \x01(\r\x12\x11\n\tendpoints\x18\x03 \x01(\r2\xdf\x01\n\x05Hosts\x12\x45\n\x04List\x12\x1d.netagent.v1.ListHostsRequest\x1a\x1e.netagent.v1.ListHostsResponse\x12\x44\n\x07Inspect\x12\x1f.netagent.v1.InspectHostRequest\x1a\x18.netagent.v1.HostDetails\x12I\n\x06Remove\x12\x1e.netagent.v1.RemoveHostRequest\x1a\x1f.netagent.v1.RemoveHostResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/hosts.proto\x12\x0bnetagent.v1\"\x12\n\x10ListHostsRequest\"5\n\x11ListHostsResponse\x12 \n\x05hosts\x18\x01 \x03(\x0b\x32\x11.netagent.v1.Host\"\xb3\x01\n\x04Host\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08underlay\x18\x03 \x03(\t\x12\x0b\n\x03mtu\x18\x04 \x01(\r\x12\x11\n\tinterface\x18\x05 \x01(\t\x12\x0c\n\x04live\x18\x06 \x01(\x08\x12\x0c\n\x04self\x18\x07 \x01(\x08\x12\x0e\n\x06\x62locks\x18\x08 \x03(\t\x12\x11\n\tconflicts\x18\t \x03(\t\x12\x0e\n\x06seized\x18\n \x03(\t\x12\x10\n\x08problems\x18\x0b \x03(\t\"\"\n\x12InspectHostRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xd4\x01\n\x0bHostDetails\x12\x1f\n\x04host\x18\x01 \x01(\x0b\x32\x11.netagent.v1.Host\x12&\n\x06\x62locks\x18\x02 \x03(\x0b\x32\x16.netagent.v1.HostBlock\x12+\n\taddresses\x18\x03 \x03(\x0b\x32\x18.netagent.v1.HostAddress\x12,\n\tendpoints\x18\x04 \x03(\x0b\x32\x19.netagent.v1.HostEndpoint\x12\x10\n\x08\x66\x65\x61tures\x18\x05 \x03(\t\x12\x0f\n\x07on_link\x18\x06 \x03(\t\"J\n\tHostBlock\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0e\n\x06prefix\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\">\n\x0bHostAddress\x12\x0f\n\x07network\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"E\n\x0cHostEndpoint\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\x11\n\taddresses\x18\x03 \x03(\t\"U\n\x14ReserveBlocksRequest\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0f\n\x07network\x18\x02 \x01(\t\x12\r\n\x05\x62lock\x18\x03 \x01(\t\x12\x0f\n\x07release\x18\x04 \x01(\x08\"?\n\x15ReserveBlocksResponse\x12&\n\x06\x62locks\x18\x01 \x03(\x0b\x32\x16.netagent.v1.HostBlock\".\n\x10\x44rainHostRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04stop\x18\x02 \x01(\x08\"!\n\x11\x44rainHostResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x11RemoveHostRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\"[\n\x12RemoveHostResponse\x12\x1f\n\x04host\x18\x01 \x01(\x0b\x32\x11.netagent.v1.Host\x12\x11\n\taddresses\x18\x02 \x01(\r\x12\x11\n\tendpoints\x18\x03 \x01(\r2\xf9\x02\n\x05Hosts\x12\x45\n\x04List\x12\x1d.netagent.v1.ListHostsRequest\x1a\x1e.netagent.v1.ListHostsResponse\x12\x44\n\x07Inspect\x12\x1f.netagent.v1.InspectHostRequest\x1a\x18.netagent.v1.HostDetails\x12I\n\x06Remove\x12\x1e.netagent.v1.RemoveHostRequest\x1a\x1f.netagent.v1.RemoveHostResponse\x12P\n\x07Reserve\x12!.netagent.v1.ReserveBlocksRequest\x1a\".netagent.v1.ReserveBlocksResponse\x12\x46\n\x05\x44rain\x12\x1d.netagent.v1.DrainHostRequest\x1a\x1e.netagent.v1.DrainHostResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,10 +47,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOSTADDRESS']._serialized_end=686
   _globals['_HOSTENDPOINT']._serialized_start=688
   _globals['_HOSTENDPOINT']._serialized_end=757
-  _globals['_REMOVEHOSTREQUEST']._serialized_start=759
-  _globals['_REMOVEHOSTREQUEST']._serialized_end=807
-  _globals['_REMOVEHOSTRESPONSE']._serialized_start=809
-  _globals['_REMOVEHOSTRESPONSE']._serialized_end=900
-  _globals['_HOSTS']._serialized_start=903
-  _globals['_HOSTS']._serialized_end=1126
+  _globals['_RESERVEBLOCKSREQUEST']._serialized_start=759
+  _globals['_RESERVEBLOCKSREQUEST']._serialized_end=844
+  _globals['_RESERVEBLOCKSRESPONSE']._serialized_start=846
+  _globals['_RESERVEBLOCKSRESPONSE']._serialized_end=909
+  _globals['_DRAINHOSTREQUEST']._serialized_start=911
+  _globals['_DRAINHOSTREQUEST']._serialized_end=957
+  _globals['_DRAINHOSTRESPONSE']._serialized_start=959
+  _globals['_DRAINHOSTRESPONSE']._serialized_end=992
+  _globals['_REMOVEHOSTREQUEST']._serialized_start=994
+  _globals['_REMOVEHOSTREQUEST']._serialized_end=1042
+  _globals['_REMOVEHOSTRESPONSE']._serialized_start=1044
+  _globals['_REMOVEHOSTRESPONSE']._serialized_end=1135
+  _globals['_HOSTS']._serialized_start=1138
+  _globals['_HOSTS']._serialized_end=1515
 # @@protoc_insertion_point(module_scope)

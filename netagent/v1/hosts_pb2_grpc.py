@@ -49,6 +49,16 @@ class HostsStub:
                 request_serializer=netagent_dot_v1_dot_hosts__pb2.RemoveHostRequest.SerializeToString,
                 response_deserializer=netagent_dot_v1_dot_hosts__pb2.RemoveHostResponse.FromString,
                 _registered_method=True)
+        self.Reserve = channel.unary_unary(
+                '/netagent.v1.Hosts/Reserve',
+                request_serializer=netagent_dot_v1_dot_hosts__pb2.ReserveBlocksRequest.SerializeToString,
+                response_deserializer=netagent_dot_v1_dot_hosts__pb2.ReserveBlocksResponse.FromString,
+                _registered_method=True)
+        self.Drain = channel.unary_unary(
+                '/netagent.v1.Hosts/Drain',
+                request_serializer=netagent_dot_v1_dot_hosts__pb2.DrainHostRequest.SerializeToString,
+                response_deserializer=netagent_dot_v1_dot_hosts__pb2.DrainHostResponse.FromString,
+                _registered_method=True)
 
 
 class HostsServicer:
@@ -74,6 +84,20 @@ class HostsServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Reserve(self, request, context):
+        """Reserve gives a host blocks of a network in advance, or has it give them back once they are empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Drain(self, request, context):
+        """Drain lets a host get no further containers in networks across hosts, and give back its blocks as they empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_HostsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +115,16 @@ def add_HostsServicer_to_server(servicer, server):
                     servicer.Remove,
                     request_deserializer=netagent_dot_v1_dot_hosts__pb2.RemoveHostRequest.FromString,
                     response_serializer=netagent_dot_v1_dot_hosts__pb2.RemoveHostResponse.SerializeToString,
+            ),
+            'Reserve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reserve,
+                    request_deserializer=netagent_dot_v1_dot_hosts__pb2.ReserveBlocksRequest.FromString,
+                    response_serializer=netagent_dot_v1_dot_hosts__pb2.ReserveBlocksResponse.SerializeToString,
+            ),
+            'Drain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Drain,
+                    request_deserializer=netagent_dot_v1_dot_hosts__pb2.DrainHostRequest.FromString,
+                    response_serializer=netagent_dot_v1_dot_hosts__pb2.DrainHostResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,6 +208,60 @@ class Hosts:
             '/netagent.v1.Hosts/Remove',
             netagent_dot_v1_dot_hosts__pb2.RemoveHostRequest.SerializeToString,
             netagent_dot_v1_dot_hosts__pb2.RemoveHostResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reserve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netagent.v1.Hosts/Reserve',
+            netagent_dot_v1_dot_hosts__pb2.ReserveBlocksRequest.SerializeToString,
+            netagent_dot_v1_dot_hosts__pb2.ReserveBlocksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Drain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netagent.v1.Hosts/Drain',
+            netagent_dot_v1_dot_hosts__pb2.DrainHostRequest.SerializeToString,
+            netagent_dot_v1_dot_hosts__pb2.DrainHostResponse.FromString,
             options,
             channel_credentials,
             insecure,

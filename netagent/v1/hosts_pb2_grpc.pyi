@@ -36,6 +36,10 @@ class HostsStub:
     """Inspect returns one host with everything it holds."""
     Remove: _grpc.UnaryUnaryMultiCallable[_hosts_pb2.RemoveHostRequest, _hosts_pb2.RemoveHostResponse]
     """Remove takes a host that is gone for good out of the cluster, with all that it holds."""
+    Reserve: _grpc.UnaryUnaryMultiCallable[_hosts_pb2.ReserveBlocksRequest, _hosts_pb2.ReserveBlocksResponse]
+    """Reserve gives a host blocks of a network in advance, or has it give them back once they are empty."""
+    Drain: _grpc.UnaryUnaryMultiCallable[_hosts_pb2.DrainHostRequest, _hosts_pb2.DrainHostResponse]
+    """Drain lets a host get no further containers in networks across hosts, and give back its blocks as they empty."""
 
 @_typing.type_check_only
 class HostsAsyncStub(HostsStub):
@@ -45,6 +49,10 @@ class HostsAsyncStub(HostsStub):
     """Inspect returns one host with everything it holds."""
     Remove: _aio.UnaryUnaryMultiCallable[_hosts_pb2.RemoveHostRequest, _hosts_pb2.RemoveHostResponse]  # type: ignore[assignment]
     """Remove takes a host that is gone for good out of the cluster, with all that it holds."""
+    Reserve: _aio.UnaryUnaryMultiCallable[_hosts_pb2.ReserveBlocksRequest, _hosts_pb2.ReserveBlocksResponse]  # type: ignore[assignment]
+    """Reserve gives a host blocks of a network in advance, or has it give them back once they are empty."""
+    Drain: _aio.UnaryUnaryMultiCallable[_hosts_pb2.DrainHostRequest, _hosts_pb2.DrainHostResponse]  # type: ignore[assignment]
+    """Drain lets a host get no further containers in networks across hosts, and give back its blocks as they empty."""
 
 class HostsServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -69,5 +77,21 @@ class HostsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_hosts_pb2.RemoveHostResponse, _abc.Awaitable[_hosts_pb2.RemoveHostResponse]]:
         """Remove takes a host that is gone for good out of the cluster, with all that it holds."""
+
+    @_abc_1.abstractmethod
+    def Reserve(
+        self,
+        request: _hosts_pb2.ReserveBlocksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hosts_pb2.ReserveBlocksResponse, _abc.Awaitable[_hosts_pb2.ReserveBlocksResponse]]:
+        """Reserve gives a host blocks of a network in advance, or has it give them back once they are empty."""
+
+    @_abc_1.abstractmethod
+    def Drain(
+        self,
+        request: _hosts_pb2.DrainHostRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_hosts_pb2.DrainHostResponse, _abc.Awaitable[_hosts_pb2.DrainHostResponse]]:
+        """Drain lets a host get no further containers in networks across hosts, and give back its blocks as they empty."""
 
 def add_HostsServicer_to_server(servicer: HostsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -154,6 +154,32 @@ def test_a_wiped_store_tears_nothing_down(lab: Lab) -> None:
     eventually(lambda: pings(h2, "remote", address(h1, "web")))
 
 
+def test_a_wiped_store_is_rebuilt_from_the_hosts(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    run(h1, "pinned", "--network", "staticnet", "--ip", "192.168.0.40")
+    before = dump(h1), dump(h2)
+    etcd = lab.etcd[0]
+    ctl = ("etcdctl", "--endpoints", etcd.url)
+    eventually(lambda: "pinned" in _endpoints(lab, 1))
+
+    def kept() -> set[str]:
+        found = etcd.run(*ctl, "get", "--prefix", "/netagent/v1/", "--keys-only").stdout.split()
+        return {key for key in found if "/live/" not in key}
+
+    keys = kept()
+    etcd.run(*ctl, "del", "--prefix", "/netagent/")
+    h2.agent.kill()
+    h2.agent.start()
+    assert netagent(h2, "store", "rebuild").stdout == "staticnet\n"
+    eventually(lambda: kept() == keys)
+    assert netagent(h1, "store", "rebuild").stdout == ""
+    eventually(lambda: same(h1, before[0]) and same(h2, before[1]))
+    run(h2, "after", "--network", "staticnet")
+    assert eventually(lambda: pings(h2, "after", "192.168.0.40") and pings(h2, "after", address(h1, "web")))
+    netagent(h2, "rm", "-f", "after")
+    netagent(h1, "rm", "-f", "pinned")
+
+
 def test_a_store_restored_without_a_hosts_block_gets_it_back(lab: Lab) -> None:
     _, h2 = lab.hosts
     before = dump(h2)

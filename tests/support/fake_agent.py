@@ -81,7 +81,7 @@ class FakeServices:
             "info": _Info(self),
             "exposure": _Exposure(self),
             "resolving": _Resolving(self),
-            **dict.fromkeys(("verification", "collection", "readiness")),
+            **dict.fromkeys(("verification", "collection", "readiness", "host_blocks", "rebuilding")),
         }
         return Services(events=self.events, **fakes)
 

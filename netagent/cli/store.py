@@ -1,0 +1,28 @@
+"""``netagent store``."""
+
+import click
+
+from netagent.cli.client import Client
+from netagent.cli.output import format_option, print_json_lines
+from netagent.v1.agent_pb2 import RebuildStoreRequest
+
+
+@click.group()
+def store() -> None:
+    """Manage the cluster's store."""
+
+
+@store.command()
+@format_option()
+@click.pass_obj
+def rebuild(client: Client, form: str) -> None:
+    """Write back what the store has lost and this host has in use; run it on every host that has containers.
+
+    Prints the networks that are in the store again.
+    """
+    answer = client.call(client.agent.RebuildStore, RebuildStoreRequest())
+    if form == "json":
+        print_json_lines([{"Networks": list(answer.networks), "Claims": answer.claims}])
+        return
+    for name in answer.networks:
+        click.echo(name)
