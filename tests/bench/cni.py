@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tests.bench.report import keep, median, p99, show
+from tests.bench.report import draw_bars, keep, median, p99, show
 from tests.support.cni import PLUGIN
 from tests.support.cni_runner import Runner
 from tests.support.lone_host import ROOT, LoneHost
@@ -24,8 +24,6 @@ REFERENCE_PLUGINS = Path("/usr/lib/cni")
 CACHE = Path("/run/cni-cache")
 """Of the machine, where /run is in memory and its own."""
 
-BURST = 200
-"""ADDs that are begun at once, as by a runtime that starts all its containers."""
 PAUSE_S = 0.05
 """Between two timed calls, for what the kernel and the agent do after they have answered."""
 
@@ -63,17 +61,19 @@ def main(arguments: list[str]) -> None:
     """Measure and print; ``--count`` is the number of containers of each side."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench cni", description=__doc__)
     parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--burst", type=int, default=200, help="ADDs begun at once, as by a runtime that starts")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.inside:
-        json.dump(measure(options.count), sys.stdout)
+        json.dump(measure(options.count, options.burst), sys.stdout)
         return
     # On a disk, as in use: the agent waits for it before it answers.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, _host(Path(directory)) as host:
         host.start_agent()
         host.netagent("network", "create", "--subnet", SUBNETS["netagent"], LISTS["netagent"]["name"])
         command = [*host.prefix, "env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.bench"]
-        done = subprocess.run([*command, "cni", "--inside", f"--count={options.count}"], stdout=subprocess.PIPE)
+        command += ["cni", "--inside", f"--count={options.count}", f"--burst={options.burst}"]
+        done = subprocess.run(command, stdout=subprocess.PIPE)
     if done.returncode:
         raise SystemExit("the measurement failed")
     report(json.loads(done.stdout))
@@ -85,7 +85,7 @@ def _host(directory: Path) -> LoneHost:
     return LoneHost(directory / "agent.log", disk=disk)
 
 
-def measure(count: int) -> dict[str, dict[str, list[float]]]:
+def measure(count: int, burst: int) -> dict[str, dict[str, list[float]]]:
     """Return the times in ms by side and verb. One container of each side is there all the time, so the bridges are."""
     runners = {
         "netagent": Runner(conflist=LISTS["netagent"], path=[PLUGIN.parent], cache=CACHE / "netagent"),
@@ -108,14 +108,14 @@ def measure(count: int) -> dict[str, dict[str, list[float]]]:
             times[side]["DEL"].append(_timed(runner.delete, name, f"/run/netns/{name}", **_publish(side, number)))
             subprocess.run(["ip", "netns", "delete", name], check=True)
     for side, runner in runners.items():
-        times[side]["burst"] = _burst(runner, side)
+        times[side]["burst"] = _burst(runner, side, burst)
     times["interpreter"] = {"start": [_timed(_start_interpreter) for _ in range(count)]}
     return times
 
 
-def _burst(runner: Runner, side: str) -> list[float]:
+def _burst(runner: Runner, side: str, burst: int) -> list[float]:
     """Return how long each of many ADDs took that were begun at once; two with one address end the measurement."""
-    names = [f"{side}-burst-{number}" for number in range(BURST)]
+    names = [f"{side}-burst-{number}" for number in range(burst)]
     for name in names:
         _netns(name)
 
@@ -124,10 +124,10 @@ def _burst(runner: Runner, side: str) -> list[float]:
         result = runner.add(names[number], f"/run/netns/{names[number]}", **_publish(side, 300 + number))
         return (time.perf_counter() - begun) * 1000, result["ips"][0]["address"]
 
-    with ThreadPoolExecutor(BURST) as pool:
-        done = list(pool.map(add, range(BURST)))
+    with ThreadPoolExecutor(burst) as pool:
+        done = list(pool.map(add, range(burst)))
         list(pool.map(lambda name: runner.delete(name, f"/run/netns/{name}"), names))
-    if len({address for _, address in done}) < BURST:
+    if len({address for _, address in done}) < burst:
         raise SystemExit(f"{side} gave an address twice")
     for name in names:
         subprocess.run(["ip", "netns", "delete", name], check=True)
@@ -159,7 +159,7 @@ def report(times: dict[str, dict[str, list[float]]]) -> None:
     """Print the table and keep the figures."""
     rows = []
     for verb in ("ADD", "DEL", "burst"):
-        title = f"{BURST} ADDs at once:" if verb == "burst" else verb
+        title = f"{len(times['netagent'][verb])} ADDs at once:" if verb == "burst" else verb
         own, reference = times["netagent"][verb], times["reference"][verb]
         ratio = median(own) / median(reference)
         for side, samples in (("netagent", own), ("bridge + portmap + firewall", reference)):
@@ -169,4 +169,5 @@ def report(times: dict[str, dict[str, list[float]]]) -> None:
     rows.append(("(of this, start of /usr/bin/python3 -IS)", f"{median(start):.1f}", f"{p99(start):.1f}", ""))
     count = len(times["netagent"]["ADD"])
     show(f"CNI, one published port, {count} containers in turns", ("", "median ms", "p99 ms", "ratio"), rows)
+    draw_bars("cni", "CNI, one published port: median", "ms", {row[0]: float(row[1]) for row in rows})
     keep("cni", {"unit": "ms", "samples": times})

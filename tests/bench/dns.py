@@ -14,7 +14,7 @@ from pathlib import Path
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from tests.bench.report import keep, median, p99, show
+from tests.bench.report import draw_bars, keep, median, p99, show
 from tests.support.lab import eventually
 
 LOAD = Path(__file__).with_name("dns_load.py")
@@ -105,5 +105,7 @@ def report(results: dict[str, list[Round]]) -> None:
         }
         rows.append((name, f"{rate:,.0f}", f"{per_cpu:,.0f}", f"{median(delays_ms):.3f}", f"{p99(delays_ms):.3f}"))
     columns = ("server", "answers/s", "answers per CPU second", "p50 at half, ms", "p99 at half, ms")
+    rates = {name: median([each.rate for each in rounds]) for name, rounds in results.items()}
+    draw_bars("dns", "DNS answers a second, one core", "", rates)
     show("DNS: own names, one core, 500 ms for a lost one", columns, rows)
     keep("dns", figures)

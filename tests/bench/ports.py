@@ -11,14 +11,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import grpc
 
 from netagent.v1.containers_pb2 import AttachRequest, Connection, PublishRequest, UnpublishRequest
 from netagent.v1.containers_pb2_grpc import ContainersStub
-from tests.bench.report import keep, median, p99, show
+from tests.bench.report import draw_lines, keep, median, p99, show
 from tests.support.lone_host import ADDRESS, ROOT, LoneHost
 
 TURNS = 4
@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench ports", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--connections", type=int, default=2000)
+    parser.add_argument("--among", type=int, nargs="*", default=list(AMONG))
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.inside:
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> None:
             if done.returncode:
                 raise SystemExit("the measurement failed")
             calls = json.loads(done.stdout)
-            connections = measure_connections(host, options.connections)
+            connections = measure_connections(host, options.connections, options.among)
     report(calls, connections)
 
 
@@ -95,7 +96,7 @@ _TEXTS = {
 }
 
 
-def measure_connections(host: LoneHost, count: int) -> dict[str, dict[int, list[float]]]:
+def measure_connections(host: LoneHost, count: int, sizes: Sequence[int]) -> dict[str, dict[int, list[float]]]:
     """Return the times to connect in microseconds, by kind and number of published ports, taken in turns."""
     server = "import socket;s=socket.socket();s.bind(('',80));s.listen(4096)\nwhile 1:s.accept()[0].close()"
     host.spawn(sys.executable, "-c", server, inside=CONTAINER)
@@ -103,11 +104,11 @@ def measure_connections(host: LoneHost, count: int) -> dict[str, dict[int, list[
     host.netagent("publish", CONTAINER, f"{FIRST - 1}:80")
     # One port leads to the server; the others share neither its rule nor its element.
     times: dict[str, dict[int, list[float]]] = {
-        side: {size: [] for size in AMONG} for side in ("netagent", "a rule a port")
+        side: {size: [] for size in sizes} for side in ("netagent", "a rule a port")
     }
     _connect(host, FIRST - 1, count)
     for _ in range(TURNS):
-        for among in AMONG:
+        for among in sizes:
             others = f"{FIRST}-{FIRST + among - 2}:{FIRST + 1}-{FIRST + among - 1}"
             host.netagent("publish", CONTAINER, others)
             time.sleep(PAUSE_S * 8)
@@ -141,6 +142,8 @@ def report(calls: dict[str, dict[str, list[float]]], connections: dict[str, dict
             (f"{size} ports, {kind}", f"{median(times):.1f}", f"{p99(times):.1f}", f"{median(times) / one:.2f}")
             for size, times in sizes.items()
         ]
+    series = {kind: [(float(n), median(t)) for n, t in sizes.items()] for kind, sizes in calls.items()}
+    draw_lines("publish", "publish on a running container: median", "ports", "ms", series)
     count = len(next(iter(calls.values()))["1"])
     show(f"publish on a running container, {count} calls each", ("", "median ms", "p99 ms", "ratio to one"), rows)
     rows = [
@@ -149,5 +152,7 @@ def report(calls: dict[str, dict[str, list[float]]], connections: dict[str, dict
         for least in (next(iter(sizes.values())),)
         for among, times in sizes.items()
     ]
+    connects = {side: [(float(n), median(t)) for n, t in sizes.items()] for side, sizes in connections.items()}
+    draw_lines("connect", "connect through a published port: median", "published ports", "us", connects)
     show("connect through a published port", ("", "median us", "p99 us", "ratio to 10"), rows)
     keep("ports", {"unit": {"calls": "ms", "connections": "us"}, "calls": calls, "connections": connections})

@@ -1,4 +1,4 @@
-"""Attach and detach with one published port on a host that has 10 endpoints, and one that has 1,000.
+"""Attach and detach with one published port on a host that has none, 10, 100, 300 and 1,000 endpoints.
 
 The endpoints are on several networks, as a bridge takes 1,023 ports. The time is that of the agent's own calls, beside
 the reference plugins bridge, portmap and firewall, whose rules grow by each container.
@@ -18,11 +18,12 @@ import grpc
 from netagent.v1.containers_pb2 import AttachRequest, Connection, DetachRequest
 from netagent.v1.containers_pb2_grpc import ContainersStub
 from tests.bench.cni import CACHE, LISTS, REFERENCE_PLUGINS
-from tests.bench.report import keep, median, p99, show
+from tests.bench.report import draw_lines, keep, median, p99, show
 from tests.support.cni_runner import Runner
 from tests.support.lone_host import ROOT, LoneHost
 
 NETWORKS = 4
+SIZES = (1, 10, 100, 300, 1000, 3000)
 FEW = 10
 FIRST_PORT = 10000
 PAUSE_S = 0.1
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> None:
     """Measure and print; ``--endpoints`` and ``--reference`` are the many of each side."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench scale", description=__doc__)
     parser.add_argument("--endpoints", type=int, default=1000)
-    parser.add_argument("--reference", type=int, default=100)
+    parser.add_argument("--reference", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -58,28 +59,29 @@ def main(arguments: list[str]) -> None:
 
 def measure(endpoints: int, reference: int, rounds: int) -> dict[str, Times]:
     """Return the times in ms by side, number of endpoints and verb."""
-    agent, plugins = _Agent(), _Plugins()
-    times: dict[str, Times] = {"netagent": {}, "bridge + portmap + firewall": {}}
-    for side, worker, most in (("netagent", agent, endpoints), ("bridge + portmap + firewall", plugins, reference)):
-        there = 0
-        for size in (FEW, most):
-            while there < size:
-                _make_namespace(f"{worker.name}{there}")
-                worker.attach(there)
-                there += 1
-            time.sleep(PAUSE_S * 20)
-            times[side][str(size)] = _sample(worker, there, rounds)
+    sides = (("netagent", _Agent(), endpoints), ("bridge + portmap + firewall", _Plugins(), reference))
+    times: dict[str, Times] = {side: {} for side, _, _ in sides}
+    there = dict.fromkeys(times, 0)
+    for size in SIZES:
+        taking_part = [(side, worker) for side, worker, most in sides if size <= most]
+        for side, worker in taking_part:
+            for number in range(there[side], size):
+                _make_namespace(f"{worker.name}{number}")
+                worker.attach(number)
+            there[side] = size
+            times[side][str(size)] = {"attach": [], "detach": []}
+        time.sleep(PAUSE_S * 20)
+        for _ in range(rounds):
+            for side, worker in taking_part:
+                _sample(worker, size, times[side][str(size)])
     return times
 
 
-def _sample(worker: "_Agent | _Plugins", number: int, rounds: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {"attach": [], "detach": []}
-    for _ in range(rounds):
-        _make_namespace(f"{worker.name}{number}")
-        times["attach"].append(_timed(worker.attach, number))
-        times["detach"].append(_timed(worker.detach, number))
-        subprocess.run(["ip", "netns", "delete", f"{worker.name}{number}"], check=True)
-    return times
+def _sample(worker: "_Agent | _Plugins", number: int, times: dict[str, list[float]]) -> None:
+    _make_namespace(f"{worker.name}{number}")
+    times["attach"].append(_timed(worker.attach, number))
+    times["detach"].append(_timed(worker.detach, number))
+    subprocess.run(["ip", "netns", "delete", f"{worker.name}{number}"], check=True)
 
 
 class _Agent:
@@ -134,7 +136,7 @@ def report(times: dict[str, Times]) -> None:
     """Print the table and keep the figures."""
     rows = []
     for side, sizes in times.items():
-        few = next(iter(sizes.values()))
+        few = sizes[str(FEW)]
         rows += [
             (
                 f"{verb} {side}, among {size}",
@@ -145,5 +147,11 @@ def report(times: dict[str, Times]) -> None:
             for verb in ("attach", "detach")
             for size, samples in sizes.items()
         ]
+    series = {
+        f"{verb} {side}": [(float(size), median(samples[verb])) for size, samples in sizes.items()]
+        for side, sizes in times.items()
+        for verb in ("attach", "detach")
+    }
+    draw_lines("scale", "one more container: median", "endpoints on the host", "ms", series)
     show(f"one more container with a port, {NETWORKS} networks", ("", "median ms", "p99 ms", f"ratio to {FEW}"), rows)
     keep("scale", {"unit": "ms", "samples": times})

@@ -1,0 +1,175 @@
+"""A network that many other hosts share: the hosts are records in a real etcd, the kernel is a real one.
+
+Told are: all peers at once, from the first record written to the last route in the kernel; then one more peer each
+time, from the commit of its block to its route; the agent's memory, its CPU time for it all, and its restart.
+"""
+
+import argparse
+import asyncio
+import ipaddress
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from netagent.kernel.netlink import NetlinkSocket
+from netagent.kernel.uapi import NETLINK_ROUTE, RTM_NEWROUTE, RTNLGRP_IPV4_ROUTE
+from netagent.model.block import Block
+from netagent.model.host import Host
+from netagent.model.ids import HostId, NetworkId
+from netagent.reconcile.ports import Put
+from netagent.store import keys
+from netagent.store.etcd.access import parse_access
+from netagent.store.etcd.store import EtcdStore
+from netagent.store.records import decode_network, encode_block, encode_host
+from tests.bench.report import draw_lines, keep, median, p99, show
+from tests.support.lone_host import ROOT, LoneHost
+
+STORE = "127.0.0.1:2379"
+SUBNET = "10.128.0.0/9"
+NAME = "wide"
+AT_ONCE = 20
+"""Peers of one transaction."""
+WITHIN_S = 120.0
+PAUSE_S = 0.3
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and print; ``--peers`` are the numbers of hosts, ``--rounds`` the changes among each."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench peers", description=__doc__)
+    parser.add_argument("--peers", type=int, nargs="*", default=[10, 100, 1000, 5000])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--inside", type=int, metavar="PID", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.inside:
+        (peers,) = options.peers
+        json.dump(asyncio.run(_change(peers, options.rounds, options.inside)), sys.stdout)
+        return
+    report({peers: measure(peers, options.rounds) for peers in options.peers})
+
+
+def measure(peers: int, rounds: int) -> dict[str, list[float]]:
+    """Return figures by what they are, times in ms."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        disk = Path(directory) / "disk"
+        disk.mkdir()
+        with LoneHost(Path(directory) / "agent.log", disk=disk, options=("--store", f"etcd://{STORE}")) as host:
+            host.spawn("etcd", "--data-dir", "/run/etcd", "--unsafe-no-fsync", "--log-level", "error")
+            host.start_agent()
+            host.netagent("network", "create", "--driver", "vxlan", "--subnet", SUBNET, "--host-prefix", "24", NAME)
+            path = host.make_netns("one")
+            host.netagent("attach", "--netns", path, "--name", "one", "--network", NAME)
+            command = [*host.prefix, "env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.bench", "peers"]
+            sizes = ["--peers", str(peers), "--rounds", str(rounds)]
+            done = subprocess.run([*command, "--inside", str(host.agent_pid), *sizes], stdout=subprocess.PIPE)
+            if done.returncode:
+                raise SystemExit(f"the measurement failed:\n{host.log.read_text()[-2000:]}")
+            figures: dict[str, list[float]] = json.loads(done.stdout)
+            host.stop_agent()
+            begun = time.perf_counter()
+            host.start_agent(wait=False)
+            while not host.serves():
+                time.sleep(0.01)
+            figures["restart"] = [(time.perf_counter() - begun) * 1000]
+    return figures
+
+
+async def _change(peers: int, rounds: int, agent: int) -> dict[str, list[float]]:
+    """Write peers into the store and watch the kernel; for a process in the machine's network namespace."""
+    store = EtcdStore(parse_access(f"etcd://{STORE}"))
+    entry = await store.get(keys.network_key(NAME))
+    assert entry is not None
+    network = decode_network(entry.value).id
+    routes = NetlinkSocket(NETLINK_ROUTE, groups=(RTNLGRP_IPV4_ROUTE,))
+    cpu = _cpu_seconds(agent)
+    begun = time.perf_counter()
+    for first in range(0, peers, AT_ONCE):
+        writes = [put for number in range(first, min(first + AT_ONCE, peers)) for put in _records(network, number)]
+        await store.transact([], writes)
+    written = time.perf_counter()
+    await _routes(routes, peers)
+    last = time.perf_counter()
+    figures = {
+        "all": [(last - begun) * 1000],
+        "after": [(last - written) * 1000],
+        "cpu": [(_cpu_seconds(agent) - cpu) * 1000],
+        "one": [],
+    }
+    for number in range(peers, peers + rounds):
+        await asyncio.sleep(PAUSE_S)
+        await store.transact([], _records(network, number))
+        begun = time.perf_counter()
+        await _routes(routes, 1)
+        figures["one"].append((time.perf_counter() - begun) * 1000)
+    status = Path(f"/proc/{agent}/status").read_text()
+    figures["memory"] = [int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024]
+    routes.close()
+    await store.close()
+    return figures
+
+
+def _records(network: NetworkId, number: int) -> Sequence[Put]:
+    """Return the records of a host and of its block, counted from the end of the subnet."""
+    identity = HostId(str(uuid.UUID(int=number + 1)))
+    underlay = ipaddress.ip_address("198.19.0.1") + number
+    host = Host(id=identity, name=f"peer{number}", underlay=(underlay,), mtu=1500)
+    start = ipaddress.ip_network(SUBNET).broadcast_address - 256 * (number + 2) + 1
+    block = Block(
+        network_id=network,
+        prefix=ipaddress.ip_network((start, 24)),
+        owner=identity,
+        epoch=1,
+        own_address=start + 1,
+    )
+    return (
+        Put(key=keys.host_key(identity), value=encode_host(host)),
+        Put(key=keys.block_key(network, block.prefix), value=encode_block(block)),
+    )
+
+
+async def _routes(notifications: NetlinkSocket, count: int) -> None:
+    """Wait until the kernel has told of so many routes more."""
+    deadline = time.monotonic() + WITHIN_S
+    while count > 0:
+        told = notifications.receive_notifications()
+        count -= sum(message.kind == RTM_NEWROUTE for message in told)
+        if not told:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{count} routes are missing")
+            await asyncio.sleep(0.001)
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def report(figures: dict[int, dict[str, list[float]]]) -> None:
+    """Print the table and keep the figures."""
+    least = next(iter(figures.values()))
+    rows = [
+        (
+            f"{peers:,} peers",
+            f"{median(each['one']) / median(least['one']):.2f}",
+            f"{each['all'][0]:,.0f}",
+            f"{each['after'][0]:,.0f}",
+            f"{each['cpu'][0]:,.0f}",
+            f"{median(each['one']):.1f}",
+            f"{p99(each['one']):.1f}",
+            f"{each['restart'][0]:,.0f}",
+            f"{each['memory'][0]:.0f}",
+        )
+        for peers, each in figures.items()
+    ]
+    columns = ("", "ratio of a change", "all, ms", "after the last record, ms", "CPU for all, ms")
+    columns += ("a change, ms", "p99, ms", "restart, ms", "memory, MiB")
+    series = {"one peer more: median": [(float(peers), median(each["one"])) for peers, each in figures.items()]}
+    draw_lines("peers", "from the store to the kernel", "peers", "ms", series)
+    show("other hosts of a network", columns, rows)
+    keep("peers", {"unit": "ms", "samples": figures})
