@@ -7,6 +7,7 @@ after the translation, replies before it is taken back; packets of the host itse
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import ip_address
 
+from netagent.firewall import publish
 from netagent.model.address import Address
 from netagent.model.counters import Counters
 from netagent.plan.desired import Chain, ElementSet
@@ -19,6 +20,7 @@ SENT = ("sent4", "sent6")
 
 _KEYS = {"4": "ipv4_addr . inet_proto . inet_service", "6": "ipv6_addr . inet_proto . inet_service"}
 _FAMILIES = {"4": "ip", "6": "ip6"}
+_PUBLISHING = frozenset(declared.name for declared in publish.SETS if declared.data is not None)
 _WITH_PORTS = "meta l4proto { tcp, udp, sctp }"
 
 SETS = tuple(ElementSet(name=name, key=_KEYS[name[-1]], flags=("dynamic",)) for name in RECEIVED + SENT)
@@ -63,11 +65,13 @@ def counters_of_ports(
 
 
 def ports_in(set_name: str, elements: Iterable[str]) -> Iterator[ServedPort]:
-    """Yield the containers' ports that elements of a publishing map lead to; of other sets none."""
-    if not set_name.startswith(("publish", "ranges")):
+    """Yield the containers' ports that elements of a publishing map lead to; of other sets, and of bare keys, none."""
+    if set_name not in _PUBLISHING:
         return
     for element in elements:
         key, _, data = element.partition(" : ")
+        if not data:
+            continue
         address, _, port = data.partition(" . ")
         *_, protocol, service = key.split(" . ")
         first, _, last = (port or service).partition("-")

@@ -1,10 +1,12 @@
 """The firewall's promises, as the elements that keep them. What the rules do to packets is tested in tests/kernel."""
 
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from netagent.firewall import isolate, masquerade, publish
+from netagent.firewall.counting import ports_in
 from netagent.firewall.elements import overlap
 from netagent.firewall.ruleset import CHAINS, SETS, merge, render_ruleset
 from netagent.model.outward import parse_exemptions, parse_outbound
@@ -213,3 +215,13 @@ def test_exempted_destinations_and_a_chosen_address_are_elements_for_each_subnet
         "outbound4": {"10.0.0.0/24 : 198.18.0.9"},
     }
     assert masquerade.elements(replace(network, masquerade=False)) == {}
+
+
+def test_the_containers_ports_of_published_elements_are_found_for_their_counters() -> None:
+    assert set(ports_in("publish4", ["tcp . 4000 : 10.0.0.2 . 80", "tcp . 4001"])) == {
+        (ip_address("10.0.0.2"), "tcp", 80)
+    }
+    assert set(ports_in("ranges6_at", ["fd00::9 . udp . 90-91 : fd00::2"])) == {
+        (ip_address("fd00::2"), "udp", port) for port in (90, 91)
+    }
+    assert not set(ports_in("hairpin4", ["10.0.0.2 . 10.0.0.2"]))
