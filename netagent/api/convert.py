@@ -343,6 +343,9 @@ def encode_info(info: AgentInfo) -> agent_pb2.InfoResponse:
         kernel_error=info.kernel_error,
         refused_records=info.refused,
         run_dir=info.run_dir,
+        store_revision=info.store_revision,
+        store_listings=info.store_listings,
+        lease_remaining_s=info.lease_remaining_s,
     )
 
 

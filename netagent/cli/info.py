@@ -4,7 +4,7 @@ import click
 
 from netagent.cli.client import Client
 from netagent.cli.output import format_option, print_json
-from netagent.v1.agent_pb2 import InfoRequest
+from netagent.v1.agent_pb2 import InfoRequest, InfoResponse
 
 
 @click.command()
@@ -22,6 +22,9 @@ def info(client: Client, form: str) -> None:
                 "Addresses": list(answer.underlay),
                 "Store": answer.store,
                 "StoreConnected": answer.store_connected,
+                "StoreRevision": answer.store_revision,
+                "StoreListings": answer.store_listings,
+                "LeaseRemaining": _lease(answer),
                 "KernelError": answer.kernel_error,
                 "RefusedRecords": dict(sorted(answer.refused_records.items())),
                 "RunDir": answer.run_dir,
@@ -34,6 +37,8 @@ def info(client: Client, form: str) -> None:
         "Host ID": answer.host_id,
         "Addresses": ", ".join(answer.underlay) or "none",
         "Store": f"{answer.store} ({'connected' if answer.store_connected else 'not reachable'})",
+        "Store revision": f"{answer.store_revision}, listed {answer.store_listings} times",
+        "Lease": "none" if (lease := _lease(answer)) is None else f"{lease:.1f} s",
         "Kernel": answer.kernel_error or "as it should be",
         "Run directory": answer.run_dir,
         "Refused records": str(len(answer.refused_records)),
@@ -42,3 +47,7 @@ def info(client: Client, form: str) -> None:
         click.echo(f"{key}: {value}")
     for key, reason in sorted(answer.refused_records.items()):
         click.echo(f" {key}: {reason}")
+
+
+def _lease(answer: InfoResponse) -> float | None:
+    return round(answer.lease_remaining_s, 1) if answer.HasField("lease_remaining_s") else None

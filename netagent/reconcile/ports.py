@@ -226,5 +226,9 @@ class Store(Protocol):
     def is_connected(self) -> bool:
         """Whether the last contact succeeded."""
 
+    @property
+    def lease_remaining_s(self) -> float | None:
+        """For how many seconds more leased keys of ours certainly exist; None if they never go by themselves."""
+
     async def close(self) -> None:
         """End all calls and tasks."""

@@ -10,12 +10,19 @@ from netagent.services.context import Context
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentInfo:
-    """Who this agent is and how it is doing; ``kernel_error`` is empty if the kernel is as it should be."""
+    """Who this agent is and how it is doing; ``kernel_error`` is empty if the kernel is as it should be.
+
+    Of the cluster's store: the last revision that was heard, how often all was listed, and the seconds that the lease
+    certainly lasts (None without one).
+    """
 
     version: str
     host: Host
     store: str
     store_connected: bool
+    store_revision: int
+    store_listings: int
+    lease_remaining_s: float | None
     kernel_error: str
     refused: Mapping[str, str]
     run_dir: str
@@ -38,6 +45,9 @@ class InfoService:
             host=self._context.host,
             store=self._store,
             store_connected=stores.cluster.store.is_connected,
+            store_revision=stores.cluster.mirror.revision,
+            store_listings=stores.cluster.mirror.listings,
+            lease_remaining_s=stores.cluster.store.lease_remaining_s,
             kernel_error=self._context.engine.status.error or "",
             refused=refused,
             run_dir=self._run_dir,

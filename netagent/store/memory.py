@@ -30,6 +30,7 @@ class MemoryStore:
         self._lease_callbacks: list[Callable[[], None]] = []
         self.cluster_id = "memory"
         self.is_connected = True
+        self.lease_remaining_s: float | None = None
 
     async def get(self, key: str) -> StoreEntry | None:
         """Return one entry, or None."""

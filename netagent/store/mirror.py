@@ -49,6 +49,8 @@ class Mirror:
         self._writing = threading.Lock()
         self.entries: Mapping[str, StoreEntry] = MappingProxyType(self._entries)
         self.revision = 0
+        self.listings = 0
+        """How often all was listed: once at the start, then after each doubt."""
         self.cluster_id = ""
         self.is_loaded = False
         self.is_synced = False
@@ -117,6 +119,7 @@ class Mirror:
                 changed = self._replace(listing.entries)
                 self.revision = listing.revision
                 self.is_synced = True
+                self.listings += 1
             case Changes(changes=changes, revision=revision):
                 changed = frozenset(change.key for change in changes)
                 for change in changes:

@@ -76,6 +76,11 @@ class SqliteStore:
         """Always: the file is at hand as long as the process is."""
         return True
 
+    @property
+    def lease_remaining_s(self) -> float | None:
+        """None: nothing expires."""
+        return None
+
     async def get(self, key: str) -> StoreEntry | None:
         """Return one entry, or None."""
         with self._explained():

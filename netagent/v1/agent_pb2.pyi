@@ -112,6 +112,9 @@ class InfoResponse(_message.Message):
     KERNEL_ERROR_FIELD_NUMBER: _builtins.int
     REFUSED_RECORDS_FIELD_NUMBER: _builtins.int
     RUN_DIR_FIELD_NUMBER: _builtins.int
+    STORE_REVISION_FIELD_NUMBER: _builtins.int
+    STORE_LISTINGS_FIELD_NUMBER: _builtins.int
+    LEASE_REMAINING_S_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     host_id: _builtins.str
     host_name: _builtins.str
@@ -122,6 +125,12 @@ class InfoResponse(_message.Message):
     """The last refusal of the kernel, empty if everything is in place."""
     run_dir: _builtins.str
     """Where the agent keeps its sockets and its containers' files, as an absolute path."""
+    store_revision: _builtins.int
+    """The store's last revision that was heard here."""
+    store_listings: _builtins.int
+    """How often the whole store was listed: at the start, and after each doubt about what was heard."""
+    lease_remaining_s: _builtins.float
+    """For how many seconds this agent certainly counts as live; absent with an embedded store."""
     @_builtins.property
     def underlay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses on the network between hosts."""
@@ -142,11 +151,16 @@ class InfoResponse(_message.Message):
         kernel_error: _builtins.str = ...,
         refused_records: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         run_dir: _builtins.str = ...,
+        store_revision: _builtins.int = ...,
+        store_listings: _builtins.int = ...,
+        lease_remaining_s: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "lease_remaining_s", b"lease_remaining_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["host_id", b"host_id", "host_name", b"host_name", "kernel_error", b"kernel_error", "refused_records", b"refused_records", "run_dir", b"run_dir", "store", b"store", "store_connected", b"store_connected", "underlay", b"underlay", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "host_id", b"host_id", "host_name", b"host_name", "kernel_error", b"kernel_error", "lease_remaining_s", b"lease_remaining_s", "refused_records", b"refused_records", "run_dir", b"run_dir", "store", b"store", "store_connected", b"store_connected", "store_listings", b"store_listings", "store_revision", b"store_revision", "underlay", b"underlay", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__lease_remaining_s: _TypeAlias = _typing.Literal["lease_remaining_s"]  # noqa: Y015
+    _WhichOneofArgType__lease_remaining_s: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__lease_remaining_s) -> _WhichOneofReturnType__lease_remaining_s | None: ...
 
 Global___InfoResponse: _TypeAlias = InfoResponse  # noqa: Y015

@@ -126,6 +126,21 @@ def test_agents_need_no_more_than_their_roles(lab: Lab) -> None:
     assert "denies" not in "".join(host.agent.log.read_text() for host in lab.hosts)
 
 
+def test_info_shows_the_stores_revision_and_the_lease(lab: Lab) -> None:
+    h1 = lab.hosts[0]
+
+    def info() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(netagent(h1, "info", "--format", "json").stdout)
+        return found
+
+    before = info()
+    assert before["StoreListings"] == 1
+    assert 0 < before["LeaseRemaining"] <= 15
+    (member,) = lab.etcd
+    member.run("env", "ETCDCTL_API=3", "etcdctl", "--user=root:root", "put", f"{keys.ROOT}x", "1")
+    eventually(lambda: info()["StoreRevision"] > before["StoreRevision"])
+
+
 def test_a_claim_that_another_host_overwrites_is_reported(lab: Lab) -> None:
     h1 = lab.hosts[0]
     (member,) = lab.etcd

@@ -44,6 +44,11 @@ class LeaseKeeper:
         """Whether the lease certainly exists: reckoned from when the last answered renewal was *sent*."""
         return bool(self._lease_id) and _now() < self._expires_at
 
+    @property
+    def remaining_s(self) -> float:
+        """For how many seconds more the lease certainly exists; 0 without one."""
+        return max(0.0, self._expires_at - _now()) if self._lease_id else 0.0
+
     async def lease_id(self, deadline: Deadline) -> int:
         """Return the lease, granting one if there is none. Raises Unavailable."""
         if self._lease_id:

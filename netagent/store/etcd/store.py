@@ -43,6 +43,11 @@ class EtcdStore:
         return self._lease.is_held
 
     @property
+    def lease_remaining_s(self) -> float | None:
+        """For how many seconds more leased keys of ours certainly exist."""
+        return self._lease.remaining_s
+
+    @property
     def cluster_id(self) -> str:
         """The cluster's own number in hex; empty before the first contact."""
         return self._client.cluster_id

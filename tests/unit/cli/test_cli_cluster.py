@@ -47,6 +47,8 @@ def test_info_says_who_answers_and_what_is_wrong(agent: ServedAgent, netagent_cl
         Host ID: {H1}
         Addresses: 198.18.0.1
         Store: etcd://198.18.0.100:2379 (connected)
+        Store revision: 77, listed 2 times
+        Lease: 14.2 s
         Kernel: as it should be
         Run directory: {agent.run_dir}
         Refused records: 1
