@@ -18,7 +18,9 @@ WEB = Container(id=ContainerId("c" * 64), name="web", kind=ContainerKind.RUN)
 @pytest.fixture(autouse=True)
 def _known(agent: ServedAgent) -> None:
     agent.fake.endpoint_stats = (
-        EndpointStats(container=WEB, endpoint=an_endpoint("192.168.1.7"), network=an_overlay(), counters=COUNTERS),
+        EndpointStats(
+            container=WEB, endpoint=an_endpoint("192.168.1.7"), network=an_overlay(), counters=COUNTERS, ports={}
+        ),
     )
     agent.fake.network_stats = (
         NetworkStats(network=an_overlay(), containers=2, counters=COUNTERS, tunnel=Counters(rx_bytes=5, tx_bytes=6)),
@@ -47,6 +49,7 @@ def test_stats_as_json_are_numbers_of_bytes_and_packets(netagent_cli: Cli) -> No
         "TxBytes": 1000,
         "TxPackets": 12,
         "TxDropped": 0,
+        "Ports": {},
     }
     template = "table {{.Name}}\t{{.NetIO}}"
     assert netagent_cli("stats", "--format", template).stdout == "NAME      NET I/O\nweb       1.23MB / 1kB\n"
