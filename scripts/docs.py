@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 import click
 
 from netagent.cli.main import cli
-from netagent.firewall import apart, counting, isolate, masquerade, publish, redirect, spoof, tunnel
+from netagent.firewall import apart, counting, isolate, masquerade, publish, redirect, resolve, spoof, tunnel
 from netagent.kernel.nftables import render_script
 from netagent.model.address import derive_mac, parse_address, parse_prefix
 from netagent.model.block import Block
@@ -79,7 +79,7 @@ RULESET_REASONS = """
 """
 
 HOOKS = ("prerouting", "output", "input", "forward", "postrouting")
-PROMISES = (spoof, apart, publish, tunnel, masquerade, isolate, redirect, counting)
+PROMISES = (spoof, apart, resolve, publish, tunnel, masquerade, isolate, redirect, counting)
 
 
 def render_cli() -> str:

@@ -47,10 +47,11 @@ class CoexistOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
 class DockerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The table ``[docker]``, which also switches the driver for dockerd on.
 
-    ``plugins`` is the directory in which dockerd looks for drivers.
+    ``plugins`` is the directory in which dockerd looks for drivers, ``socket`` where it tells its containers' names.
     """
 
     plugins: str = "/run/docker/plugins"
+    socket: str = "/var/run/docker.sock"
 
 
 class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

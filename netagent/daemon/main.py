@@ -25,6 +25,8 @@ from netagent.api.unix_socket import prepare_directory
 from netagent.daemon.config import Config, load_config
 from netagent.daemon.wiring import Agent, build
 from netagent.errors import EnvironmentProblem, NetagentError
+from netagent.runtime.dockerd import Dockerd
+from netagent.services.docker_names import DockerNames
 from netagent.services.predefined import create_predefined
 from netagent.services.tasks import Tasks
 from netagent.store.journal import Journal
@@ -183,8 +185,8 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         cni = CniServer(services, run_dir / "cni.sock", Path(agent.config.state_dir) / "cni-queue")
         await cni.start()
         tasks.spawn(services.collection.run(), name="collection", essential=True)
-        server = await serve(services, run_dir / "agent.sock", run_dir=run_dir)
         docker = await _serve_docker(agent, tasks)
+        server = await serve(services, run_dir / "agent.sock", run_dir=run_dir)
         try:
             yield
         finally:
@@ -202,6 +204,8 @@ async def _serve_docker(agent: Agent, tasks: Tasks) -> DockerServer | None:
     server = DockerServer(verbs, Path(options.plugins))
     await server.start()
     tasks.spawn(server.run(), name="docker", essential=True)
+    names = DockerNames(agent.context, Dockerd(options.socket))
+    tasks.spawn(names.run(), name="docker names", essential=True)
     return server
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from netagent.firewall import apart, counting, isolate, masquerade, publish, redirect, routed, spoof, tunnel
+from netagent.firewall import apart, counting, isolate, masquerade, publish, redirect, resolve, routed, spoof, tunnel
 from netagent.plan.desired import Ruleset
 
 SETS = (
     *isolate.SETS,
     *masquerade.SETS,
     *publish.SETS,
+    *resolve.SETS,
     *routed.SETS,
     *tunnel.SETS,
     *spoof.SETS,
@@ -17,6 +18,7 @@ SETS = (
     *counting.SETS,
 )
 CHAINS = (
+    *resolve.CHAINS,
     *publish.CHAINS,
     *masquerade.CHAINS,
     *isolate.CHAINS,

@@ -64,6 +64,11 @@ class Endpoint:
         return next((a.address for a in self.addresses if a.address.version == version), None)
 
     @property
+    def is_given_away(self) -> bool:
+        """Whether what is inside its sandbox is somebody else's, as dockerd's."""
+        return not self.sandbox
+
+    @property
     def in_kernel(self) -> bool:
         """Whether the kernel should hold this endpoint."""
         return self.state in (EndpointState.ATTACHING, EndpointState.ATTACHED)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from netagent.drivers import driver_named
 from netagent.drivers.driver import Local, Peer
-from netagent.firewall import admin, apart, isolate, masquerade, publish, routed, spoof, tunnel
+from netagent.firewall import admin, apart, isolate, masquerade, publish, resolve, routed, spoof, tunnel
 from netagent.firewall.ruleset import merge, render_ruleset
 from netagent.model.address import Address, Mac, Prefix, derive_mac, host_prefix, parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
@@ -340,7 +340,12 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
         source_routes=frozenset(_source_routes(endpoint, network)),
         ruleset=Ruleset(
             elements=merge(
-                (publish.elements(endpoint), spoof.elements(name, endpoint), apart.elements(name, icc=network.icc))
+                (
+                    publish.elements(endpoint),
+                    spoof.elements(name, endpoint),
+                    apart.elements(name, icc=network.icc),
+                    resolve.elements(endpoint, network),
+                )
             )
         ),
     )

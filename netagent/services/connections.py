@@ -129,6 +129,8 @@ def _refuse_modes(container: Container, network: Network) -> None:
 
 
 def _refuse_foreign(container: Container) -> None:
+    if container.kind is ContainerKind.DOCKER:
+        raise Conflict(f"container {container.name} is Docker's", hint="docker network connect or disconnect")
     if container.kind is ContainerKind.CNI:
         raise Conflict(
             f"container {container.name} is connected by its runtime through CNI", hint="change its configuration there"

@@ -285,6 +285,9 @@ class DockerEndpoints:
                     await self._settle(endpoint)
                 except NetagentError as error:
                     log.error("endpoint %s is not as it should be: %s", short(endpoint.id), error)
+        for container in tuple(self._context.journal.containers.values()):
+            if container.kind is ContainerKind.DOCKER and not self._context.journal.endpoints_of(container.id):
+                self._context.journal.remove_container(container.id)
 
 
 def _reservation_id(network_id: NetworkId, address: Address) -> EndpointId:

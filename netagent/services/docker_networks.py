@@ -16,10 +16,13 @@ from netagent.model.address import Address, is_inside, parse_address, parse_pref
 from netagent.model.docker import DockerNetwork, DockerPool
 from netagent.model.ids import NetworkId, short
 from netagent.model.network import Network, NetworkState, Scope, Subnet
+from netagent.reconcile.ports import Put
 from netagent.services.context import Context
 from netagent.services.locks import Locks
-from netagent.services.networks import NetworkService
+from netagent.services.networks import ATTEMPTS, NetworkService
 from netagent.services.requests import NewNetwork
+from netagent.store import keys
+from netagent.store.records import encode_network
 
 log = logging.getLogger("netagent.docker")
 
@@ -30,7 +33,7 @@ DEFAULT_DRIVER = "vxlan"
 """What ``-o driver`` stands for if it is not given."""
 
 ORIGIN_LABEL = "netagent.docker"
-"""The label of networks that Docker made, and that go with the last Docker network that stands for them."""
+"""The label of networks that Docker made. It names the hosts whose dockerd has them; with the last one they go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +208,7 @@ class DockerNetworks:
             found = self._find_meant(request)
             if found is not None:
                 self._check_joined(found, request)
+                await self._note_use(found, is_used=True)
                 return found
             try:
                 return await self._networks.create(self._as_new_network(request))
@@ -273,7 +277,7 @@ class DockerNetworks:
             ipv6=any(":" in subnet for subnet in subnets),
             ipv4=None if any("." in subnet for subnet in subnets) else False,
             options=options,
-            labels={ORIGIN_LABEL: "true"},
+            labels={ORIGIN_LABEL: self._context.host.id},
         )
 
     async def delete(self, identity: str) -> None:
@@ -293,10 +297,33 @@ class DockerNetworks:
                     raise Conflict(f"network {network.name} has active endpoints", hint="remove its containers first")
             self._book.remove_network(identity)
             if network is not None and ORIGIN_LABEL in network.labels:
-                await self._remove(network)
+                await self._leave(network)
 
-    async def _remove(self, network: Network) -> None:
+    async def _note_use(self, network: Network, *, is_used: bool) -> bool:
+        """Write down in a network that Docker made whether this host has it; tell whether no host has it any more."""
+        own = self._context.host.id
+        access = self._context.stores.of(network)
+        for _ in range(ATTEMPTS):
+            entry = access.entry(keys.network_key(network.name))
+            current = self._context.snapshot().networks.get(network.id)
+            if entry is None or current is None or ORIGIN_LABEL not in current.labels:
+                return False
+            users = {user for user in current.labels[ORIGIN_LABEL].split(",") if user} - {own}
+            if is_used:
+                users.add(own)
+            labels = MappingProxyType({**current.labels, ORIGIN_LABEL: ",".join(sorted(users))})
+            record = encode_network(replace(current, labels=labels), entry.value)
+            if record == entry.value:
+                return not users
+            if await access.commit((access.unchanged(entry.key),), (Put(key=entry.key, value=record),)):
+                return not users
+        raise Unavailable(f"network {network.name} is changed by others all the time", hint="try again")
+
+    async def _leave(self, network: Network) -> None:
+        """Let go of a network that Docker made; the last host removes it, unless others than Docker use it."""
         try:
+            if not await self._note_use(network, is_used=False):
+                return
             async for _ in self._networks.remove(network.name):
                 pass
         except (Conflict, NotFound) as error:

@@ -105,6 +105,8 @@ def _refuse_modes(container: Container) -> None:
         raise Conflict(
             f"container {container.name} uses the host's network", hint="its ports are the host's; nothing to publish"
         )
+    if container.kind is ContainerKind.DOCKER:
+        raise Conflict(f"container {container.name} is Docker's", hint="give -p to docker run")
     if container.kind is ContainerKind.CNI:
         raise Conflict(
             f"container {container.name} is connected by its runtime through CNI", hint="change its configuration there"

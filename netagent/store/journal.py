@@ -92,6 +92,9 @@ class Journal:
         return self._present
 
     def _take(self, endpoint: Endpoint) -> None:
+        known = self.endpoints.get(endpoint.id)
+        if known is not None and known.container_id != endpoint.container_id:
+            self._drop(endpoint.id)
         self._present = None
         self.endpoints[endpoint.id] = endpoint
         self._endpoints_of.setdefault(endpoint.container_id, {})[endpoint.id] = None

@@ -9,7 +9,10 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ from netagent.model.host import Host as ModelHost
 from netagent.model.ids import HostId, NetworkId
 from netagent.store import keys
 from netagent.store.records import encode_block, encode_host
+from tests.support import docker_calls
 from tests.support.hosts import dump, netagent, run, same
 from tests.support.lab import MakeLab, eventually
 
@@ -31,6 +35,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 PACKAGE = Path(__file__).parents[2] / "netagent"
 POINTS = "/run/failpoints"
 SANDBOX = "/run/netns/crash"
+DOCKER_NETWORK = "d" * 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,7 +210,32 @@ def _clear_network(host: Host) -> None:
     _remove_network(host)
 
 
+def _docker(host: Host) -> None:
+    """Do what dockerd does for a network, a container in it with a published port, and the end of both."""
+    with suppress(OSError, HTTPException, AssertionError):
+        pool = docker_calls.create_network(host, "10.55.0.0/24", network=DOCKER_NETWORK)
+        ids = {"NetworkID": DOCKER_NETWORK, "EndpointID": docker_calls.ENDPOINT}
+        done = partial(docker_calls.done, host)
+        done("IpamDriver.RequestAddress", PoolID=pool, Address="10.55.0.9")
+        done("NetworkDriver.CreateEndpoint", **ids, Interface={"Address": "10.55.0.9/24"})
+        done("NetworkDriver.Join", **ids, SandboxKey="/var/run/docker/netns/0123456789ab")
+        ports = docker_calls.port_map(docker_calls.port(80, 4000))
+        done("NetworkDriver.ProgramExternalConnectivity", **ids, Options=ports)
+        _docker_goes_on(host)
+
+
+def _docker_goes_on(host: Host) -> None:
+    """Do what dockerd does to be rid of them, whether they are there or not."""
+    ids = {"NetworkID": DOCKER_NETWORK, "EndpointID": docker_calls.ENDPOINT}
+    for method in ("Leave", "DeleteEndpoint"):
+        docker_calls.done(host, f"NetworkDriver.{method}", **ids)
+    docker_calls.call(host, "IpamDriver.ReleaseAddress", PoolID="10.55.0.0/24", Address="10.55.0.9")
+    docker_calls.done(host, "NetworkDriver.DeleteNetwork", NetworkID=DOCKER_NETWORK)
+    docker_calls.done(host, "IpamDriver.ReleasePool", PoolID="10.55.0.0/24")
+
+
 VERBS = {
+    "docker": Verb(act=_docker, settle=_docker_goes_on),
     "last-container": Verb(prepare=_use_network_once, act=_leave_network, settle=_clear_network),
     "peer-comes": Verb(act=_peer_comes, settle=_peer_goes),
     "peer-goes": Verb(prepare=_peer_comes, act=_peer_goes, settle=_peer_goes),
@@ -253,6 +283,7 @@ def lab(make_lab: MakeLab) -> Lab:
     (host,) = lab.hosts
     host.run("mkdir", "-p", POINTS)
     host.agent.stop()
+    host.path("/etc/netagent/agent.toml").write_text("docker = true\n")
     _start(host)
     netagent(host, "network", "create", "--subnet", "10.55.0.0/24", "app")
     netagent(host, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "staticnet")
@@ -337,7 +368,7 @@ def _names_in_code() -> Iterator[str]:
                 if isinstance(argument, ast.Constant):
                     yield argument.value
     yield from kernel.failpoints()
-    journal = (PACKAGE / "store" / "journal.py").read_text()
+    journal = "".join((PACKAGE / "store" / name).read_text() for name in ("journal.py", "docker.py"))
     for name in re.findall(r'self\._transaction\("(\w+)"\)', journal):
         yield from (f"journal.{name}.before", f"journal.{name}.after")
     runner = (PACKAGE / "runtime" / "runc.py").read_text()

@@ -76,3 +76,109 @@ def test_containers_of_netagent_and_of_docker_share_a_network(daemons: tuple[Doc
         netagent(one.host, "rm", "-f", "ours", check=False)
         two("network", "rm", "joined")
     assert "shared" in netagent(two.host, "network", "ls").stdout, "Docker did not make it"
+
+
+def test_names_are_known_on_all_hosts(daemons: tuple[Docker, ...]) -> None:
+    """What 127.0.0.11 does not know leaves the container, and is answered at the network's gateway."""
+    one, two = daemons
+    eventually(lambda: two.fetches("client", "http://web/hostname", "web"))
+    one("rename", "web", "shop")
+    try:
+        eventually(lambda: two.fetches("client", "http://shop/hostname", "web"))
+    finally:
+        one("rename", "shop", "web")
+    assert "web" in netagent(one.host, "ps").stdout
+
+
+def test_a_network_stays_while_another_daemon_has_it(daemons: tuple[Docker, ...]) -> None:
+    one, two = daemons
+    for daemon in daemons:
+        daemon.create_network("both", "--subnet", "10.68.0.0/16", "-o", "network=both", "-o", "driver=route")
+    one("network", "rm", "both")
+    two.run_through("--network", "both")
+    assert "both" in netagent(one.host, "network", "ls").stdout
+    two("network", "rm", "both")
+    eventually(lambda: "both" not in netagent(one.host, "network", "ls").stdout)
+
+
+def test_a_network_with_containers_is_not_removed(daemons: tuple[Docker, ...]) -> None:
+    one, two = daemons
+    assert "active endpoints" in two.refusal("network", "rm", "app")
+    assert two.pings("client", one.address("web", "app"))
+
+
+def test_ipv6_reaches_other_hosts_too(daemons: tuple[Docker, ...]) -> None:
+    one, two = daemons
+    for daemon in daemons:
+        daemon.create_network("dual", "--ipv6", "--subnet", "10.69.0.0/16", "--subnet", "fd00:69::/64")
+        daemon.run("six", "--network", "dual")
+    try:
+        eventually(lambda: two.pings("six", one.address("six", "dual", 6)))
+        assert one.pings("six", two.address("six", "dual"))
+    finally:
+        for daemon in daemons:
+            daemon("rm", "-f", "six")
+            daemon("network", "rm", "dual")
+
+
+def test_an_internal_network_has_no_way_out(daemons: tuple[Docker, ...]) -> None:
+    """And Docker gives it none of its own, as it does where no gateway is told."""
+    one, _ = daemons
+    one.create_network("inner", "--internal", "--subnet", "10.70.0.0/16")
+    one.run("alone", "--network", "inner")
+    try:
+        assert one.inside("alone", "ip", "-4", "-o", "route").stdout.split()[0] == "10.70.0.0/16"
+        assert "eth1" not in one.inside("alone", "ip", "-o", "link").stdout
+        assert "docker_gwbridge" not in one.out("network", "ls")
+    finally:
+        one("rm", "-f", "alone")
+        one("network", "rm", "inner")
+
+
+def test_a_container_stays_connected_while_the_agent_restarts(daemons: tuple[Docker, ...]) -> None:
+    one, two = daemons
+    before = one.host.run("ip", "-o", "link", "show", "type", "veth").stdout
+    one.host.agent.kill()
+    assert two.pings("client", one.address("web", "app"))
+    one.host.agent.start()
+    assert two.pings("client", one.address("web", "app"))
+    assert fetches(two.host, f"http://{one.host.ip}:4000/hostname", "web")
+    eventually(lambda: "web" in netagent(one.host, "ps").stdout)
+    assert one.host.run("ip", "-o", "link", "show", "type", "veth").stdout == before
+    one.run_through("--network", "app")
+
+
+def test_a_container_stays_connected_while_dockerd_restarts(daemons: tuple[Docker, ...]) -> None:
+    """With live-restore; Docker does not ask again for what is published."""
+    one, two = daemons
+    one.stop()
+    assert two.fetches("client", f"http://{one.host.ip}:4000/hostname", "web")
+    one.start()
+    assert two.pings("client", one.address("web", "app"))
+    assert fetches(two.host, f"http://{one.host.ip}:4000/hostname", "web")
+    one.run_through("--network", "app")
+    assert two.fetches("client", "http://web/hostname", "web")
+
+
+def test_a_container_that_stopped_comes_back(daemons: tuple[Docker, ...]) -> None:
+    one, two = daemons
+    one("restart", "-t", "0", "web")
+    eventually(lambda: two.fetches("client", "http://web/hostname", "web"))
+    assert fetches(two.host, f"http://{one.host.ip}:4000/hostname", "web")
+    one("stop", "-t", "0", "web")
+    assert not fetches(two.host, f"http://{one.host.ip}:4000/hostname", "web")
+    assert "nae" not in one.host.run("ip", "-o", "link", "show", "type", "veth").stdout
+    one("start", "web")
+    eventually(lambda: two.fetches("client", "http://web/hostname", "web"))
+
+
+def test_a_container_sends_with_its_own_addresses_only(daemons: tuple[Docker, ...]) -> None:
+    one, two = daemons
+    one.run("spoofer", "--network", "app", "--cap-add", "NET_ADMIN")
+    try:
+        one.inside("spoofer", "ip", "address", "add", "10.66.1.200/16", "dev", "eth0")
+        target = two.address("client", "app")
+        assert one.pings("spoofer", target)
+        assert one.inside("spoofer", "ping", "-I", "10.66.1.200", "-c", "1", "-W", "1", target).returncode != 0
+    finally:
+        one("rm", "-f", "spoofer")

@@ -148,7 +148,7 @@ def same(host: Host, before: dict[str, str]) -> bool:
 _JOURNAL_DUMP = """
 import sqlite3
 database = sqlite3.connect("file:/var/lib/netagent/journal.db?mode=ro", uri=True)
-for table in ("endpoints", "containers"):
+for table in ("endpoints", "containers", "docker_networks", "docker_pools"):
     for row in database.execute(f"SELECT * FROM {table} ORDER BY id"):
         print(table, row)
 """

@@ -7,7 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from netagent.firewall.counting import RECEIVED, SENT
-from netagent.firewall.iptables import apart, counting, isolate, masquerade, publish, redirect, routed, spoof, tunnel
+from netagent.firewall.iptables import (
+    apart,
+    counting,
+    isolate,
+    masquerade,
+    publish,
+    redirect,
+    resolve,
+    routed,
+    spoof,
+    tunnel,
+)
 from netagent.firewall.iptables.pieces import Frame, Ipset, Piece
 
 FRAMES: tuple[Frame, ...] = (
@@ -15,6 +26,7 @@ FRAMES: tuple[Frame, ...] = (
     *masquerade.FRAMES,
     *isolate.FRAMES,
     *redirect.FRAMES,
+    *resolve.FRAMES,
     *routed.FRAMES,
     *tunnel.FRAMES,
     *spoof.FRAMES,
@@ -46,6 +58,8 @@ TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
         "hairpin4": masquerade.hairpin4,
         "hairpin6": masquerade.hairpin6,
         **publish.TRANSLATIONS,
+        "resolve4": resolve.resolve4,
+        "resolve6": resolve.resolve6,
         "vnis": tunnel.vnis,
         "peers4": tunnel.peers4,
         "peers6": tunnel.peers6,

@@ -239,3 +239,16 @@ def test_the_endpoints_of_one_moment_stay_as_they_were(tmp_path: Path) -> None:
     assert (list(before), list(journal.present)) == ([ONE.id], [OTHER.id])
     assert journal.endpoints_of(ONE.container_id) == (OTHER,)
     journal.close()
+
+
+def test_an_endpoint_may_change_its_container(tmp_path: Path) -> None:
+    """Docker says only when it joins a sandbox whose endpoint it is, and takes it back when it leaves."""
+    journal = Journal(tmp_path)
+    nobody = ContainerId("0" * 64)
+    journal.put_endpoints([replace(ONE, container_id=nobody)])
+    journal.put_endpoints([ONE], container=WEB)
+    assert journal.endpoints_of(nobody) == ()
+    assert journal.endpoints_of(ONE.container_id) == (ONE,)
+    journal.remove_endpoints([ONE.id])
+    assert journal.endpoints_of(ONE.container_id) == ()
+    journal.close()
