@@ -346,10 +346,14 @@ def list_elements(nft: Nftables, set_name: str) -> frozenset[str]:
 
 
 def _elements_of(declared: Mapping[str, Any]) -> frozenset[str]:
-    if "dynamic" in declared.get("flags", ()):
-        return frozenset()
     is_map = "map" in declared
-    return frozenset(_element_text(element, is_map=is_map) for element in declared.get("elem", ()))
+    elements = (element for element in declared.get("elem", ()) if not _is_made_by_rule(element))
+    return frozenset(_element_text(element, is_map=is_map) for element in elements)
+
+
+def _is_made_by_rule(element: Any) -> bool:
+    """Tell whether an element of a dynamic set counts: libnftables 1.0.6 does not list the flag of the set in JSON."""
+    return isinstance(element, dict) and "counter" in element.get("elem", ())
 
 
 def _element_text(element: Any, *, is_map: bool) -> str:

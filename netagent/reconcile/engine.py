@@ -99,6 +99,8 @@ class Engine:
                 plan = await self._compare(snapshot)
                 if plan:
                     log.info("%d operations bring the kernel up to date", len(plan.operations))
+                    for operation in plan.operations:
+                        log.debug("to do: %s", operation)
                     # One object that cannot be made must not keep the others from being made.
                     await self._kernel.apply(plan, carry_on=True)
             except NetagentError as error:

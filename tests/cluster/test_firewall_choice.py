@@ -19,7 +19,7 @@ SAVES = (
     "iptables-legacy-save",
     "ip6tables-legacy-save",
 )
-REPAIRED_WITHIN_S = 1.0
+REPAIRED_WITHIN_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_with_iptables_there_is_no_table_of_ours_in_nftables(lab: Lab) -> None:
         "for t in raw mangle nat filter; do iptables -t $t -F; iptables -t $t -X; done; ipset flush",
     ],
 )
-def test_what_others_flush_is_back_within_a_second(lab: Lab, command: str) -> None:
+def test_what_others_flush_is_back_at_once(lab: Lab, command: str) -> None:
     (h1, h2) = lab.hosts
     eventually(lambda: fetches(h2, f"http://{h1.ip}:4000/hostname", "web"))
     before = _ours_in_iptables(h1)

@@ -54,7 +54,6 @@ def _move_behind_router(lab: Lab, host: Host) -> None:
     router.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
     router.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/all/send_redirects")
     router.run("sh", "-c", "echo 0 > /proc/sys/net/ipv4/conf/eth0/send_redirects")
-    host.run("ip", "-6", "address", "flush", "dev", "eth0", "scope", "global")
     host.run("ip", "address", "del", f"{host.ip}/24", "dev", "eth0")
     # Nor by IPv6: IPv4 blocks would go by that.
     host.run("ip", "address", "del", f"{host.seat.ipv6}/64", "dev", "eth0")

@@ -19,7 +19,7 @@ from scapy.utils import rdpcap
 from tests.support.vm import run_in_vm
 from tests.support.vm_gre import KEYS
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 H1, H2, H3 = ("198.18.0.1", "198.18.0.2", "198.18.0.3")

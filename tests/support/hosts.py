@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,7 +104,21 @@ def fetches_inside(host: Host, name: str, url: str, expected: str) -> bool:
 
 
 def dump(host: Host) -> dict[str, str]:
-    """Return everything of a host that an attach or detach could leave traces in, comparable as text."""
+    """Return everything of a host that an attach or detach could leave traces in, comparable as text.
+
+    What happened before may still be on its way, so it is looked until two looks agree.
+    """
+    looks = [_look(host)]
+
+    def has_settled() -> bool:
+        looks.append(_look(host))
+        return looks[-1] == looks[-2]
+
+    eventually(has_settled, within=30)
+    return looks[-1]
+
+
+def _look(host: Host) -> dict[str, str]:
     links = json.loads(host.run("ip", "-d", "-j", "link").stdout)
     kept = ("ifname", "mtu", "operstate", "link_type", "address", "master", "ifalias", "group")
     return {
@@ -117,7 +132,7 @@ def dump(host: Host) -> dict[str, str]:
             for line in _lines(host, "bridge", "fdb", "show")
             if "permanent" in line and not line.startswith(("33:33", "01:00"))
         ),
-        "ruleset": host.run("nft", "--stateless", "list", "ruleset").stdout,
+        "ruleset": ruleset(host),
         "sandboxes": host.run("sh", "-c", "ls /run/netagent/netns 2>/dev/null || true").stdout,
         "containers": host.run("sh", "-c", "ls /run/netagent/containers /run/netagent/runc 2>/dev/null || true").stdout,
         "mounts": "\n".join(sorted(line.split()[4] for line in _lines(host, "cat", "/proc/self/mountinfo"))),
@@ -127,6 +142,12 @@ def dump(host: Host) -> dict[str, str]:
         ),
         "listening": "\n".join(_lines(host, "ss", "-Hlntu")),
     }
+
+
+def ruleset(host: Host) -> str:
+    """Return all nftables tables of a host without what they count, which begins with each repair and each packet."""
+    text = host.run("nft", "--stateless", "list", "ruleset").stdout
+    return re.sub(r"\n\t*elements = \{[^}]* counter\b[^}]*\}", "", text)
 
 
 def _lines(host: Host, *command: str) -> list[str]:
