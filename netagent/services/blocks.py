@@ -11,21 +11,22 @@ from dataclasses import replace
 
 from netagent.drivers import driver_named
 from netagent.errors import Conflict, EnvironmentProblem, Exhausted, Unavailable
-from netagent.ipam.allocate import block_around, choose_address, choose_block, own_address
+from netagent.ipam.allocate import block_around, choose_address, choose_block
 from netagent.ipam.pools import refuse_overlap
 from netagent.model.address import Address, is_inside
-from netagent.model.block import Block, FixedAddress
+from netagent.model.block import FixedAddress
 from netagent.model.ids import EndpointId
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.snapshot import Snapshot
 from netagent.plan.render import peers_of
-from netagent.reconcile.ports import Absent, AbsentBelow, Put
+from netagent.reconcile.ports import Absent, Put
+from netagent.services.block_claims import claim_block
 from netagent.services.context import Context
 from netagent.services.existing_bridge import without_bridge
 from netagent.services.locks import Locks
 from netagent.store import keys
 from netagent.store.host_records import decode_epoch
-from netagent.store.records import encode_block, encode_fixed
+from netagent.store.records import encode_fixed
 
 log = logging.getLogger("netagent.blocks")
 
@@ -86,20 +87,7 @@ class BlockService:
                 # Whoever lost the race for the first free block leaves it to chance which one to try next.
                 skip=secrets.randbelow(4 * attempt + 1),
             )
-            block = Block(
-                network_id=network.id,
-                prefix=prefix,
-                owner=snapshot.host.id,
-                epoch=decode_epoch(access.entry(keys.EPOCH)) + 1,
-                own_address=own_address(subnet, prefix),
-            )
-            key = keys.block_key(network.id, prefix)
-            guards = (
-                Absent(key=key),
-                AbsentBelow(prefix=keys.addresses_prefix(network.id, prefix)),
-                access.unchanged(keys.network_key(network.name)),
-            )
-            if await access.commit(guards, (Put(key=key, value=encode_block(block)),)):
+            if await claim_block(access, network, subnet, prefix, snapshot.host.id):
                 log.info("host %s holds block %s of network %s", snapshot.host.name, prefix, network.name)
                 self._context.events.publish(
                     "network", "claim", network.id, name=network.name, block=str(prefix), host=snapshot.host.name

@@ -9,17 +9,17 @@ import builtins
 from dataclasses import replace
 
 from netagent.errors import Conflict, InvalidRequest, NotFound, Unavailable
-from netagent.ipam.allocate import choose_block, own_address
+from netagent.ipam.allocate import choose_block
 from netagent.model.address import Prefix, parse_prefix
 from netagent.model.block import Block, BlockState
 from netagent.model.host import Host
 from netagent.model.network import Network, NetworkState, Scope, Subnet
-from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Put, Unchanged
+from netagent.reconcile.ports import Absent, Delete, Put, Unchanged
+from netagent.services.block_claims import claim_block
 from netagent.services.context import Context
 from netagent.services.hosts import HostService
 from netagent.services.networks import NetworkService
 from netagent.store import keys
-from netagent.store.host_records import decode_epoch
 from netagent.store.records import encode_block
 
 ATTEMPTS = 50
@@ -96,21 +96,9 @@ class HostBlockService:
             if inside is not None:
                 raise Conflict(f"block {prefix} of network {network.name} has the fixed address {inside} in it")
             chosen = prefix or choose_block(subnet, [b.prefix for b in blocks], fixed)
-            block = Block(
-                network_id=network.id,
-                prefix=chosen,
-                owner=host.id,
-                epoch=decode_epoch(access.entry(keys.EPOCH)) + 1,
-                own_address=own_address(subnet, chosen),
-            )
-            key = keys.block_key(network.id, chosen)
-            guards = (
-                Absent(key=key),
-                AbsentBelow(prefix=keys.addresses_prefix(network.id, chosen)),
-                access.unchanged(keys.network_key(network.name)),
-                access.unchanged(keys.host_key(host.id)),
-            )
-            if await access.commit(guards, (Put(key=key, value=encode_block(block)),)):
+            is_known = access.unchanged(keys.host_key(host.id))
+            block = await claim_block(access, network, subnet, chosen, host.id, is_known)
+            if block is not None:
                 return block
         raise Unavailable(f"no block of network {network.name} could be reserved", hint="try again in a moment")
 
