@@ -6,7 +6,6 @@ taken down again, because nobody was told of it.
 
 import asyncio
 import logging
-import socket
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from netagent.api.cni_request import (
     version_for_error,
 )
 from netagent.api.cni_verbs import CniVerbs
-from netagent.api.unix_socket import listening_at
+from netagent.api.unix_socket import Connections, bound_socket
 from netagent.services.all import Services
 
 log = logging.getLogger("netagent.cni")
@@ -46,7 +45,7 @@ class CniServer:
         self._socket_path = socket_path
         self._queue_dir = queue_dir
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections = Connections()
 
     async def start(self) -> None:
         """Carry out the queue, then listen. Conflict if another agent listens at the path."""
@@ -54,7 +53,9 @@ class CniServer:
             done = await drain_queue(self._queue_dir, self._verbs.perform_queued)
             if done:
                 log.info("%d deletions that waited for the agent are carried out", done)
-            self._server = await asyncio.start_unix_server(self._serve, sock=_bind(self._socket_path), backlog=BACKLOG)
+            self._server = await asyncio.start_unix_server(
+                self._serve, sock=bound_socket(self._socket_path, 0o600), backlog=BACKLOG
+            )
 
     async def close(self) -> None:
         """Stop listening; let requests end that have begun."""
@@ -63,17 +64,10 @@ class CniServer:
         self._server.close()
         with suppress(FileNotFoundError):
             self._socket_path.unlink()
-        if self._connections:
-            _, late = await asyncio.wait(self._connections, timeout=DRAIN_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._connections.drain(DRAIN_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+        self._connections.add_current()
         try:
             await self._converse(reader, writer)
         except (TimeoutError, asyncio.IncompleteReadError, OSError) as error:
@@ -119,19 +113,6 @@ class CniServer:
             bug = CniError(CniCode.INTERNAL, "internal error of the netagent agent", "its log says more")
             return _encode_error(bug, request)
         return encode_answer(0, output, b"".join(complaints))
-
-
-def _bind(path: Path) -> socket.socket:
-    """Return a socket at ``path`` for root alone; nobody can connect before it listens."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with listening_at(path):
-            listener.bind(str(path))
-        path.chmod(0o600)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 async def _end_of(reader: asyncio.StreamReader) -> None:

@@ -6,7 +6,6 @@ may come twice. It looks for the socket by its path whenever it needs the driver
 
 import asyncio
 import logging
-import socket
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -16,7 +15,7 @@ import msgspec
 
 from netagent.api.docker_http import HEAD_LIMIT, HttpError, encode_answer, read_request
 from netagent.api.docker_verbs import DockerVerbs
-from netagent.api.unix_socket import listening_at
+from netagent.api.unix_socket import Connections, bound_socket
 from netagent.errors import NetagentError
 
 log = logging.getLogger("netagent.docker")
@@ -39,11 +38,11 @@ class DockerServer:
         self._path = directory / SOCKET_NAME
         self._server: asyncio.Server | None = None
         self._inode = 0
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls = Connections()
 
     async def start(self) -> None:
         """Listen. Conflict if another agent listens at the path."""
-        listener = _bind(self._path)
+        listener = bound_socket(self._path)
         self._inode = self._path.stat().st_ino
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, backlog=BACKLOG, limit=HEAD_LIMIT)
 
@@ -75,17 +74,10 @@ class DockerServer:
         if self._is_in_place():
             with suppress(FileNotFoundError):
                 self._path.unlink()
-        if self._calls:
-            _, late = await asyncio.wait(self._calls, timeout=CALL_S)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._calls.drain(CALL_S)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._calls.add(task)
-        task.add_done_callback(self._calls.discard)
+        self._calls.add_current()
         try:
             async with asyncio.timeout(RECEIVE_S + 2 * CALL_S):
                 status, body = await self._converse(reader)
@@ -131,14 +123,3 @@ class DockerServer:
 def _failure(text: str) -> dict[str, Any]:
     # The network driver's calls read one of them, the IPAM driver's the other.
     return {"Err": text, "Error": text}
-
-
-def _bind(path: Path) -> socket.socket:
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        with listening_at(path):
-            listener.bind(str(path))
-    except BaseException:
-        listener.close()
-        raise
-    return listener

@@ -1,5 +1,6 @@
-"""The agent's unix socket: who may connect, and what is done about one that an earlier agent left."""
+"""The agent's unix sockets: who may connect, what is done about one that an earlier agent left, how they end."""
 
+import asyncio
 import grp
 import os
 import shutil
@@ -43,6 +44,42 @@ def listening_at(path: Path) -> Iterator[None]:
     finally:
         os.umask(before)
     _give_to_group(path)
+
+
+def bound_socket(path: Path, mode: int = 0o660) -> socket.socket:
+    """Return a socket at ``path`` with ``mode``; nobody can connect before it listens. Conflict if somebody listens."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with listening_at(path):
+            listener.bind(str(path))
+        path.chmod(mode)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+class Connections:
+    """The conversations that go on at one socket, so that a stop can let them end."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add_current(self) -> None:
+        """Count the task that calls this until it is done."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for all to end; cancel those that have not within ``seconds``."""
+        if not self._tasks:
+            return
+        _, late = await asyncio.wait(self._tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 def _remove_stale(path: Path) -> None:
