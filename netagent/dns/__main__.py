@@ -2,10 +2,8 @@
 
 import argparse
 import asyncio
-import ctypes
 import encodings.idna  # noqa: F401 - getaddrinfo wants it, and nobody may not be able to read it then
 import logging
-import os
 import resource
 import signal
 import socket
@@ -14,12 +12,8 @@ from pathlib import Path
 from netagent.dns.server import Server
 from netagent.dns.upstream import Upstream
 from netagent.dns.zone import Zones
+from netagent.unprivileged import become_nobody
 
-_NOBODY = 65534
-_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
-"""include/uapi/linux/prctl.h"""
-_CAPABILITIES = 64
-"""More than there are (include/uapi/linux/capability.h): those that do not exist are refused, and nothing is lost."""
 _OPEN_FILES = 4096
 
 
@@ -40,23 +34,15 @@ async def _serve(control: socket.socket, resolv_conf: Path) -> None:
     zones = Zones()
     upstream = Upstream(resolv_conf)
     server = Server(control, zones, upstream)
-    _give_up_privileges()
+    _allow_open_files()
+    become_nobody()
     await server.run()
 
 
-def _give_up_privileges() -> None:
-    """Become nobody, for good. Modules are loaded by now: nobody may not even be able to read them."""
+def _allow_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < _OPEN_FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(_OPEN_FILES, hard), hard))
-    libc = ctypes.CDLL(None, use_errno=True)
-    if os.getuid() == 0:
-        for capability in range(_CAPABILITIES):
-            libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 if __name__ == "__main__":

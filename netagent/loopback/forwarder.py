@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from netagent.loopback.control import MESSAGE_BYTES, SOCKETS_AT_ONCE, Command, Way
+from netagent.unprivileged import become_nobody
 
-_NOBODY = 65534
 _CHUNK = 65536
 IDLE_S = 60.0
 """How long a client of UDP is remembered after its last datagram, either way; conntrack keeps such flows as long."""
@@ -35,7 +35,7 @@ def main() -> None:
 
 async def _serve(control: socket.socket) -> None:
     forwarder = Forwarder()
-    _become_nobody()
+    become_nobody()
     control.setblocking(False)
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
@@ -53,13 +53,6 @@ async def _serve(control: socket.socket) -> None:
     await ended.wait()
     sys.stdout.flush()
     os._exit(0)
-
-
-def _become_nobody() -> None:
-    if os.getuid() == 0:
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
 
 
 class Forwarder:

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[2] / "netagent"
 LAYERS = {
     "errors": 0,
     "failpoint": 0,
+    "unprivileged": 0,
     "model": 1,
     "plan": 2,
     "ipam": 2,
@@ -76,7 +77,7 @@ PURE = (
 IMPURE_MODULES = {"asyncio", "socket", "os", "time", "random", "secrets", "logging", "subprocess", "grpc", "pyroute2"}
 ONE_HOME = {
     "pyroute2": ("kernel",),
-    "ctypes": ("kernel", "runtime", "dns"),
+    "ctypes": ("kernel", "runtime", "unprivileged"),
     "sqlite3": ("store",),
     "click": ("cli", "lab", "__main__"),
     "rich": ("cli", "lab"),
