@@ -14,7 +14,7 @@ help:  ## show this list
 demo: deps .venv/run.stamp  ## three hosts, a network across them, containers, pings and a published port
 	@$(SUDO) $(PY) -m netagent.lab.demo
 
-demo-runtimes: deps .venv/run.stamp  ## containers of containerd, Podman and netagent in one network of three hosts
+demo-runtimes: deps .venv/run.stamp  ## containers of containerd, Podman, Docker and netagent in one network of three hosts
 	@$(SUDO) $(PY) -m netagent.lab.demo_runtimes
 
 test: deps .venv/dev.stamp  ## all tests: unit, kernel, cluster

@@ -1,4 +1,4 @@
-"""``make demo-runtimes``: containers of containerd, Podman and netagent itself, on three hosts, in one network."""
+"""``make demo-runtimes``: containers of containerd, Podman, Docker and netagent in one network of three hosts."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ from netagent.errors import NetagentError
 from netagent.lab import record
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from netagent.lab.runtimes import Containerd, Podman, write_list
+from netagent.lab.runtimes import Containerd, Docker, Podman, write_list
 
 NETWORK = "app"
 SUBNET = "192.168.0.0/16"
@@ -95,6 +95,39 @@ class OfPodman:
 
 
 @dataclass(slots=True)
+class OfDocker:
+    """``docker run --network``; the network is netagent's, joined by its name."""
+
+    host: Host
+    name: str = "dock"
+    runtime: str = "Docker"
+
+    def start(self) -> None:
+        """See ``Member``."""
+        self.host.path("/etc/netagent/agent.toml").write_text("docker = true\n")
+        self.host.agent.restart()
+        self._docker.start()
+        self._docker.load_image()
+        meant = f"network={NETWORK}"
+        options = (*self._docker.network_options, "-o", meant, "--ipam-opt", meant)
+        self._docker.docker("network", "create", *options, NETWORK)
+        self._docker.run(self.name, "--network", NETWORK, command=_SERVE)
+
+    def execute(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """See ``Member``."""
+        return self._docker.docker("exec", self.name, *command, check=False)
+
+    def remove(self) -> None:
+        """See ``Member``."""
+        self._docker.docker("rm", "--force", self.name)
+        self._docker.docker("network", "rm", NETWORK)
+
+    @property
+    def _docker(self) -> Docker:
+        return Docker(self.host)
+
+
+@dataclass(slots=True)
 class OfNetagent:
     """``netagent run``."""
 
@@ -117,10 +150,10 @@ class OfNetagent:
 
 
 def start_members(lab: Lab) -> list[Member]:
-    """Make the network and a container of every runtime in it, each on a host of its own."""
+    """Make the network and a container of every runtime in it, Docker's on the host of netagent's own."""
     lab.hosts[0].run("netagent", "network", "create", "--driver", "vxlan", "--subnet", SUBNET, NETWORK)
     h1, h2, h3 = lab.hosts
-    members: list[Member] = [OfContainerd(h1), OfPodman(h2), OfNetagent(h3)]
+    members: list[Member] = [OfContainerd(h1), OfPodman(h2), OfDocker(h3), OfNetagent(h3)]
     for member in members:
         member.start()
     return members

@@ -5,11 +5,14 @@ host, so that they end with it.
 """
 
 import json
+import signal
 import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from netagent.errors import Unavailable
+from netagent.lab import process
 from netagent.lab.host import Host
 from netagent.lab.image import IMAGE, write_image
 
@@ -17,6 +20,8 @@ CAPABILITIES = ("portMappings", "ips", "mac", "aliases", "bandwidth", "dns", "ip
 LISTS = "/etc/cni/net.d"
 _ARCHIVE = "/run/nalab/image.tar"
 _READY_WITHIN_S = 15.0
+_DOCKERD_READY_WITHIN_S = 40.0
+_STOP_WITHIN_S = 30.0
 
 
 def install_list(host: Host, file: Path) -> None:
@@ -140,6 +145,49 @@ runroot = "/run/podman/run"
         """Start a container in the background."""
         parent = f"/{self.host.seat.netns}"
         self.podman("run", "-d", "--name", name, "--cgroup-parent", parent, *options, IMAGE, *command)
+
+
+class Docker:
+    """dockerd with its own state, served by the host's agent, and ``docker``."""
+
+    role = "dockerd"
+    socket = "/run/docker.sock"
+    network_options = ("-d", "netagent", "--ipam-driver", "netagent")
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+
+    def start(self, *options: str) -> None:
+        """Start the daemon, with more ``options`` if given, and wait until it answers."""
+        own = ("--data-root", "/run/docker-data", "--exec-root", "/run/docker-exec", "-p", "/run/dockerd.pid")
+        rest = ("-H", f"unix://{self.socket}", "--storage-driver", "vfs", "--live-restore")
+        cgroups = ("--cgroup-parent", f"/{self.host.seat.netns}")
+        self.host.spawn(self.role, ["dockerd", *own, *rest, *cgroups, *options])
+        self.host.wait_until(self.role, self._answers, within_s=_DOCKERD_READY_WITHIN_S)
+
+    def stop(self) -> None:
+        """End the daemon as an operator does; its containers run on (live-restore)."""
+        running = self.host.process(self.role)
+        if running is not None:
+            self.host.signal(self.role, signal.SIGTERM)
+            if not process.wait(running, within_s=_STOP_WITHIN_S):
+                raise Unavailable(f"dockerd of {self.host.name} runs on {_STOP_WITHIN_S:.0f} s after SIGTERM")
+
+    def load_image(self) -> None:
+        """Give it the image."""
+        _provide_image(self.host)
+        self.docker("load", "--quiet", "--input", _ARCHIVE)
+
+    def docker(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run ``docker ARGUMENTS``."""
+        return self.host.run("docker", "-H", f"unix://{self.socket}", *arguments, check=check, timeout=timeout)
+
+    def run(self, name: str, *options: str, command: tuple[str, ...] = ()) -> None:
+        """Start a container in the background."""
+        self.docker("run", "-d", "--name", name, *options, IMAGE, *command)
+
+    def _answers(self) -> bool:
+        return self.docker("info", check=False).returncode == 0
 
 
 def _listens(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""One network for all: a container of every runtime, each on a host of its own, resolving and reaching one another."""
+"""One network for all: a container of every runtime, on three hosts, resolving and reaching one another."""
 
 import pytest
 
@@ -45,5 +45,6 @@ def test_all_go_on_while_an_agent_restarts_and_their_removal_leaves_nothing(lab:
                 eventually(lambda source=source, target=target: reaches(source, target))
     for member in members:
         member.remove()
-        eventually(lambda member=member: member.host.run("netagent", "ps", "-aq").stdout == "")
+    for host in lab.hosts:
+        eventually(lambda host=host: host.run("netagent", "ps", "-aq").stdout == "")
     lab.hosts[0].run("netagent", "network", "rm", "app")

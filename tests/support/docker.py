@@ -4,24 +4,17 @@
 """
 
 import json
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
-from netagent.lab import process
-from netagent.lab.cgroup import remove
+from netagent.lab import process, runtimes
 from netagent.lab.host import Host
-from tests.support.lab import eventually
 
 IMAGE = "host"
 """An image with nothing in it but the way to the programs of the machine, which ``USR`` brings in."""
 USR = ("-v", "/usr:/usr:ro", "-e", "PATH=/usr/bin:/usr/sbin")
-_ROLE = "dockerd"
-_DOCKER = ("/usr/bin/docker", "-H", "unix:///run/docker.sock")
-_CGROUPS = Path("/sys/fs/cgroup")
 
 _MAKE_IMAGE = """
 mkdir -p /run/image/etc /run/image/usr /run/image/tmp /run/image/proc /run/image/dev /run/image/sys
@@ -31,37 +24,18 @@ tar -C /run/image -c . | docker -H unix:///run/docker.sock import - "$1"
 """
 
 
-class Docker:
+class Docker(runtimes.Docker):
     """The dockerd of one host."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-        self._cgroup = f"netagent-{host.seat.netns}"
-
-    def start(self, *options: str) -> None:
-        """Start the daemon and wait until it answers."""
-        own = ("--data-root", "/run/docker-data", "--exec-root", "/run/docker-exec", "-p", "/run/dockerd.pid")
-        rest = ("-H", "unix:///run/docker.sock", "--storage-driver", "vfs", "--live-restore")
-        cgroups = ("--cgroup-parent", f"/{self._cgroup}")
-        self.host.spawn(_ROLE, ["dockerd", *own, *rest, *cgroups, *options])
-        eventually(lambda: self("info", check=False).returncode == 0, within=40)
-
-    def stop(self) -> None:
-        """End the daemon as an operator does; its containers run on (live-restore)."""
-        running = self.host.process(_ROLE)
-        if running is not None:
-            self.host.signal(_ROLE, signal.SIGTERM)
-            assert process.wait(running, within_s=30)
 
     def kill(self) -> None:
         """End the daemon as a crash does."""
-        running = self.host.process(_ROLE)
+        running = self.host.process(self.role)
         if running is not None:
             process.end([running], within_s=0)
 
     def __call__(self, *arguments: str, check: bool = True, timeout: float = 60) -> CompletedProcess[str]:
         """Run ``docker ARGUMENTS``; with ``check``, a failure shows what was said."""
-        done = self.host.run(*_DOCKER, *arguments, check=False, timeout=timeout)
+        done = self.docker(*arguments, check=False, timeout=timeout)
         if check:
             assert done.returncode == 0, f"docker {' '.join(arguments)}: {done.stdout}{done.stderr}"
         return done
@@ -78,7 +52,7 @@ class Docker:
 
     def create_network(self, name: str, *options: str) -> str:
         """Make a network of the driver netagent and return Docker's id of it."""
-        return self.out("network", "create", "-d", "netagent", "--ipam-driver", "netagent", *options, name)
+        return self.out("network", "create", *self.network_options, *options, name)
 
     def run_through(self, *options: str, command: tuple[str, ...] = ("true",)) -> str:
         """Run a container to its end and return what it printed."""
@@ -127,12 +101,9 @@ class Docker:
 
     def close(self) -> None:
         """Remove all containers and end the daemon, also one that is in trouble."""
-        try:
-            if containers := self("ps", "-aq", check=False).stdout.split():
-                self("rm", "-f", *containers, check=False)
-            self.stop()
-        finally:
-            remove({*_CGROUPS.glob(self._cgroup), *_CGROUPS.glob(f"*/{self._cgroup}")})
+        if containers := self("ps", "-aq", check=False).stdout.split():
+            self("rm", "-f", *containers, check=False)
+        self.stop()
 
 
 @contextmanager
