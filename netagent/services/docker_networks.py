@@ -22,7 +22,7 @@ from netagent.services.locks import Locks
 from netagent.services.networks import ATTEMPTS, NetworkService
 from netagent.services.requests import NewNetwork
 from netagent.store import keys
-from netagent.store.records import encode_network
+from netagent.store.network_records import encode_network
 
 log = logging.getLogger("netagent.docker")
 

@@ -35,7 +35,7 @@ from netagent.services.requests import NetworkChange, NetworkView, NewNetwork
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
 from netagent.store.host_records import encode_gone
-from netagent.store.records import encode_network
+from netagent.store.network_records import encode_network
 
 log = logging.getLogger("netagent.networks")
 

@@ -9,7 +9,7 @@ from netagent.model.network import DEFAULT_NETWORK, Network, Scope, Subnet
 from netagent.reconcile.ports import Absent, Delete, Put
 from netagent.services.context import Context
 from netagent.store import keys
-from netagent.store.records import encode_network
+from netagent.store.network_records import encode_network
 
 log = logging.getLogger("netagent.networks")
 

@@ -28,16 +28,11 @@ from netagent.services.networks import finish_removal
 from netagent.services.presence import Presence
 from netagent.services.stores import StoreAccess, Stores
 from netagent.store import keys
+from netagent.store.endpoint_records import encode_endpoint
 from netagent.store.host_records import decode_epoch
 from netagent.store.journal import Journal
-from netagent.store.records import (
-    decode_block,
-    decode_network,
-    encode_block,
-    encode_endpoint,
-    encode_fixed,
-    encode_network,
-)
+from netagent.store.network_records import decode_network, encode_network
+from netagent.store.records import decode_block, encode_block, encode_fixed
 
 log = logging.getLogger("netagent.publisher")
 

@@ -9,7 +9,7 @@ from netagent.model.host import Incarnation, RemovedHost
 from netagent.model.ids import HostId, NetworkId, parse_name
 from netagent.model.network import GoneNetwork
 from netagent.reconcile.ports import StoreEntry
-from netagent.store.records import Header, Hex64, HostText, Text, read_record, updated
+from netagent.store.record_format import Header, Hex64, HostText, Text, read_record, updated
 
 
 class LiveRecord(Header, kw_only=True):

@@ -27,7 +27,7 @@ from netagent.model.endpoint import Endpoint
 from netagent.model.ids import ContainerId, EndpointId, NetworkId
 from netagent.store.docker import SCHEMA as DOCKER_SCHEMA
 from netagent.store.docker import DockerBook
-from netagent.store.records import decode_endpoint, encode_endpoint
+from netagent.store.endpoint_records import decode_endpoint, encode_endpoint
 from netagent.store.released import SCHEMA as RELEASED_SCHEMA
 from netagent.store.released import ReleasedAddresses, Rest
 

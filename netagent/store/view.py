@@ -25,15 +25,11 @@ from netagent.model.network import GoneNetwork, Network, NetworkState, Scope
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.ports import StoreEntry
 from netagent.store import keys
+from netagent.store.endpoint_records import decode_endpoint
 from netagent.store.host_records import decode_gone
-from netagent.store.records import (
-    InvalidRecord,
-    decode_block,
-    decode_endpoint,
-    decode_fixed,
-    decode_host,
-    decode_network,
-)
+from netagent.store.network_records import decode_network
+from netagent.store.record_format import InvalidRecord
+from netagent.store.records import decode_block, decode_fixed, decode_host
 
 log = logging.getLogger("netagent.store")
 

@@ -27,7 +27,8 @@ from netagent.reconcile.ports import Put
 from netagent.store import keys
 from netagent.store.etcd.access import parse_access
 from netagent.store.etcd.store import EtcdStore
-from netagent.store.records import decode_network, encode_block, encode_host
+from netagent.store.network_records import decode_network
+from netagent.store.records import encode_block, encode_host
 from tests.bench.report import draw_lines, keep, median, p99, show
 from tests.support.lone_host import ROOT, LoneHost
 

@@ -20,7 +20,8 @@ from netagent.errors import NetagentError
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from netagent.store import keys
-from netagent.store.records import decode_block, decode_endpoint, decode_fixed
+from netagent.store.endpoint_records import decode_endpoint
+from netagent.store.records import decode_block, decode_fixed
 from tests.support.history import History, Span, overlaps
 from tests.support.hosts import dump, netagent, same
 from tests.support.lab import MakeLab, eventually

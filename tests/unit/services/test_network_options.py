@@ -14,7 +14,7 @@ from netagent.model.network import Scope
 from netagent.plan.render import veth_name
 from netagent.services.requests import NewNetwork
 from netagent.store import keys
-from netagent.store.records import decode_network
+from netagent.store.network_records import decode_network
 from tests.support.agent import Agent, settled
 from tests.support.world import a_local_network, facts
 

@@ -22,7 +22,8 @@ from netagent.reconcile.ports import Put
 from netagent.services.requests import NewNetwork
 from netagent.store import keys
 from netagent.store.memory import MemoryStore
-from netagent.store.records import encode_block, encode_fixed, encode_host, encode_network
+from netagent.store.network_records import encode_network
+from netagent.store.records import encode_block, encode_fixed, encode_host
 from tests.support.agent import Agent, settled
 from tests.support.world import H3, a_block, a_host, facts
 from tests.unit.services.conftest import StartAgent

@@ -15,8 +15,9 @@ from netagent.model.ids import EndpointId
 from netagent.model.network import Network
 from netagent.reconcile.ports import Delete, Put
 from netagent.store import keys
+from netagent.store.endpoint_records import decode_endpoint
 from netagent.store.memory import MemoryStore
-from netagent.store.records import decode_endpoint, decode_host, encode_block, encode_fixed, encode_host
+from netagent.store.records import decode_host, encode_block, encode_fixed, encode_host
 from tests.support.agent import Agent, settled
 from tests.support.eventually import eventually
 from tests.support.world import H1, H2, a_block, a_host

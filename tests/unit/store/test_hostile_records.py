@@ -12,7 +12,9 @@ from netagent.model.ids import NetworkId
 from netagent.plan.render import peers_of, render_everything
 from netagent.reconcile.ports import StoreEntry
 from netagent.store import keys
-from netagent.store.records import InvalidRecord, decode_host, encode_block, encode_fixed, encode_host, encode_network
+from netagent.store.network_records import encode_network
+from netagent.store.record_format import InvalidRecord
+from netagent.store.records import decode_host, encode_block, encode_fixed, encode_host
 from netagent.store.view import ClusterView, join_snapshot
 from tests.support.world import H1, H2, H3, STATICNET, a_block, a_claim, a_host, an_endpoint, an_overlay
 

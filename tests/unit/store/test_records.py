@@ -16,20 +16,10 @@ from netagent.model.host import Host
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.port import PROTOCOLS, PortMapping
-from netagent.store.records import (
-    SIZE_LIMIT,
-    InvalidRecord,
-    decode_block,
-    decode_endpoint,
-    decode_fixed,
-    decode_host,
-    decode_network,
-    encode_block,
-    encode_endpoint,
-    encode_fixed,
-    encode_host,
-    encode_network,
-)
+from netagent.store.endpoint_records import decode_endpoint, encode_endpoint
+from netagent.store.network_records import decode_network, encode_network
+from netagent.store.record_format import SIZE_LIMIT, InvalidRecord
+from netagent.store.records import decode_block, decode_fixed, decode_host, encode_block, encode_fixed, encode_host
 from tests.support.world import H1, a_block, a_claim, a_host, a_local_network, an_endpoint, an_overlay
 
 ids = st.integers(0, (1 << 256) - 1).map("{:064x}".format)

@@ -13,14 +13,10 @@ from netagent.model.network import Network, NetworkState, Scope
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.ports import StoreEntry
 from netagent.store import keys
-from netagent.store.records import (
-    SIZE_LIMIT,
-    encode_block,
-    encode_endpoint,
-    encode_fixed,
-    encode_host,
-    encode_network,
-)
+from netagent.store.endpoint_records import encode_endpoint
+from netagent.store.network_records import encode_network
+from netagent.store.record_format import SIZE_LIMIT
+from netagent.store.records import encode_block, encode_fixed, encode_host
 from netagent.store.view import ClusterView, join_snapshot
 from tests.support.world import (
     H1,
