@@ -67,6 +67,7 @@ def decode_new_container(message: containers_pb2.CreateContainerRequest) -> NewC
         dns_options=tuple(message.dns_options),
         extra_hosts=tuple(message.extra_hosts),
         links=tuple(message.links),
+        labels=dict(message.labels),
     )
 
 
@@ -77,6 +78,7 @@ def decode_attachment(message: containers_pb2.AttachRequest) -> Attachment:
         netns=message.netns,
         connection=decode_connection(message.connection),
         interface=message.interface,
+        labels=dict(message.labels),
     )
 
 
@@ -236,6 +238,7 @@ def encode_container(view: ContainerView, *, directory: str) -> containers_pb2.C
         dns=container.resolver.nameservers,
         dns_search=container.resolver.search,
         dns_options=container.resolver.options,
+        labels=dict(container.labels),
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from netagent.cli.client import Client
-from netagent.cli.connection import connection_options
+from netagent.cli.connection import connection_options, label_options
 from netagent.cli.output import for_each, format_option, print_json_lines, print_name
 from netagent.cli.shapes import container_shape
 from netagent.v1.containers_pb2 import AttachRequest, Connection, DetachRequest
@@ -16,15 +16,25 @@ from netagent.v1.containers_pb2 import AttachRequest, Connection, DetachRequest
 @click.option("--name", required=True, help="Name of what is connected.")
 @click.option("--interface", default="", metavar="NAME", help="Name of the first interface inside.  [default: eth0]")
 @connection_options
+@label_options
 @format_option()
 @click.pass_obj
-def attach(client: Client, netns: str, name: str, interface: str, form: str, connection: Connection) -> None:
+def attach(
+    client: Client,
+    netns: str,
+    name: str,
+    interface: str,
+    form: str,
+    connection: Connection,
+    labels: dict[str, str],
+) -> None:
     """Connect an existing network namespace and print the id it gets."""
     request = AttachRequest(
         name=name,
         netns=netns if netns.isdecimal() else str(Path(netns).absolute()),
         connection=connection,
         interface=interface,
+        labels=labels,
     )
     container = client.call(client.containers.Attach, request).container
     if form == "json":

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
+from netagent.cli.output import parse_pairs
+from netagent.errors import InvalidRequest
 from netagent.v1.containers_pb2 import Connection
 
 _LIMITS = (
@@ -49,6 +52,34 @@ _OPTIONS = (
     click.option("--expose", multiple=True, metavar="PORT[-END][/PROTO]", help="Port that the container serves."),
     *_LIMITS,
 )
+
+
+def label_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--label`` and ``--label-file`` to ``command``, which gets them as one mapping, ``labels``."""
+
+    @wraps(command)
+    def gathering(*args: Any, labels: tuple[str, ...], label_files: tuple[Path, ...], **others: Any) -> Any:
+        lines = [line for path in label_files for line in _label_lines(path)]
+        return command(*args, labels=parse_pairs((*lines, *labels)), **others)
+
+    gathered = click.option(
+        "--label-file",
+        "label_files",
+        multiple=True,
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help="File with a label a line.",
+    )(gathering)
+    return click.option("-l", "--label", "labels", multiple=True, metavar="K=V", help="Label.")(gathered)
+
+
+def _label_lines(path: Path) -> list[str]:
+    """Return the labels in a file, as Docker reads it: one a line, without empty lines and remarks."""
+    try:
+        lines = [line.lstrip() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"--label-file {path} cannot be read: {error}") from error
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,9 +1,9 @@
-"""``--filter``: which networks a command is about, in Docker's terms (moby ``network/filter.go``). Pure."""
+"""``--filter``: which networks or containers a command is about, in Docker's terms. Pure."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from netagent.errors import InvalidRequest
 from netagent.model.network import PREDEFINED
@@ -11,7 +11,18 @@ from netagent.model.network import PREDEFINED
 if TYPE_CHECKING:
     from netagent.v1.networks_pb2 import Network
 
-Test: TypeAlias = "Callable[[Network], bool]"
+
+class Labelled(Protocol):
+    """What has labels."""
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels by name."""
+
+
+T = TypeVar("T")
+_L = TypeVar("_L", bound=Labelled)
+Test: TypeAlias = Callable[[T], bool]
 
 _BOOLEANS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|m|s|ms)")
@@ -23,15 +34,15 @@ def is_builtin(network: "Network") -> bool:
     return network.name in PREDEFINED and network.scope == "local"
 
 
-def network_filter(texts: Iterable[str]) -> Test:
-    """Return the test for ``network ls``: the same key given again is an "or", except for labels; keys are an "and"."""
-    return _all_of(
+def network_filter(texts: Iterable[str]) -> "Test[Network]":
+    """Return the test for ``network ls`` (moby ``network/filter.go``)."""
+    return all_of(
         texts,
         {
             "driver": lambda value: lambda network: network.driver == value,
-            "id": lambda value: _matching(value, lambda network: network.id),
-            "label": _labelled,
-            "name": lambda value: _matching(value, lambda network: network.name),
+            "id": lambda value: matching(value, lambda network: network.id),
+            "label": labelled,
+            "name": lambda value: matching(value, lambda network: network.name),
             "scope": _scoped,
             "type": _typed,
             "dangling": _dangling,
@@ -40,18 +51,21 @@ def network_filter(texts: Iterable[str]) -> Test:
     )
 
 
-def prune_filter(texts: Iterable[str], *, now: datetime | None = None) -> Test:
+def prune_filter(texts: Iterable[str], *, now: datetime | None = None) -> "Test[Network]":
     """Return the test for ``network prune``."""
     moment = now or datetime.now(UTC)
-    return _all_of(
+    return all_of(
         texts,
-        {"label": _labelled, "label!": lambda value: _not(_labelled(value)), "until": lambda v: _older(v, moment)},
+        {"label": labelled, "label!": lambda value: _not(labelled(value)), "until": lambda v: _older(v, moment)},
         together=("label", "label!"),
     )
 
 
-def _all_of(texts: Iterable[str], makers: dict[str, Callable[[str], Test]], *, together: tuple[str, ...]) -> Test:
-    tests: dict[str, list[Test]] = {}
+def all_of(
+    texts: Iterable[str], makers: Mapping[str, Callable[[str], Test[T]]], *, together: tuple[str, ...]
+) -> Test[T]:
+    """Return the test that filters ask for. The same key given again is an "or", except ``together``; keys an "and"."""
+    tests: dict[str, list[Test[T]]] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         key = key.strip().lower()
@@ -60,48 +74,50 @@ def _all_of(texts: Iterable[str], makers: dict[str, Callable[[str], Test]], *, t
         if key not in makers:
             raise InvalidRequest(f"invalid filter '{key}'", hint=f"filters are {', '.join(makers)}")
         tests.setdefault(key, []).append(makers[key](value.strip()))
-    return lambda network: all(
-        (all if key in together else any)(test(network) for test in group) for key, group in tests.items()
+    return lambda thing: all(
+        (all if key in together else any)(test(thing) for test in group) for key, group in tests.items()
     )
 
 
-def _matching(pattern: str, text_of: "Callable[[Network], str]") -> Test:
+def matching(pattern: str, text_of: Callable[[T], str]) -> Test[T]:
+    """Return the test for a regular expression that is found anywhere in a text."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise InvalidRequest(f"invalid filter {pattern!r}: {error}", hint="it is a regular expression") from None
-    return lambda network: compiled.search(text_of(network)) is not None
+    return lambda thing: compiled.search(text_of(thing)) is not None
 
 
-def _labelled(text: str) -> Test:
+def labelled(text: str) -> Test[_L]:
+    """Return the test for a label, or for one with this value."""
     key, equals, value = text.partition("=")
-    return lambda network: key in network.labels and (not equals or network.labels[key] == value)
+    return lambda thing: key in thing.labels and (not equals or thing.labels[key] == value)
 
 
-def _scoped(value: str) -> Test:
+def _scoped(value: str) -> "Test[Network]":
     if value not in ("local", "global", "swarm"):
         raise InvalidRequest(f"invalid filter 'scope={value}'", hint="local or global")
     return lambda network: network.scope == value
 
 
-def _typed(value: str) -> Test:
+def _typed(value: str) -> "Test[Network]":
     if value not in ("custom", "builtin"):
         raise InvalidRequest(f"invalid filter: 'type'='{value}'", hint="custom or builtin")
     return lambda network: is_builtin(network) == (value == "builtin")
 
 
-def _dangling(value: str) -> Test:
+def _dangling(value: str) -> "Test[Network]":
     if value.lower() not in _BOOLEANS:
         raise InvalidRequest(f"invalid filter 'dangling={value}'", hint="true or false")
     wanted = _BOOLEANS[value.lower()]
     return lambda network: (not is_builtin(network) and not network.used_by) == wanted
 
 
-def _not(test: Test) -> Test:
-    return lambda network: not test(network)
+def _not(test: Test[T]) -> Test[T]:
+    return lambda thing: not test(thing)
 
 
-def _older(text: str, now: datetime) -> Test:
+def _older(text: str, now: datetime) -> "Test[Network]":
     """Return the test for ``until``: a length of time (24h, 1h30m), a date, an RFC 3339 time, or seconds since 1970."""
     limit = _moment(text, now)
     return lambda network: datetime.fromisoformat(network.created) < limit

@@ -10,7 +10,7 @@ import click
 
 from netagent import __version__
 from netagent.cli.client import Client
-from netagent.cli.output import complain
+from netagent.cli.output import complain, not_utf8
 from netagent.errors import EnvironmentProblem, NetagentError
 
 DEFAULT_SOCKET = "/run/netagent/agent.sock"
@@ -75,6 +75,9 @@ class Root(click.Group):
             return super().invoke(ctx)
         except NetagentError as error:
             complain(error)
+            raise click.exceptions.Exit(1) from error
+        except UnicodeEncodeError as error:
+            complain(not_utf8(error))
             raise click.exceptions.Exit(1) from error
         except PermissionError as error:
             complain(EnvironmentProblem(f"permission denied: {error.filename}", hint="run as root"))

@@ -10,7 +10,7 @@ import click
 
 from netagent.cli.client import Client
 from netagent.cli.template import Template
-from netagent.errors import NetagentError, NotFound
+from netagent.errors import InvalidRequest, NetagentError, NotFound
 
 Json = dict[str, Any]
 
@@ -81,6 +81,11 @@ def label_header(name: str) -> str:
     return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
+def label_text(labels: Mapping[str, str]) -> str:
+    """Return labels as Docker's listings show them, in one cell."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+
+
 def _print_columns(lines: Sequence[Sequence[str]]) -> None:
     """Print lines of cells; a line's last cell needs no width, and lines may have different numbers of cells."""
     widths = [
@@ -121,6 +126,11 @@ def print_name(name: str, form: str) -> None:
 def complain(error: NetagentError) -> None:
     """Print an error to standard error."""
     click.echo(f"netagent: {' '.join(str(error).splitlines())}", err=True)
+
+
+def not_utf8(error: UnicodeEncodeError) -> InvalidRequest:
+    """Return the error for an argument that no message can carry, because its bytes are no text."""
+    return InvalidRequest(f"{error.object!r} is not valid UTF-8", hint="write names, labels and options in UTF-8")
 
 
 def for_each(client: Client, names: Iterable[str], act: Callable[[str], None]) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from netagent.cli.client import Client
-from netagent.cli.connection import connection_options
-from netagent.cli.output import complain, format_option, print_json_lines
+from netagent.cli.connection import connection_options, label_options
+from netagent.cli.output import complain, format_option, not_utf8, print_json_lines
 from netagent.errors import Conflict, EnvironmentProblem, InvalidRequest, NetagentError, NotFound
 from netagent.v1.agent_pb2 import InfoRequest
 from netagent.v1.containers_pb2 import (
@@ -88,6 +88,9 @@ class CommandInContainer(click.Command):
         except NetagentError as error:
             complain(error)
             raise click.exceptions.Exit(error.facts.get("exit_status", FAILED)) from error
+        except UnicodeEncodeError as error:
+            complain(not_utf8(error))
+            raise click.exceptions.Exit(FAILED) from error
 
 
 def _with_stdio(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -105,6 +108,7 @@ def _with_names(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(cls=CommandInContainer)
 @click.option("--name", default="", help="Name of the container; chosen if not given.")
 @connection_options
+@label_options
 @click.option("-h", "--hostname", default="", help="Host name inside.")
 @click.option("-v", "--volume", "mounts", multiple=True, metavar="HOST:DIR[:ro]", help="Show a directory inside.")
 @click.option("--rootfs", default="", metavar="DIR", help="Root directory; the host's own if not given.")
@@ -131,6 +135,7 @@ def run(
     auto_remove: bool,
     form: str,
     command: tuple[str, ...],
+    labels: dict[str, str],
     **names: tuple[str, ...],
 ) -> None:
     """Run COMMAND in a new container."""
@@ -148,6 +153,7 @@ def run(
         interactive=interactive,
         auto_remove=auto_remove,
         working_directory=working_directory,
+        labels=labels,
         **names,
     )
     created = client.call(client.containers.Create, request)

@@ -134,6 +134,7 @@ def container_shape(container: "Container") -> Json:
             "Tty": container.terminal,
             "Cmd": command,
             "ExposedPorts": {port: {} for port in container.exposed} or None,
+            "Labels": dict(sorted(container.labels.items())),
         },
         "NetworkSettings": _network_settings(container),
     }

@@ -69,7 +69,7 @@ class Container:
     ``shares`` is the container whose sandbox it is, in the mode ``container:NAME``. ``spec`` is the OCI runner's own
     record (JSON), empty for containers that netagent did not start. Times are RFC 3339 in UTC. ``exposed`` are the
     ports that it serves, published or not, as ``80/tcp``. ``origins`` has one entry an interface, for CNI alone.
-    ``resolver`` is what differs from the host's own settings.
+    ``resolver`` is what differs from the host's own settings. ``labels`` are sorted by name.
     """
 
     id: ContainerId
@@ -94,6 +94,7 @@ class Container:
     resolver: Resolver = field(default_factory=Resolver)
     extra_hosts: tuple[ExtraHost, ...] = ()
     links: tuple[Link, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
     def origin_of(self, interface: str) -> Origin | None:
         """Return where ``interface`` comes from, or None if no runtime asked for it by CNI."""

@@ -8,6 +8,7 @@ from netagent.errors import Conflict, InvalidRequest, NotFound
 from netagent.model.container import Container, ContainerKind, ContainerState, Origin
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import ContainerId, parse_interface_name, parse_name
+from netagent.model.label import parse_labels
 from netagent.plan.render import render_endpoint, veth_name
 from netagent.services.context import Context
 from netagent.services.endpoints import EndpointService, parse_served, parse_wanted, refuse_taken_name
@@ -72,6 +73,7 @@ class AttachmentService:
             state=ContainerState.RUNNING,
             exposed=parse_served(request.connection),
             created=self._context.now(),
+            labels=parse_labels(request.labels),
         )
 
     def _view(self, container: Container) -> ContainerView:

@@ -10,6 +10,7 @@ from netagent.ipam.pools import refuse_overlap
 from netagent.model.address import parse_prefix
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import HostFacts
+from netagent.model.label import parse_labels
 from netagent.model.network import Network, Scope, Subnet
 from netagent.services.existing_bridge import own_gateways, without_bridge
 from netagent.services.network_options import change_options, known_by, parse_options, parse_subnets
@@ -64,7 +65,7 @@ def _with_options(network: Network, change: NetworkChange) -> Network:
         host_bindings=parsed.host_bindings,
         backend=parsed.backend,
         options=MappingProxyType(options),
-        labels=MappingProxyType({**kept, **change.labels}),
+        labels=MappingProxyType(dict(parse_labels({**kept, **change.labels}))),
     )
     if changed.way == network.way:
         return changed

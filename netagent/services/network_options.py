@@ -77,7 +77,7 @@ class NetworkOptions:
 def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> NetworkOptions:
     """Return what ``--opt`` says; an option that the driver does not know is refused."""
     texts: dict[str, str] = {}
-    for key, text in options.items():
+    for key, text in sorted(options.items()):
         name = _NAMES.get(key)
         if name is None:
             raise InvalidRequest(f"unknown option {key}", hint=f"options are {', '.join(sorted(_NAMES))}")
@@ -231,7 +231,8 @@ def _subnet_with(text: str, subnets: Iterable[str], *, what: str) -> str:
     try:
         address = parse_address(text.partition("/")[0])
     except NetagentError:
-        raise InvalidRequest(f"invalid {what.replace('range', 'ip-range')} {text!r}") from None
+        hint = "NAME=IP" if what == "aux-address" else "for example 10.5.0.0/28"
+        raise InvalidRequest(f"invalid {what.replace('range', 'ip-range')} {text!r}", hint=hint) from None
     for subnet in subnets:
         prefix = parse_prefix(subnet)
         if address.version == prefix.version and address in prefix:

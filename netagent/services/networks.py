@@ -22,6 +22,7 @@ from netagent.model.block import Block
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host, HostFacts, HostRoute
 from netagent.model.ids import NetworkId, parse_name, short
+from netagent.model.label import parse_labels
 from netagent.model.network import PREDEFINED, GoneNetwork, Network, NetworkState, Scope, Subnet
 from netagent.plan.render import network_mtu
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Unchanged, Write
@@ -35,7 +36,7 @@ from netagent.services.requests import NetworkChange, NetworkView, NewNetwork
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
 from netagent.store.host_records import encode_gone
-from netagent.store.network_records import encode_network
+from netagent.store.network_records import check_network, encode_network
 
 log = logging.getLogger("netagent.networks")
 
@@ -174,9 +175,10 @@ class NetworkService:
                 overlaps=request.force,
                 backend=options.backend,
                 options=MappingProxyType(dict(request.options)),
-                labels=MappingProxyType(dict(request.labels)),
+                labels=MappingProxyType(dict(parse_labels(request.labels))),
                 created=self._context.now(),
             )
+            check_network(network)
             if await access.commit(create_guards(access, network), create_writes(network)):
                 self._context.events.publish("network", "create", network.id, name=name, driver=driver.name)
                 return network
@@ -270,6 +272,7 @@ class NetworkService:
                 refuse_foreign_routes(added, self._others(network.scope))
             if changed.moves != network.moves:
                 refuse_unreachable_peers(snapshot, changed)
+            check_network(changed)
             if await access.commit(*self._update_transaction(access, network, changed)):
                 await self._follow(network)
                 return changed

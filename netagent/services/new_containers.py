@@ -13,6 +13,7 @@ import msgspec
 from netagent.errors import Conflict, InvalidRequest, NotFound
 from netagent.model.container import Container, ContainerKind, NetworkMode
 from netagent.model.ids import ContainerId, parse_name, short
+from netagent.model.label import parse_labels
 from netagent.model.network import Network
 from netagent.model.resolver import (
     Link,
@@ -73,6 +74,7 @@ class ContainerParser:
                 options=tuple(parse_resolver_option(text) for text in request.dns_options),
             ),
             extra_hosts=tuple(parse_extra_host(text) for text in request.extra_hosts),
+            labels=parse_labels(request.labels),
         )
         parsed = self._connect(request, container)
         spec = _parse_spec(request, parsed.container)

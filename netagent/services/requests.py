@@ -133,6 +133,7 @@ class NewContainer:
     dns_options: tuple[str, ...] = ()
     extra_hosts: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +155,7 @@ class Attachment:
     configuration: str = ""
     ipam: Delegation | None = None
     names: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from netagent.store.record_format import (
     Count,
     Header,
     Hex64,
+    InvalidRecord,
     Mtu,
     Text,
     Vni,
@@ -118,6 +119,16 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
 
 def _fields(way: Way) -> dict[str, Any]:
     return {field.name: getattr(way, field.name) for field in dataclasses.fields(way)}
+
+
+def check_network(network: Network) -> None:
+    """Refuse a network whose record nobody could read back, so that it could not be removed either."""
+    try:
+        decode_network(encode_network(network))
+    except InvalidRecord as error:
+        raise InvalidRequest(
+            f"network {network.name} cannot be kept in the store: {error.message}", hint="give shorter or fewer texts"
+        ) from error
 
 
 def decode_network(value: bytes) -> Network:

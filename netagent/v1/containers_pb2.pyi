@@ -88,6 +88,26 @@ Global___Connection: _TypeAlias = Connection  # noqa: Y015
 class CreateContainerRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     CONNECTION_FIELD_NUMBER: _builtins.int
     COMMAND_FIELD_NUMBER: _builtins.int
@@ -104,6 +124,7 @@ class CreateContainerRequest(_message.Message):
     DNS_OPTIONS_FIELD_NUMBER: _builtins.int
     EXTRA_HOSTS_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Chosen if empty."""
     hostname: _builtins.str
@@ -141,6 +162,8 @@ class CreateContainerRequest(_message.Message):
     def links(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """NAME[:ALIAS] of containers on one of the networks."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -160,10 +183,11 @@ class CreateContainerRequest(_message.Message):
         dns_options: _abc.Iterable[_builtins.str] | None = ...,
         extra_hosts: _abc.Iterable[_builtins.str] | None = ...,
         links: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "command", b"command", "connection", b"connection", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "environment", b"environment", "extra_hosts", b"extra_hosts", "hostname", b"hostname", "interactive", b"interactive", "links", b"links", "mounts", b"mounts", "name", b"name", "rootfs", b"rootfs", "terminal", b"terminal", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "command", b"command", "connection", b"connection", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "environment", b"environment", "extra_hosts", b"extra_hosts", "hostname", b"hostname", "interactive", b"interactive", "labels", b"labels", "links", b"links", "mounts", b"mounts", "name", b"name", "rootfs", b"rootfs", "terminal", b"terminal", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -449,6 +473,26 @@ Global___InspectContainerRequest: _TypeAlias = InspectContainerRequest  # noqa: 
 class Container(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -474,6 +518,7 @@ class Container(_message.Message):
     DNS_FIELD_NUMBER: _builtins.int
     DNS_SEARCH_FIELD_NUMBER: _builtins.int
     DNS_OPTIONS_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     kind: _builtins.str
@@ -519,6 +564,8 @@ class Container(_message.Message):
     def dns_search(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def dns_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -547,10 +594,11 @@ class Container(_message.Message):
         dns: _abc.Iterable[_builtins.str] | None = ...,
         dns_search: _abc.Iterable[_builtins.str] | None = ...,
         dns_options: _abc.Iterable[_builtins.str] | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "auto_remove", b"auto_remove", "command", b"command", "created", b"created", "directory", b"directory", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "endpoints", b"endpoints", "exit_code", b"exit_code", "exposed", b"exposed", "extra_hosts", b"extra_hosts", "finished", b"finished", "hostname", b"hostname", "id", b"id", "kind", b"kind", "links", b"links", "name", b"name", "network_mode", b"network_mode", "pid", b"pid", "runtime_id", b"runtime_id", "sandbox", b"sandbox", "shares", b"shares", "started", b"started", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "auto_remove", b"auto_remove", "command", b"command", "created", b"created", "directory", b"directory", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "endpoints", b"endpoints", "exit_code", b"exit_code", "exposed", b"exposed", "extra_hosts", b"extra_hosts", "finished", b"finished", "hostname", b"hostname", "id", b"id", "kind", b"kind", "labels", b"labels", "links", b"links", "name", b"name", "network_mode", b"network_mode", "pid", b"pid", "runtime_id", b"runtime_id", "sandbox", b"sandbox", "shares", b"shares", "started", b"started", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -688,10 +736,31 @@ Global___PublishedPort: _TypeAlias = PublishedPort  # noqa: Y015
 class AttachRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     NETNS_FIELD_NUMBER: _builtins.int
     CONNECTION_FIELD_NUMBER: _builtins.int
     INTERFACE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     netns: _builtins.str
     """A path, or a process id in decimal."""
@@ -699,6 +768,8 @@ class AttachRequest(_message.Message):
     """Name of the interface inside; eth0, eth1, … if empty."""
     @_builtins.property
     def connection(self) -> Global___Connection: ...
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
         self,
         *,
@@ -706,10 +777,11 @@ class AttachRequest(_message.Message):
         netns: _builtins.str = ...,
         connection: Global___Connection | None = ...,
         interface: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "interface", b"interface", "name", b"name", "netns", b"netns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "interface", b"interface", "labels", b"labels", "name", b"name", "netns", b"netns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

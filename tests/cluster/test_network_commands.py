@@ -111,6 +111,18 @@ def test_templates_read_what_is_there(lab: Lab) -> None:
     ip = netagent(h1, "inspect", "-f", "{{.NetworkSettings.Networks.app.IPAddress}}", "web").stdout.strip()
     assert ip.startswith("10.20.0.")
     assert netagent(h1, "ps", "--format", "{{.Names}} {{.State}}").stdout.split("\n")[0].endswith(" running")
+    run(h1, "labelled", "--label", "tier=db", "--label", "com.example.x")
+    netagent(h1, "restart", "-t", "0", "labelled")
+    assert netagent(h1, "inspect", "-f", "{{json .Config.Labels}}", "labelled").stdout == (
+        '{"com.example.x":"","tier":"db"}\n'
+    )
+    assert netagent(h1, "ps", "-qf", "label=tier=db").stdout == inspect(h1, "labelled")["Id"][:12] + "\n"
+    netagent(h1, "stop", "-t", "0", "labelled")
+    assert netagent(h1, "ps", "-q", "--filter", "label=tier").stdout == ""
+    assert (
+        netagent(h1, "ps", "-f", "status=exited", "--format", '{{.Names}} {{.Label "tier"}}').stdout == "labelled db\n"
+    )
+    netagent(h1, "rm", "labelled")
     assert "there is no field 'Nope'" in refusal(h1, "inspect", "-f", "{{.Nope}}", "web")
 
 

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -197,7 +198,7 @@ def test_port_says_what_is_not_there(
 
 
 def test_inspect_has_dockers_shape(agent: ServedAgent, netagent_cli: Cli) -> None:
-    agent.fake.containers_known = [_web()]
+    agent.fake.containers_known = [_web(labels=(("tier", "web"),))]
     (shown,) = json.loads(netagent_cli("inspect", "web").stdout)
     settings = shown.pop("NetworkSettings")
     assert shown == {
@@ -235,6 +236,7 @@ def test_inspect_has_dockers_shape(agent: ServedAgent, netagent_cli: Cli) -> Non
             "Tty": False,
             "Cmd": ["nginx", "-g", "daemon off;", "--long"],
             "ExposedPorts": None,
+            "Labels": {"tier": "web"},
         },
     }
     networks = settings.pop("Networks")
@@ -364,7 +366,7 @@ def test_attach_asks_for_what_its_options_say(agent: ServedAgent, netagent_cli: 
     result = netagent_cli(
         *("attach", "--netns", "1234", "--name", "web", "--network", "a", "--net", "b", "--ip", "10.0.0.2"),
         *("--ip6", "fd00::2", "--mac-address", "02:00:00:00:00:01", "--alias", "x", "--network-alias", "y"),
-        *("-p", "80:80", "--publish", "81:81", "--interface", "net1"),
+        *("-p", "80:80", "--publish", "81:81", "--interface", "net1", "--label", "a=b=c", "-l", "d"),
     )
     assert (result.exit_code, result.output) == (0, "a7" * 32 + "\n")
     connection = Connection(
@@ -375,7 +377,10 @@ def test_attach_asks_for_what_its_options_say(agent: ServedAgent, netagent_cli: 
         publish=("80:80", "81:81"),
     )
     assert agent.fake.asked == [
-        ("attach", Attachment(name="web", netns="1234", connection=connection, interface="net1"))
+        (
+            "attach",
+            Attachment(name="web", netns="1234", connection=connection, interface="net1", labels={"a": "b=c", "d": ""}),
+        )
     ]
 
 
@@ -390,3 +395,84 @@ def test_a_refused_attach_is_said(agent: ServedAgent, netagent_cli: Cli) -> None
     agent.fake.refusals["attach"] = Conflict("Address already in use")
     result = netagent_cli("attach", "--netns", "1", "--name", "web")
     assert (result.exit_code, result.stderr) == (1, "netagent: Address already in use\n")
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        (["name=i"], ["side"]),
+        (["name=^/side$"], ["side"]),
+        (["id=^3"], ["pod"]),
+        (["label=tier"], ["pod", "side"]),
+        (["label=tier=db"], ["pod"]),
+        (["label=tier", "label=env=x"], ["side"]),
+        (["status=exited"], ["done"]),
+        (["status=created", "status=running"], ["pod", "side", "sees", "made"]),
+        (["exited=137"], []),
+        (["status=exited", "exited=137"], ["done"]),
+        (["network=host"], ["sees"]),
+        (["network=staticnet", "status=exited"], ["done"]),
+        (["before=sees"], ["made"]),
+        (["since=sees"], ["pod", "side"]),
+        (["since=4444", "name=p"], ["pod"]),
+    ],
+    ids=" ".join,
+)
+def test_ps_filters_as_docker_does(agent: ServedAgent, netagent_cli: Cli, filters: list[str], names: list[str]) -> None:
+    made, done, pod, sees, side = _all_states()
+    pod = replace(pod, container=replace(pod.container, labels=(("tier", "db"),)))
+    side = replace(side, container=replace(side.container, labels=(("env", "x"), ("tier", ""))))
+    agent.fake.containers_known = [made, done, pod, sees, side]
+    words = [word for text in filters for word in ("--filter", text)]
+    assert netagent_cli("ps", "--format", "{{.Names}}", *words).stdout.split() == names
+
+
+@pytest.mark.parametrize("port", ["publish=4000", "publish=5353/udp", "publish=6999-7000", "expose=80", "expose=7002"])
+def test_ps_filters_by_port(agent: ServedAgent, netagent_cli: Cli, port: str) -> None:
+    agent.fake.containers_known = [_web(), *_all_states()]
+    assert netagent_cli("ps", "--format", "{{.Names}}", "-f", port).stdout == "web\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ancestor=x", "invalid filter 'ancestor' (filters are id, name, label, "),
+        ("name", "invalid filter 'name' (a filter is KEY=VALUE)"),
+        ("name=[", "invalid filter '[': "),
+        ("status=odd", "invalid filter 'status=odd' (states are "),
+        ("exited=x", "invalid filter 'exited=x' (an exit status"),
+        ("publish=x", "invalid filter 'publish=x' (PORT[-END][/PROTO])"),
+        ("before=nope", "No such container: nope ("),
+    ],
+)
+def test_a_filter_of_ps_that_means_nothing_is_refused(netagent_cli: Cli, text: str, said: str) -> None:
+    result = netagent_cli("ps", "--filter", text)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert result.stderr.startswith(f"netagent: {said}")
+
+
+def test_ps_shows_labels_and_the_last_few(agent: ServedAgent, netagent_cli: Cli) -> None:
+    agent.fake.containers_known = [_web(labels=(("com.example.tier", "db"), ("x", ""))), *_all_states()]
+    assert netagent_cli("ps", "-n", "2", "--format", "{{.Names}}").stdout.split() == ["pod", "web"]
+    assert netagent_cli("ps", "-l", "--format", "{{.Names}}").stdout.split() == ["pod"]
+    shown = netagent_cli("ps", "-f", "name=web", "--format", 'table {{.Labels}}\t{{.Label "com.example.tier"}}').stdout
+    assert [line.split() for line in shown.splitlines()] == [["LABELS", "tier"], ["com.example.tier=db,x=", "db"]]
+
+
+def test_labels_come_from_files_too(agent: ServedAgent, netagent_cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "labels").write_text("# remark\n\n  a=file\nb=file\n")
+    netagent_cli("run", "-d", "--label-file", str(tmp_path / "labels"), "--label", "a=option", "true")
+    assert agent.fake.asked[0][1].labels == {"a": "option", "b": "file"}
+    (tmp_path / "labels").write_bytes(b"\xff")
+    result = netagent_cli("run", "-d", "--label-file", str(tmp_path / "labels"), "true")
+    assert (result.exit_code, result.stderr.count("\n")) == (125, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [(("network", "create", "\udcff"), 1), (("run", "-d", "--label", "a=\udcff", "true"), 125), (("rm", "\udcff"), 1)],
+)
+def test_what_is_no_text_is_refused_in_one_line(netagent_cli: Cli, words: tuple[str, ...], status: int) -> None:
+    result = netagent_cli(*words)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert result.stderr == "netagent: '\\udcff' is not valid UTF-8 (write names, labels and options in UTF-8)\n"

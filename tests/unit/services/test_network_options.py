@@ -135,7 +135,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "option-value": ({"options": {"icc": "maybe"}}, "invalid value for option icc: 'maybe'"),
     "option-twice": (
         {"options": {"mtu": "1400", "com.docker.network.driver.mtu": "1300"}},
-        "option mtu is given twice: 1400 and 1300",
+        "option mtu is given twice: 1300 and 1400",
     ),
     "icc-of-an-overlay": ({"driver": "vxlan", "options": {"icc": "false"}}, "option icc does not work with the driver"),
     "range-below-a-block": (

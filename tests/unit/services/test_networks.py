@@ -119,6 +119,16 @@ REFUSED: list[tuple[dict[str, Any], type[NetagentError], str]] = [
         "no matching subnet for gateway fd00::1",
     ),
     ({"options": {"colour": "red"}}, InvalidRequest, "unknown option colour"),
+    ({"labels": {"": "x"}}, InvalidRequest, "invalid label '=x': empty name"),
+    ({"labels": {"k": "v" * 4097}}, InvalidRequest, "label 'k' is too long"),
+    (
+        {"subnets": ("10.1.0.0/16",), "aux_addresses": {"n" * 4097: "10.1.0.9"}},
+        InvalidRequest,
+        (
+            "network new cannot be kept in the store: record is not valid:"
+            " Expected `str` of length <= 4096 - at `key` in `$.subnets[0].auxiliary`"
+        ),
+    ),
     ({"options": {"mtu": "67"}}, InvalidRequest, "invalid MTU number: 67"),
     ({"options": {"mtu": "1500 "}}, InvalidRequest, "invalid MTU number: 1500 "),
     ({"subnets": ("fd00:1::/64",), "options": {"mtu": "1279"}}, InvalidRequest, "invalid MTU number: 1279"),
@@ -135,7 +145,7 @@ REFUSED: list[tuple[dict[str, Any], type[NetagentError], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("wish", "error", "message"), REFUSED, ids=[str(wish) for wish, _, _ in REFUSED])
+@pytest.mark.parametrize(("wish", "error", "message"), REFUSED, ids=[str(wish)[:60] for wish, _, _ in REFUSED])
 async def test_what_cannot_work_is_refused_in_one_line_before_anything_changes(
     start_agent: StartAgent,
     cluster: MemoryStore,
