@@ -27,8 +27,8 @@ lint: .venv/dev.stamp  ## formatting, lint, types, generated code and pages
 	@$(PY) scripts/generate.py --check
 	@$(PY) scripts/docs.py --check
 
-bench: deps .venv/dev.stamp  ## netagent beside its peers, report in build/bench; ONLY=cni, QUICK=1
-	@$(SUDO) $(PY) -m tests.bench $(if $(QUICK),--quick) $(ONLY)
+bench: deps .venv/dev.stamp  ## netagent beside its peers, report in build/bench; ONLY=cni, QUICK=1, FULL=1
+	@$(SUDO) $(PY) -m tests.bench $(if $(QUICK),--quick,$(if $(FULL),--full)) $(ONLY)
 
 generate: .venv/dev.stamp  ## the gRPC code from proto/
 	@$(PY) scripts/generate.py

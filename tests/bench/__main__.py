@@ -1,16 +1,22 @@
-"""``python -m tests.bench [--quick] [NAME [OPTION...]]``: one benchmark, or all; a report in ``build/bench``.
+"""``python -m tests.bench [--quick | --full] [NAME [OPTION...]]``: one benchmark, or all; a report in ``build/bench``.
 
-They judge nothing. With ``--quick`` each does a little of its work, so that it cannot rot.
+They judge nothing. With ``--quick`` each does a little of its work, so that it cannot rot, with ``--full`` the largest
+sizes. A part that fails leaves a line in the report, and the others are measured.
 """
 
 import importlib
+import os
+import signal
 import sys
+import traceback
+from types import FrameType
+from typing import NoReturn
 
-from tests.bench.report import REPORT
+from tests.bench import report
 
 QUICK = {
-    "cni": ["--count=3", "--burst=10"],
-    "scale": ["--endpoints=20", "--reference=10", "--rounds=2"],
+    "cni": ["--count=2", "--burst=8"],
+    "scale": ["--endpoints=12", "--reference=4", "--rounds=2", "--burst=4"],
     "ports": ["--rounds=1", "--connections=40", "--among=10"],
     "start": ["--rounds=2", "--endpoints=10"],
     "peers": ["--peers", "10", "--rounds", "2"],
@@ -18,21 +24,53 @@ QUICK = {
     "dns": ["--rounds=1", "--seconds=0.3", "--names=3"],
 }
 """The benchmarks in their order, and what they are told for a quick run."""
+FULL = {
+    "cni": ["--count=100"],
+    "scale": ["--reference=3000", "--rounds=30"],
+}
+"""What they are told for a run of the largest sizes; nothing means their defaults."""
 
 
 def main() -> None:
     """Run what the command line names."""
     words = sys.argv[1:]
-    quick = words[:1] == ["--quick"]
-    words = words[quick:]
+    size = {"--quick": QUICK, "--full": FULL}.get(words[0] if words else "")
+    words = words if size is None else words[1:]
     chosen, options = words[:1] or list(QUICK), words[1:]
+    if size is not None:
+        os.environ[report.SIZES] = "quick" if size is QUICK else "full"
     for name in chosen:
         if name not in QUICK:
             raise SystemExit(f"no benchmark {name!r}; there are: {', '.join(QUICK)}")
-    for name in chosen:
-        importlib.import_module(f"tests.bench.{name}").main([*(QUICK[name] if quick else []), *options])
-    if "--inside" not in options:
-        REPORT.write()
+    if "--inside" in options:
+        importlib.import_module(f"tests.bench.{chosen[0]}").main(options)
+        return
+    # What the parts have started is ended on the way out, whoever ends them.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
+    failed = [name for name in chosen if not _measure(name, [*(size or {}).get(name, []), *options])]
+    report.write(list(QUICK))
+    if failed:
+        raise SystemExit(f"not measured to the end: {', '.join(failed)}")
+
+
+def _measure(name: str, options: list[str]) -> bool:
+    """Run one part; False if it failed, which is in the report then."""
+    report.say(f"[bold]{name}[/]")
+    report.REPORT.begin()
+    try:
+        importlib.import_module(f"tests.bench.{name}").main(options)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and not error.code:
+            raise
+        traceback.print_exc()
+        report.REPORT.broken(name, " ".join(str(error).split())[:300] or type(error).__name__)
+        return False
+    return True
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 main()

@@ -1,157 +1,134 @@
-"""Attach and detach with one published port on a host that has none, 10, 100, 300 and 1,000 endpoints.
+"""One more container, and many at once, on a host that has none, 100, 300, 1,000 and 3,000 endpoints.
 
-The endpoints are on several networks, as a bridge takes 1,023 ports. The time is that of the agent's own calls, beside
-the reference plugins bridge, portmap and firewall, whose rules grow by each container.
+Each side has a machine of its own and as many endpoints on four networks, as a bridge takes 1,023 ports. They take
+turns; beside netagent's plugin are the reference plugins, whose rules grow by each container, and the same by hand.
 """
 
 import argparse
-import json
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Sequence
 
-import grpc
+from tests.bench.cni import REFERENCE
+from tests.bench.report import draw_lines, goal, keep, median, p99, say, show
+from tests.bench.sides import NETWORKS
+from tests.bench.turns import OWN, Turns, turns
 
-from netagent.v1.containers_pb2 import AttachRequest, Connection, DetachRequest
-from netagent.v1.containers_pb2_grpc import ContainersStub
-from tests.bench.cni import CACHE, LISTS, REFERENCE_PLUGINS
-from tests.bench.report import draw_lines, keep, median, p99, show
-from tests.support.cni_runner import Runner
-from tests.support.lone_host import ROOT, LoneHost
-
-NETWORKS = 4
-SIZES = (1, 10, 100, 300, 1000, 3000)
-FEW = 10
-FIRST_PORT = 10000
-PAUSE_S = 0.1
-Times = dict[str, dict[str, list[float]]]
+BY_HAND = "ip -batch + nft by hand"
+SIZES = (NETWORKS, 100, 300, 1000, 3000)
+FIRST = 5000
+"""The number of the first that is attached for a measurement."""
+SETTLE = 1000
+REFERENCE_BURST_MS = 15000
+"""How long the reference plugins' calls at once may take about; there are fewer of them if one takes long."""
+FLAT = 1.25
+"""What may be called flat: the ratio of a median among the most to one among the fewest."""
+VERBS = ("attach", "detach")
+Times = dict[str, dict[int, dict[str, list[float]]]]
 
 
 def main(arguments: list[str]) -> None:
-    """Measure and print; ``--endpoints`` and ``--reference`` are the many of each side."""
+    """Measure and print; ``--endpoints`` and ``--reference`` are the many of netagent and of the plugins."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench scale", description=__doc__)
-    parser.add_argument("--endpoints", type=int, default=1000)
-    parser.add_argument("--reference", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--endpoints", type=int, default=3000)
+    parser.add_argument("--reference", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--burst", type=int, default=200, help="calls begun at once")
     options = parser.parse_args(arguments)
-    if options.inside:
-        json.dump(measure(options.endpoints, options.reference, options.rounds), sys.stdout)
-        return
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-        disk = Path(directory) / "disk"
-        disk.mkdir()
-        with LoneHost(Path(directory) / "agent.log", disk=disk) as host:
-            host.start_agent()
-            for number in range(NETWORKS):
-                host.netagent("network", "create", "--subnet", f"10.{70 + number}.0.0/16", f"bench{number}")
-            command = [*host.prefix, "env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.bench", "scale"]
-            sizes = [f"--endpoints={options.endpoints}", f"--reference={options.reference}"]
-            command += ["--inside", *sizes, f"--rounds={options.rounds}"]
-            done = subprocess.run(command, stdout=subprocess.PIPE)
-    if done.returncode:
-        raise SystemExit("the measurement failed")
-    report(json.loads(done.stdout))
+    most = {OWN: options.endpoints, REFERENCE: options.reference, BY_HAND: options.endpoints}
+    report(*measure(most, options.rounds, options.burst))
 
 
-def measure(endpoints: int, reference: int, rounds: int) -> dict[str, Times]:
-    """Return the times in ms by side, number of endpoints and verb."""
-    sides = (("netagent", _Agent(), endpoints), ("bridge + portmap + firewall", _Plugins(), reference))
-    times: dict[str, Times] = {side: {} for side, _, _ in sides}
-    there = dict.fromkeys(times, 0)
-    for size in SIZES:
-        taking_part = [(side, worker) for side, worker, most in sides if size <= most]
-        for side, worker in taking_part:
-            for number in range(there[side], size):
-                _make_namespace(f"{worker.name}{number}")
-                worker.attach(number)
-            there[side] = size
-            times[side][str(size)] = {"attach": [], "detach": []}
-        time.sleep(PAUSE_S * 20)
-        for _ in range(rounds):
-            for side, worker in taking_part:
-                _sample(worker, size, times[side][str(size)])
-    return times
+def measure(most: dict[str, int], rounds: int, burst: int) -> tuple[Times, Times]:
+    """Return the times in ms by side, number of endpoints and verb; and calls a second when many begin at once."""
+    times: Times = {side: {} for side in most}
+    rates: Times = {side: {} for side in most}
+    there = dict.fromkeys(most, 0)
+    with turns(tuple(most)) as taking_part:
+        for size in sorted({*SIZES, *most.values()}):
+            now = [side for side in taking_part if size <= most[side]]
+            for side in now:
+                say(f"{size:,} endpoints: {side}")
+                taking_part.do(side, "fill", there[side], size - there[side])
+                there[side] = size
+                times[side][size] = {verb: [] for verb in VERBS}
+            for number in range(FIRST, FIRST + rounds):
+                for verb in ("make", *VERBS, "remove"):
+                    for side in now:
+                        done = taking_part.do(side, verb, number, 1)
+                        if verb in VERBS:
+                            times[side][size][verb] += done.get("ms", ())
+            for side in now:
+                rates[side][size] = _at_once(taking_part, side, burst, times[side][size]["attach"])
+    return times, rates
 
 
-def _sample(worker: "_Agent | _Plugins", number: int, times: dict[str, list[float]]) -> None:
-    _make_namespace(f"{worker.name}{number}")
-    times["attach"].append(_timed(worker.attach, number))
-    times["detach"].append(_timed(worker.detach, number))
-    subprocess.run(["ip", "netns", "delete", f"{worker.name}{number}"], check=True)
+def _at_once(taking_part: Turns, side: str, burst: int, times: Sequence[float]) -> dict[str, list[float]]:
+    many = burst
+    if side == REFERENCE and times:
+        many = max(2, min(burst, int(REFERENCE_BURST_MS / median(times))))
+    first, rates = FIRST + SETTLE, {}
+    taking_part.do(side, "make", first, many)
+    for verb in VERBS:
+        done = taking_part.do(side, f"{verb} at once", first, many)
+        rates[verb] = [done["a second"]] if done else []
+    taking_part.do(side, "remove", first, many)
+    return rates
 
 
-class _Agent:
-    name = "own"
-
-    def __init__(self) -> None:
-        self._containers = ContainersStub(grpc.insecure_channel("unix:/run/netagent/agent.sock"))
-
-    def attach(self, number: int) -> None:
-        connection = Connection(networks=[f"bench{number % NETWORKS}"], publish=[f"{FIRST_PORT + number}:80"])
-        request = AttachRequest(name=f"own{number}", netns=f"/run/netns/own{number}", connection=connection)
-        self._containers.Attach(request)
-
-    def detach(self, number: int) -> None:
-        self._containers.Detach(DetachRequest(name=f"own{number}"))
-
-
-class _Plugins:
-    name = "ref"
-
-    def __init__(self) -> None:
-        self._runner = Runner(
-            conflist=LISTS["reference"],
-            path=[REFERENCE_PLUGINS],
-            cache=CACHE / "reference",
-            environment={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        )
-
-    def attach(self, number: int) -> None:
-        self._runner.add(f"ref{number}", f"/run/netns/ref{number}", portMappings=[_mapping(number)])
-
-    def detach(self, number: int) -> None:
-        self._runner.delete(f"ref{number}", f"/run/netns/ref{number}", portMappings=[_mapping(number)])
-
-
-def _mapping(number: int) -> dict[str, int | str]:
-    return {"hostPort": FIRST_PORT + 20000 + number, "containerPort": 80, "protocol": "tcp"}
-
-
-def _make_namespace(name: str) -> None:
-    subprocess.run(["ip", "netns", "add", name], check=True)
-
-
-def _timed(action: Callable[[int], None], number: int) -> float:
-    time.sleep(PAUSE_S)
-    begun = time.perf_counter()
-    action(number)
-    return (time.perf_counter() - begun) * 1000
-
-
-def report(times: dict[str, Times]) -> None:
-    """Print the table and keep the figures."""
+def report(times: Times, rates: Times) -> None:
+    """Print the tables and keep the figures."""
     rows = []
-    for side, sizes in times.items():
-        few = sizes[str(FEW)]
-        rows += [
-            (
-                f"{verb} {side}, among {size}",
-                f"{median(samples[verb]):.1f}",
-                f"{p99(samples[verb]):.1f}",
-                f"{median(samples[verb]) / median(few[verb]):.2f}",
-            )
-            for verb in ("attach", "detach")
-            for size, samples in sizes.items()
-        ]
+    for verb in VERBS:
+        for side, sizes in times.items():
+            shown = {size: samples[verb] for size, samples in sizes.items() if samples[verb]}
+            few = median(shown[min(shown)]) if shown else 1
+            rows += [
+                (
+                    f"{verb} {side}, among {size:,}",
+                    f"{median(samples):.1f}",
+                    f"{p99(samples):.1f}",
+                    f"{median(samples) / few:.2f}",
+                    _rate(rates, side, size, verb),
+                )
+                for size, samples in shown.items()
+            ]
+    columns = ("", "median ms", "p99 ms", f"ratio to {NETWORKS}", "at once, a second")
+    show(f"One more container with a port, {NETWORKS} networks", columns, rows)
+    for verb in VERBS:
+        series = {
+            side + suffix: [(size, of(each[verb])) for size, each in sizes.items() if each[verb]]
+            for side, sizes in times.items()
+            for suffix, of in (("", median), (" p99", p99))
+        }
+        title = f"{verb.capitalize()} one more container with a port: median, dashed p99"
+        draw_lines(f"scale-{verb}", title, "endpoints on the host", "ms", series, log=True)
     series = {
-        f"{verb} {side}": [(float(size), median(samples[verb])) for size, samples in sizes.items()]
-        for side, sizes in times.items()
-        for verb in ("attach", "detach")
+        f"{verb} {side}": [(size, each[verb][0]) for size, each in sizes.items() if each.get(verb)]
+        for side, sizes in rates.items()
+        for verb in VERBS
     }
-    draw_lines("scale", "one more container: median", "endpoints on the host", "ms", series)
-    show(f"one more container with a port, {NETWORKS} networks", ("", "median ms", "p99 ms", f"ratio to {FEW}"), rows)
-    keep("scale", {"unit": "ms", "samples": times})
+    draw_lines(
+        "scale-at-once", "Begun at once: how many a second", "endpoints on the host", "a second", series, log=True
+    )
+    _judge(times, rates)
+    keep("scale", {"unit": "ms", "samples": times, "rates": rates})
+
+
+def _rate(rates: Times, side: str, size: int, verb: str) -> str:
+    found = rates[side].get(size, {}).get(verb)
+    return f"{found[0]:.1f}" if found else ""
+
+
+def _judge(times: Times, rates: Times) -> None:
+    own = times[OWN]
+    least, most = min(own), max(own)
+    for verb in VERBS:
+        ratio = median(own[most][verb]) / median(own[least][verb])
+        kernel = times[BY_HAND].get(most, {}).get(verb)
+        grown = (
+            f"the same by hand has grown to {median(kernel) / median(times[BY_HAND][least][verb]):.2f}"
+            if kernel
+            else ""
+        )
+        goal(f"{verb} among {most:,} endpoints, ratio to {least}", ratio, FLAT, limited_by=grown)
+    if rate := rates[OWN][most].get("attach"):
+        goal(f"parallel ADDs a second among {most:,} endpoints", rate[0], 100, "a second", least=True)
