@@ -6,7 +6,8 @@ from collections.abc import Iterable, Set
 from ipaddress import ip_address
 
 from netagent.firewall.counting import RECEIVED, SENT, ServedPort
-from netagent.kernel.nftables import TABLE, Nftables, NftRefusalError, elements_text
+from netagent.kernel.elements import Change, ElementWriter
+from netagent.kernel.nftables import TABLE, Nftables, NftRefusalError
 
 _log = logging.getLogger("netagent.kernel")
 
@@ -29,19 +30,17 @@ def read_counted(nft: Nftables, set_names: Iterable[str]) -> dict[ServedPort, tu
     return found
 
 
-def forget_counted(nft: Nftables, ports: Set[ServedPort]) -> None:
+def forget_counted(nft: Nftables, writer: ElementWriter, ports: Set[ServedPort]) -> None:
     """Let the counting of these ports begin anew."""
     if len(ports) > _FEW:
         counted = read_counted(nft, RECEIVED).keys() | read_counted(nft, SENT).keys()
         ports = ports & counted
-    lines: list[str] = []
+    changes: list[Change] = []
     for version, names in ((4, (RECEIVED[0], SENT[0])), (6, (RECEIVED[1], SENT[1]))):
         keys = [f"{address} . {protocol} . {port}" for address, protocol, port in ports if address.version == version]
         # One that is not there cannot be deleted.
-        lines.extend(elements_text(verb, name, keys) for name in names for verb in ("add", "delete") if keys)
-    if not lines:
-        return
-    try:
-        nft.run("\n".join(lines))
-    except NftRefusalError as refusal:
-        _log.warning("counters of published ports are not reset: %s", refusal.text)
+        changes.extend(Change(name, keys, is_addition) for name in names for is_addition in (True, False) if keys)
+    refusals = writer.commit(changes)
+    if refusals is None or any(refusals):
+        reason = next(filter(None, refusals or ()), None)
+        _log.warning("counters of published ports are not reset: %s", reason.text if reason else "no such sets")

@@ -7,6 +7,7 @@ from typing import Protocol
 from netagent.firewall import counting
 from netagent.firewall.counting import ServedPort, counters_of_ports
 from netagent.kernel import counted, nftables
+from netagent.kernel.elements import ElementWriter
 from netagent.kernel.uapi import NFT_MSG_DELTABLE, NFTA_TABLE_NAME
 from netagent.model.counters import Counters
 from netagent.plan.desired import Ruleset
@@ -52,17 +53,22 @@ class Firewall(Protocol):
     def remove(self) -> None:
         """Remove all that is ours, and of the administrator's chains what is empty."""
 
+    def close(self) -> None:
+        """Close what this object opened."""
+
 
 class NftablesFirewall:
     """The tables ``inet netagent`` and ``bridge netagent``."""
 
     def __init__(self, nft: nftables.Nftables) -> None:
         self._nft = nft
+        self._writer = ElementWriter()
         self._thread = threading.get_native_id()
 
     def replace(self, operation: ReplaceRuleset) -> None:
         """Replace both tables in one transaction."""
         nftables.replace_ruleset(self._nft, operation)
+        self._writer.learn(operation.ruleset.sets)
 
     def add_admin_chains(self, operation: AddAdminChains) -> None:
         """Make the administrator's table, unless it is there."""
@@ -70,16 +76,23 @@ class NftablesFirewall:
 
     def add(self, operations: Sequence[AddElements]) -> None:
         """Add elements in one transaction."""
-        nftables.add_elements(self._nft, operations)
+        if not self._writer.add(operations):
+            nftables.add_elements(self._nft, operations)
 
     def delete(self, operations: Sequence[DeleteElements]) -> None:
         """Delete elements in one transaction."""
-        nftables.delete_elements(self._nft, operations)
-        counted.forget_counted(self._nft, {p for o in operations for p in counting.ports_in(o.set_name, o.elements)})
+        if not self._writer.delete(operations):
+            nftables.delete_elements(self._nft, operations)
+        ports = {port for o in operations for port in counting.ports_in(o.set_name, o.elements)}
+        if ports:
+            counted.forget_counted(self._nft, self._writer, ports)
 
     def observe(self, desired: Ruleset | None) -> Ruleset | None:
         """Return what the tables hold."""
-        return nftables.observe_ruleset(self._nft, desired)
+        observed = nftables.observe_ruleset(self._nft, desired)
+        if observed is not None and observed.sets:
+            self._writer.learn(observed.sets)
+        return observed
 
     def elements(self, set_name: str) -> frozenset[str]:
         """Return the elements of one set or map."""
@@ -108,3 +121,7 @@ class NftablesFirewall:
     def remove(self) -> None:
         """Delete the tables; the administrator's only if no rule is in it."""
         nftables.remove_tables(self._nft)
+
+    def close(self) -> None:
+        """Close what was opened here; the context is its maker's."""
+        self._writer.close()

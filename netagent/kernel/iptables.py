@@ -28,7 +28,8 @@ from netagent.firewall.iptables.listing import (
 from netagent.firewall.iptables.pieces import ADMIN_PREFIX, BOTH, PREFIX
 from netagent.firewall.iptables.ruleset import FRAMES
 from netagent.firewall.iptables.script import Scripts
-from netagent.kernel.firewall import Firewall, NftablesFirewall
+from netagent.kernel import nftables
+from netagent.kernel.firewall import Firewall
 from netagent.kernel.nftables import Nftables
 from netagent.kernel.uapi import (
     NFPROTO_BRIDGE,
@@ -163,6 +164,9 @@ class IptablesFirewall:
         self._run("remove the chains NETAGENT-*", script.remove_all(listing, families))
         self._forget()
 
+    def close(self) -> None:
+        """Nothing is kept open: every program ends with what it was asked."""
+
     def _look(self) -> Listing:
         try:
             return self._programs.list()
@@ -210,7 +214,7 @@ def remove_remains(own: Firewall, nft: Nftables) -> None:
         for either in FLAVOURS:
             _remove_flavour(either, families=("bridge",))
     else:
-        NftablesFirewall(nft).remove()
+        nftables.remove_tables(nft)
 
 
 def _remove_flavour(flavour: str, *, families: Iterable[str]) -> None:

@@ -196,6 +196,7 @@ class Kernel:
     def _close_place(self) -> None:
         if self._place is not None:
             self._place.rtnl.close()
+            self._place.firewall.close()
             self._place.nft.close()
             self._place.home.close()
             self._place = None

@@ -100,21 +100,25 @@ def decode_messages(data: bytes) -> Iterator[Message]:
         offset += (length + 3) & ~3
 
 
+_SO_SNDBUFFORCE = 32
+"""asm-generic/socket.h; Python has no names for these two."""
 _SO_RCVBUFFORCE = 33
-"""asm-generic/socket.h; Python has no name for it."""
 _NOTIFICATION_BYTES = 16 << 20
 
 
 class NetlinkSocket:
     """A netlink socket of the network namespace that the calling thread is in. For one thread at a time."""
 
-    def __init__(self, protocol: int = NETLINK_ROUTE, *, groups: Sequence[int] = ()) -> None:
+    def __init__(self, protocol: int = NETLINK_ROUTE, *, groups: Sequence[int] = (), send_bytes: int = 0) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
         for option in (NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(SOL_NETLINK, option, 1)
         # The kernel answers within send(); the limit only keeps a lost answer from hanging the worker for ever.
         limit = struct.pack("@ll", _REPLY_TIMEOUT_S, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        if send_bytes:
+            # One datagram may be as large as the send buffer.
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, send_bytes)
         self._socket.bind((0, 0))
         if groups:
             # Notifications of a burst of attaches must fit until the event loop reads them: some 2 kB each.
@@ -143,6 +147,31 @@ class NetlinkSocket:
         while start < len(requests):
             start = self._send_batch(requests, start, outcome)
         return outcome
+
+    def transact_whole(self, begin: Request, requests: Sequence[Request], end: Request) -> list[Refusal | None]:
+        """Send ``requests`` as one transaction of nfnetlink; return for each None or the kernel's refusal.
+
+        If there is a refusal nothing was done. One of the transaction as a whole stands at its first request.
+        """
+        first = self._sequence + 1
+        last = first + len(requests)
+        self._sequence = last + 1
+        parts = [_message(begin, NLM_F_REQUEST, first)]
+        for sequence, request in enumerate(requests, first + 1):
+            parts.append(_message(request, NLM_F_REQUEST | (NLM_F_ACK if sequence == last else 0), sequence))
+        parts.append(_message(end, NLM_F_REQUEST, last + 1))
+        self._socket.send(b"".join(parts))
+        outcome: list[Refusal | None] = [None] * len(requests)
+        while True:
+            for message in decode_messages(self._socket.recv(_RECEIVE_BYTES)):
+                if message.kind != NLMSG_ERROR or not first <= message.sequence <= last:
+                    continue
+                refusal = _decode_refusal(message)
+                if refusal.errno:
+                    outcome[max(message.sequence - first - 1, 0)] = refusal
+                # The kernel says so of the beginning if it could not commit, or ran out of memory.
+                if message.sequence in (first, last):
+                    return outcome
 
     def get(self, request: Request) -> memoryview:
         """Return the body of the one answer to ``request``; a refusal is raised as OSError."""

@@ -50,7 +50,8 @@ _ERRNO_BY_TEXT = {os.strerror(number): number for number in errno.errorcode} | {
     # Interval sets are compared in libnftables itself (src/intervals.c), in words of its own.
     "element does not exist": errno.ENOENT,
 }
-_NFGENMSG = struct.Struct("=BBH")
+NFGENMSG = struct.Struct("=BBH")
+"""struct nfgenmsg, linux/netfilter/nfnetlink.h: family, version, resource id."""
 _DYNAMIC_SIZE = 0x10000
 """How many elements rules may make in a set; nft wants to know."""
 _USERDATA_COMMENT = 0
@@ -133,24 +134,24 @@ def _families(ruleset: Ruleset) -> frozenset[str]:
 
 def _families_named(ruleset: Ruleset) -> list[str]:
     names = [*(declared.name for declared in ruleset.sets), *(chain.name for chain in ruleset.chains)]
-    return [_split(name)[0] for name in names]
+    return [split_name(name)[0] for name in names]
 
 
-def _split(name: str) -> tuple[str, str]:
+def split_name(name: str) -> tuple[str, str]:
     """Return the family and the name in it of a set or chain."""
     family, _, rest = name.rpartition("/")
     return family or next(iter(FAMILIES)), rest
 
 
 def _qualified(family: str, name: str) -> str:
-    """Return what ``_split`` took apart."""
+    """Return what ``split_name`` took apart."""
     return name if family == next(iter(FAMILIES)) else f"{family}/{name}"
 
 
 def _table_text(ruleset: Ruleset, family: str) -> str:
     body = [
-        *(_set_text(declared) for declared in ruleset.sets if _split(declared.name)[0] == family),
-        *(_chain_text(chain) for chain in ruleset.chains if _split(chain.name)[0] == family),
+        *(_set_text(declared) for declared in ruleset.sets if split_name(declared.name)[0] == family),
+        *(_chain_text(chain) for chain in ruleset.chains if split_name(chain.name)[0] == family),
     ]
     return "\n".join([f"table {family} {TABLE} {{", f'comment "{_comment(ruleset)}"', *body, "}"])
 
@@ -160,7 +161,7 @@ def _comment(ruleset: Ruleset) -> str:
 
 
 def _set_text(declared: ElementSet) -> str:
-    name = _split(declared.name)[1]
+    name = split_name(declared.name)[1]
     flags = f"flags {','.join(declared.flags)}; " if declared.flags else ""
     if "dynamic" in declared.flags:
         flags += f"size {_DYNAMIC_SIZE}; "
@@ -172,12 +173,12 @@ def _set_text(declared: ElementSet) -> str:
 
 def _chain_text(chain: Chain) -> str:
     lines = [chain.hook] if chain.hook else []
-    return "\n".join([f"chain {_split(chain.name)[1]} {{", *lines, *chain.rules, "}"])
+    return "\n".join([f"chain {split_name(chain.name)[1]} {{", *lines, *chain.rules, "}"])
 
 
 def elements_text(verb: str, set_name: str, elements: Iterable[str]) -> str:
     """Return the command that adds or deletes elements."""
-    family, name = _split(set_name)
+    family, name = split_name(set_name)
     return f"{verb} element {family} {TABLE} {name} {{ {', '.join(elements)} }}"
 
 
@@ -333,7 +334,7 @@ def _is_intact(listings: Mapping[str, Sequence[Mapping[str, Any]]], desired: Rul
 
 def list_elements(nft: Nftables, set_name: str) -> frozenset[str]:
     """Return the elements of one set or map; none if it does not exist."""
-    family, name = _split(set_name)
+    family, name = split_name(set_name)
     for kind in ("set", "map"):
         try:
             listing = json.loads(nft.run(f"list {kind} {family} {TABLE} {name}", as_json=True))["nftables"]
@@ -388,13 +389,13 @@ def _read_comment(family: str) -> str:
     """Return the table's comment, '' if it has none; the JSON listing of nft 1.0.6 leaves it out."""
     netfilter = NetlinkSocket(NETLINK_NETFILTER)
     try:
-        body = _NFGENMSG.pack(FAMILIES[family], 0, 0) + encode_attribute(NFTA_TABLE_NAME, TABLE.encode() + b"\0")
+        body = NFGENMSG.pack(FAMILIES[family], 0, 0) + encode_attribute(NFTA_TABLE_NAME, TABLE.encode() + b"\0")
         answer = netfilter.get(Request(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0, body))
     except OSError:
         return ""
     finally:
         netfilter.close()
-    data = bytes(decode_attributes(answer[_NFGENMSG.size :]).get(NFTA_TABLE_USERDATA, b""))
+    data = bytes(decode_attributes(answer[NFGENMSG.size :]).get(NFTA_TABLE_USERDATA, b""))
     while len(data) >= 2:
         kind, length = data[0], data[1]
         if kind == _USERDATA_COMMENT:

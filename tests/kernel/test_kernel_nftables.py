@@ -1,5 +1,6 @@
 """The tables of ours: replaced whole, observed, its elements added and deleted; nft itself is the witness."""
 
+import json
 from types import MappingProxyType
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from netagent.errors import KernelRejected
 from netagent.firewall.ruleset import CHAINS, SETS
 from netagent.kernel.kernel import Kernel
+from netagent.kernel.nftables import Nftables
 from netagent.plan.desired import Chain, ElementSet, Ruleset, State
 from netagent.plan.diff import diff
 from netagent.plan.operation import AddElements, DeleteElements, Plan, ReplaceRuleset
@@ -94,6 +96,41 @@ async def test_elements_come_and_go_in_their_own_spelling(kernel: Kernel, name: 
     await kernel.apply(removal)
     await kernel.apply(removal)
     assert await kernel.observe(empty) == empty
+
+
+BY_LIBRARY = frozenset({"subnets", "subnets6"})
+"""Intervals of a single value."""
+
+
+@pytest.mark.parametrize("name", ELEMENTS)
+async def test_elements_of_raw_netlink_are_those_that_nft_would_make(
+    kernel: Kernel, host: Namespace, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    empty, full = state(ruleset()), state(ruleset({name: ELEMENTS[name]}))
+    await kernel.apply(diff(full, State()))
+    by_library = _listed(host)
+    await kernel.apply(Plan((ReplaceRuleset(ruleset()),)))
+    without = _listed(host)
+    calls: list[str] = []
+    run = Nftables.run
+    monkeypatch.setattr(Nftables, "run", lambda self, script, **options: calls.append(script) or run(self, script))
+    await kernel.apply(diff(full, empty))
+    assert _listed(host) == by_library != without
+    await kernel.apply(diff(empty, full))
+    assert _listed(host) == without
+    assert bool(calls) == (name in BY_LIBRARY)
+
+
+def _listed(host: Namespace) -> str:
+    """Return the ruleset as nft shows it, elements in order: a hash has none."""
+
+    def ordered(value: object) -> object:
+        if isinstance(value, dict):
+            kept = {key: ordered(part) for key, part in value.items() if key != "handle"}
+            return kept | {"elem": sorted(map(repr, kept["elem"]))} if isinstance(kept.get("elem"), list) else kept
+        return [ordered(part) for part in value] if isinstance(value, list) else value
+
+    return repr(ordered(json.loads(host.run("nft", "-j", "list", "ruleset"))["nftables"][1:]))
 
 
 async def test_a_map_element_gets_other_data(kernel: Kernel) -> None:
