@@ -10,7 +10,7 @@ The VTEP MAC is a function of host id and VNI: it survives reboots and re-made d
 With ``direct-routing`` peers on the same segment get a plain route instead. The device knows them all the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -62,15 +62,17 @@ class VxlanDriver:
     def render(self, network: Network, local: Local, peers: Sequence[Peer]) -> State:
         if network.direct_routing:
             return self.render_beside_routes(network, local, peers)
-        return self._render(network, local, peers, tunnelled=peers)
+        return self._render(network, local, peers)
 
     def render_beside_routes(self, network: Network, local: Local, peers: Sequence[Peer]) -> State:
         """Return the same with plain routes to the peers that are on this host's segment."""
         near = [peer for peer in peers if is_on_segment(network, local.host, peer.host)]
-        state = self._render(network, local, peers, tunnelled=[peer for peer in peers if peer not in near])
+        state = self._render(network, local, peers, untunnelled=frozenset(peer.host.id for peer in near))
         return replace(state, routes=state.routes | {route for peer in near for route in plain_routes(local, peer)})
 
-    def _render(self, network: Network, local: Local, peers: Sequence[Peer], *, tunnelled: Sequence[Peer]) -> State:
+    def _render(
+        self, network: Network, local: Local, peers: Sequence[Peer], *, untunnelled: Set[HostId] = frozenset()
+    ) -> State:
         if network.vni is None:
             raise Bug(f"network {network.name} has no VNI")
         device = self.device(network, local.host)
@@ -99,6 +101,9 @@ class VxlanDriver:
                 if (destination := peer.host.underlay_for(underlay.version)) is not None
             ),
             routes=frozenset(
-                route for peer in tunnelled if peer in reachable for route in routes_by_own_address(device, local, peer)
+                route
+                for peer in reachable
+                if peer.host.id not in untunnelled
+                for route in routes_by_own_address(device, local, peer)
             ),
         )

@@ -204,4 +204,4 @@ def _name(snapshot: Snapshot, host_id: HostId) -> str:
 
 def block_around(subnet: Subnet, address: Address) -> Prefix:
     """Return the block of ``subnet`` that ``address`` lies in, leased or not."""
-    return type(subnet.prefix)((int(address), subnet.block_length), strict=False)
+    return subnet.block_around(address)

@@ -51,12 +51,16 @@ class Subnet:
         """Tell whether ``address`` belongs to something that is no endpoint: the gateway or an auxiliary address."""
         return address == self.gateway or any(address == other for _, other in self.auxiliary)
 
+    def block_around(self, address: Address) -> Prefix:
+        """Return the block that ``address`` lies in, leased or not."""
+        return type(self.prefix)((int(address), self.block_length), strict=False)
+
     @property
     def reserved_block(self) -> Prefix | None:
         """The block that is never leased, because it holds the gateway and the fixed addresses; None if uncut."""
         if self.block_length == self.prefix.prefixlen:
             return None
-        return type(self.prefix)((int(self.gateway), self.block_length), strict=False)
+        return self.block_around(self.gateway)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

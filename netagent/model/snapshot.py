@@ -1,12 +1,12 @@
 """The snapshot: everything this host knows at one moment, the only input of every decision."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import attrgetter
 from types import MappingProxyType
 
 from netagent.model.address import Address
 from netagent.model.block import Block, FixedAddress
+from netagent.model.claims import NOTHING, Claims, NetworkClaims
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId
@@ -33,6 +33,8 @@ class Snapshot:
     _by_network: dict[NetworkId, tuple[Endpoint, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _index: list[Claims] = field(default_factory=list, repr=False, compare=False)
+    """The claims by network, once somebody asked; copies with other endpoints share it."""
 
     def with_endpoints(self, endpoints: Mapping[EndpointId, Endpoint]) -> "Snapshot":
         """Return the same snapshot with these endpoints of this host."""
@@ -51,14 +53,19 @@ class Snapshot:
         """Tell whether routes to ``peer`` go by the network's present way, not by the one before."""
         return network.before is None or (network.id, network.moves, peer) in self.turned
 
-    def blocks_in(self, network_id: NetworkId) -> tuple[Block, ...]:
+    def claims_in(self, network_id: NetworkId) -> NetworkClaims:
+        """Return all hosts' claims in a network."""
+        if not self._index or self._index[0].blocks is not self.blocks or self._index[0].fixed is not self.fixed:
+            self._index[:] = [Claims(self.blocks, self.fixed)]
+        return self._index[0].of(network_id)
+
+    def blocks_in(self, network_id: NetworkId) -> Sequence[Block]:
         """Return all hosts' blocks of a network."""
-        return tuple(b for b in self.blocks if b.network_id == network_id)
+        return self.claims_in(network_id).blocks
 
     def own_blocks_in(self, network_id: NetworkId) -> tuple[Block, ...]:
         """Return this host's blocks of a network, in their order: the own address in the first is its source."""
-        own = (b for b in self.blocks if b.network_id == network_id and b.owner == self.host.id)
-        return tuple(sorted(own, key=attrgetter("order")))
+        return self.claims_in(network_id).holdings.get(self.host.id, NOTHING).blocks
 
     def endpoints_in(self, network_id: NetworkId) -> tuple[Endpoint, ...]:
         """Return this host's endpoints in a network, dormant ones too."""

@@ -7,7 +7,6 @@ this host, and one veth per endpoint. What leads to other hosts comes from the d
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from operator import attrgetter
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -16,7 +15,7 @@ from netagent.drivers.driver import Local, Peer
 from netagent.firewall import admin, apart, isolate, masquerade, publish, resolve, routed, spoof, tunnel
 from netagent.firewall.ruleset import merge, render_ruleset
 from netagent.model.address import Address, Mac, Prefix, derive_mac, host_prefix, parse_address, parse_prefix
-from netagent.model.block import Block, FixedAddress
+from netagent.model.claims import NOTHING
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId, short
@@ -74,10 +73,13 @@ def network_mtu(network: Network, snapshot: Snapshot) -> int:
         return network.mtu
     overhead = max(driver_named(by.driver).overhead(by) for by in _ways(network))
     hosts = {snapshot.host.id: snapshot.host}
-    owners = {block.owner for block in snapshot.blocks_in(network.id)}
     # A host that nobody can reach has no say.
-    hosts.update((h.id, h) for h in map(snapshot.hosts.get, owners) if h is not None and h.underlay)
-    return min(overlay_mtu(host.mtu, overhead) for host in hosts.values())
+    hosts.update(
+        (owner, host)
+        for owner, holding in snapshot.claims_in(network.id).holdings.items()
+        if holding.blocks and (host := snapshot.hosts.get(owner)) is not None and host.underlay
+    )
+    return overlay_mtu(min(host.mtu for host in hosts.values()), overhead)
 
 
 def render_everything(snapshot: Snapshot) -> State:
@@ -132,8 +134,7 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
     )
     held = frozenset(
         Route(destination=host_prefix(claim.address), device=bridge)
-        for claim in snapshot.fixed
-        if claim.network_id == network.id and claim.owner == snapshot.host.id
+        for claim in snapshot.claims_in(network.id).holdings.get(snapshot.host.id, NOTHING).fixed
     )
     own_part = State(
         links=MappingProxyType({} if network.bridge else {bridge: _bridge_link(network, snapshot, mtu)}),
@@ -173,7 +174,7 @@ def _between_hosts(snapshot: Snapshot, network: Network, local: Local, peers: Se
         return present.render(network, local, peers)
     old, new = _ways(network)
     turned = [peer for peer in peers if snapshot.has_turned(network, peer.host.id)]
-    others = [peer for peer in peers if peer not in turned]
+    others = [peer for peer in peers if not snapshot.has_turned(network, peer.host.id)]
     before = driver_named(old.driver)
     by_old, by_new = before.render(old, local, others).routes, present.render(new, local, turned).routes
     asked = frozenset(route for peer in others for route in _to_own_addresses(present.render(new, local, [peer]), peer))
@@ -229,16 +230,13 @@ def _behind(snapshot: Snapshot, network: Network, peers: Iterable[Peer]) -> Iter
 
     One element inside another would make the kernel refuse all: a claim in a block is nobody's by the rules.
     """
-    blocks = {block.prefix for block in snapshot.blocks_in(network.id)}
+    claims = snapshot.claims_in(network.id)
     for peer in peers:
-        for prefix in peer.prefixes():
-            if prefix in blocks or _block_around(network, prefix) not in blocks:
-                yield peer.host, prefix
-
-
-def _block_around(network: Network, prefix: Prefix) -> Prefix | None:
-    subnet = network.subnet_around(prefix)
-    return None if subnet is None else prefix.supernet(new_prefix=subnet.block_length)
+        yield from ((peer.host, block.prefix) for block in peer.blocks)
+        for claim in peer.fixed:
+            subnet = network.subnet_of(claim.address)
+            if subnet is None or claims.block_at(subnet.block_around(claim.address)) is None:
+                yield peer.host, host_prefix(claim.address)
 
 
 def _sysctls(bridge: str, network: Network) -> Iterable[tuple[SysctlName, str]]:
@@ -266,25 +264,16 @@ def _sysctls(bridge: str, network: Network) -> Iterable[tuple[SysctlName, str]]:
 
 def peers_of(snapshot: Snapshot, network: Network) -> tuple[Peer, ...]:
     """Return the other hosts that hold blocks of a network, with what lies behind each."""
-    blocks: dict[HostId, list[Block]] = {}
-    for block in snapshot.blocks_in(network.id):
-        blocks.setdefault(block.owner, []).append(block)
-    fixed: dict[HostId, list[FixedAddress]] = {}
-    for claim in snapshot.fixed:
-        if claim.network_id == network.id:
-            fixed.setdefault(claim.owner, []).append(claim)
+    own = frozenset(snapshot.host.underlay)
     return tuple(
-        # In an order of their own: the first of each family is the peer's gateway for fixed addresses.
-        Peer(
-            host=snapshot.hosts[owner],
-            blocks=tuple(sorted(held, key=attrgetter("order"))),
-            fixed=tuple(fixed.get(owner, ())),
-        )
-        for owner, held in blocks.items()
-        if owner != snapshot.host.id
+        # Blocks are in an order of their own: the first of each family is the peer's gateway for fixed addresses.
+        Peer(host=snapshot.hosts[owner], blocks=holding.blocks, fixed=holding.fixed)
+        for owner, holding in snapshot.claims_in(network.id).holdings.items()
+        if holding.blocks
+        and owner != snapshot.host.id
         and owner in snapshot.hosts
         # A tunnel to this host's own address would lead back here.
-        and not set(snapshot.hosts[owner].underlay) & set(snapshot.host.underlay)
+        and own.isdisjoint(snapshot.hosts[owner].underlay)
     )
 
 

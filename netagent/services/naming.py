@@ -33,6 +33,8 @@ GRACE_S = 4.0
 """How long the names of a host outlive its lease: an agent that restarts, or that etcd had lost, is back by then."""
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0
+_NAMELESS = (keys.BLOCKS, keys.ADDRESSES, keys.HOSTS)
+"""Records that say nothing of names: other hosts' are many, and each change would have all names looked at."""
 
 
 def render_scope(snapshot: Snapshot, own: tuple[str, ...]) -> Scope:
@@ -102,6 +104,7 @@ class NamingService:
         self._here: frozenset[str] = frozenset()
         self._population: Counter[str] = Counter()
         self._is_moved = False
+        self._cut_off: frozenset[EndpointId] = frozenset()
         self._changed: dict[str, str] | None = None
         self._gone_since_s: dict[HostId, float] = {}
         self._forgotten: frozenset[HostId] = frozenset()
@@ -114,10 +117,12 @@ class NamingService:
 
     def request_stored(self, changed: frozenset[str]) -> None:
         """Ask for the DNS process to be told of what has changed in a store."""
-        if self._changed is not None and all(key.startswith(keys.ENDPOINTS) for key in changed):
-            self._changed.update((key.rpartition("/")[2], key) for key in changed)
-        else:
+        if self._changed is None or not all(key.startswith((*_NAMELESS, keys.ENDPOINTS)) for key in changed):
             self._changed = None
+        else:
+            self._changed.update((key.rpartition("/")[2], key) for key in changed if key.startswith(keys.ENDPOINTS))
+            # A claim of this host may bring a network here, or take it away.
+            self._is_moved |= any(key.startswith(_NAMELESS) for key in changed)
         self._wake.set()
 
     async def published(self, endpoints: Iterable[EndpointId] = ()) -> None:
@@ -179,7 +184,7 @@ class NamingService:
                 for identity, key in changed.items():
                     self._take(snapshot, EndpointId(identity), key)
                 scope = render_scope(snapshot, self._own_addresses) if self._is_moved else self._scope
-                if scope != self._scope:
+                if scope != self._scope or snapshot.cut_off != self._cut_off:
                     changed = None
             if changed is None:
                 self._take_all(snapshot)
@@ -192,6 +197,7 @@ class NamingService:
         """Learn everything anew."""
         self._scope = render_scope(snapshot, self._own_addresses)
         self._here = frozenset(network.id for network in self._scope.networks)
+        self._cut_off = snapshot.cut_off
         self._names.clear()
         self._population.clear()
         remote = {key: endpoint for access in self._stores.all for key, endpoint in access.view.endpoints.items()}

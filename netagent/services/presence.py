@@ -170,15 +170,16 @@ class Presence:
         """Raise Conflict while another live host, which was there before, has this host's underlay address."""
         snapshot = self._knowledge.snapshot()
         own = self._access.entry(keys.live_key(snapshot.host.id))
+        underlay = frozenset(snapshot.host.underlay)
         for other in snapshot.hosts.values():
-            shared = set(other.underlay) & set(snapshot.host.underlay)
-            if other.id == snapshot.host.id or not shared or other.id not in snapshot.live:
+            if underlay.isdisjoint(other.underlay) or other.id == snapshot.host.id or other.id not in snapshot.live:
                 continue
             theirs = self._access.entry(keys.live_key(other.id))
+            shared = min(map(str, underlay.intersection(other.underlay)))
             was_first = own is not None and theirs is not None and own.revision < theirs.revision
             if not was_first:
                 raise Conflict(
-                    f"host {other.name} ({other.id}) has this host's underlay address {min(map(str, shared))}",
+                    f"host {other.name} ({other.id}) has this host's underlay address {shared}",
                     hint="give one of them another address, or choose it by --host-ip",
                 )
 

@@ -8,14 +8,15 @@ asked again. What is found is a log line, an event, and part of ``netagent host 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
 from netagent.errors import NetagentError
 from netagent.model.address import Address
+from netagent.model.block import Block
 from netagent.model.host import Host
-from netagent.model.ids import HostId, NetworkId
+from netagent.model.ids import HostId
 from netagent.model.network import Scope
 from netagent.model.snapshot import Snapshot
 from netagent.plan.render import network_mtu, networks_here, peers_of
@@ -133,9 +134,9 @@ def _ways(snapshot: Snapshot) -> Iterator[Way]:
         if network.scope is Scope.LOCAL or network.before is not None:
             continue
         mtu = network_mtu(network, snapshot)
-        own = _own_addresses(snapshot, network.id, snapshot.host.id)
+        own = _own_addresses(snapshot.own_blocks_in(network.id))
         for peer in peers_of(snapshot, network):
-            theirs = _own_addresses(snapshot, network.id, peer.host.id)
+            theirs = _own_addresses(peer.blocks)
             for version in own.keys() & theirs.keys() if peer.host.id in snapshot.live else ():
                 yield Way(
                     network=network.name,
@@ -147,6 +148,5 @@ def _ways(snapshot: Snapshot) -> Iterator[Way]:
                 )
 
 
-def _own_addresses(snapshot: Snapshot, network_id: NetworkId, host_id: HostId) -> dict[int, Address]:
-    blocks = (block for block in snapshot.blocks_in(network_id) if block.owner == host_id)
+def _own_addresses(blocks: Iterable[Block]) -> dict[int, Address]:
     return {block.own_address.version: block.own_address for block in blocks if block.own_address is not None}

@@ -181,7 +181,7 @@ class Publisher:
         A store that was restored from a backup would otherwise give the block to another host.
         """
         networks = access.view.networks
-        for block in access.view.blocks:
+        for block in access.view.blocks if access.view.orphaned else ():
             key = keys.block_key(block.network_id, block.prefix)
             network = networks.get(block.network_id)
             entry = access.entry(keys.network_key(network.name)) if network else None

@@ -10,9 +10,9 @@ store tears nothing down.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
@@ -33,6 +33,8 @@ from netagent.store.records import decode_block, decode_fixed, decode_host
 
 log = logging.getLogger("netagent.store")
 
+_T = TypeVar("_T")
+
 
 class ClusterView:
     """The decoded content of one store, as host ``own_host`` uses it.
@@ -50,6 +52,12 @@ class ClusterView:
         self.seized: dict[str, HostId] = {}
         """Claims in use here that another host overwrote, without an operator who took them first -> that host."""
         self.orphaned: set[str] = set()
+        self._lying_right: dict[str, dict[str, Any]] = {}
+        """Blocks and claims that lie where their network says, by kind and key."""
+        self._unchecked: dict[str, set[str]] = {}
+        """Those that changed since."""
+        self._joined: dict[str, Any] = {}
+        """What was made of each kind of record since it changed last."""
 
     def update(self, changed: Iterable[str], entries: Mapping[str, StoreEntry]) -> None:
         """Take over the ``changed`` keys from ``entries``, the store's content after the change."""
@@ -78,6 +86,7 @@ class ClusterView:
                 self.orphaned.add(key)
             elif key in self.refused:
                 log.warning("record %s is left out: %s", key, reason)
+            self._note_change(key)
 
     def _note_seizure(self, key: str, previous: Any, value: Any) -> None:
         """Remember a claim of ours that is another host's now, though no operator raised the epoch in between."""
@@ -109,6 +118,7 @@ class ClusterView:
                 log.error("record %s is gone from the store, but in use here: it is kept", key)
                 group[key] = value
                 self.orphaned.add(key)
+                self._note_change(key)
 
     def _is_needed(self, value: Any) -> bool:
         """Tell whether a value that lost its record must be kept for the sake of endpoints of this host."""
@@ -148,6 +158,7 @@ class ClusterView:
             if not self._is_needed(group[key]):
                 self.orphaned.discard(key)
                 del group[key]
+                self._note_change(key)
         return len(self.orphaned) < before
 
     def _decode(self, key: str, value: bytes) -> Any:
@@ -175,10 +186,41 @@ class ClusterView:
     def _all(self, prefix: str) -> dict[str, Any]:
         return self._groups.get(prefix, {})
 
+    def _note_change(self, key: str) -> None:
+        """Forget what was made of the records of the kind of ``key``, which has changed."""
+        prefix = _prefix_of(key)
+        self._joined.pop(prefix, None)
+        if prefix == keys.NETWORKS:
+            self._lying_right.clear()
+            self._joined.clear()
+        elif prefix in self._lying_right:
+            self._lying_right[prefix].pop(key, None)
+            self._unchecked.setdefault(prefix, set()).add(key)
+
+    def _once(self, prefix: str, make: Callable[[], _T]) -> _T:
+        """Return what ``make`` makes of the records below ``prefix``, made once until they change."""
+        if prefix not in self._joined:
+            self._joined[prefix] = make()
+        found: _T = self._joined[prefix]
+        return found
+
+    def _right(self, prefix: str, lies_right: Callable[[Network, Any, str], bool]) -> tuple[Any, ...]:
+        """Return the values below ``prefix`` that lie where their network says; only what changed is looked at."""
+        group, networks = self._all(prefix), self.networks
+        unchecked = self._unchecked.pop(prefix, set())
+        if prefix not in self._lying_right:
+            unchecked = set(group)
+        right = self._lying_right.setdefault(prefix, {})
+        for key in sorted(unchecked & group.keys()):
+            network = networks.get(group[key].network_id)
+            if network is not None and lies_right(network, group[key], key):
+                right[key] = group[key]
+        return tuple(right.values())
+
     @property
-    def networks(self) -> dict[NetworkId, Network]:
+    def networks(self) -> Mapping[NetworkId, Network]:
         """All networks by id."""
-        return {n.id: n for n in self._all(keys.NETWORKS).values()}
+        return self._once(keys.NETWORKS, lambda: {n.id: n for n in self._all(keys.NETWORKS).values()})
 
     @property
     def gone(self) -> dict[NetworkId, GoneNetwork]:
@@ -191,14 +233,14 @@ class ClusterView:
         return found is not None and found.id == network_id
 
     @property
-    def hosts(self) -> dict[HostId, Host]:
+    def hosts(self) -> Mapping[HostId, Host]:
         """All hosts by id, dead ones too."""
-        return {h.id: h for h in self._all(keys.HOSTS).values()}
+        return self._once(keys.HOSTS, lambda: {h.id: h for h in self._all(keys.HOSTS).values()})
 
     @property
     def live(self) -> frozenset[HostId]:
         """The hosts whose agents keep their lease."""
-        return frozenset(self._all(keys.LIVE).values())
+        return self._once(keys.LIVE, lambda: frozenset(self._all(keys.LIVE).values()))
 
     @property
     def remote_endpoints(self) -> dict[HostId, list[Endpoint]]:
@@ -216,9 +258,7 @@ class ClusterView:
     @property
     def blocks(self) -> tuple[Block, ...]:
         """All block claims that lie where their network says blocks lie."""
-        networks = self.networks
-        found = self._all(keys.BLOCKS).values()
-        return tuple(b for b in found if (n := networks.get(b.network_id)) and _is_block_of(n, b))
+        return self._once(keys.BLOCKS, lambda: self._right(keys.BLOCKS, _is_block_of))
 
     @property
     def claims(self) -> Mapping[str, FixedAddress]:
@@ -228,12 +268,7 @@ class ClusterView:
     @property
     def fixed(self) -> tuple[FixedAddress, ...]:
         """All fixed-address claims that lie in their network's subnets and under their block's key."""
-        networks = self.networks
-        return tuple(
-            claim
-            for key, claim in self._all(keys.ADDRESSES).items()
-            if (n := networks.get(claim.network_id)) and _is_claim_of(n, claim, key)
-        )
+        return self._once(keys.ADDRESSES, lambda: self._right(keys.ADDRESSES, _is_claim_of))
 
 
 def _prefix_of(key: str) -> str:
@@ -260,7 +295,7 @@ def _expect(value: Any, key: str, expected: str) -> Any:
     return value
 
 
-def _is_block_of(network: Network, block: Block) -> bool:
+def _is_block_of(network: Network, block: Block, key: str) -> bool:
     subnet = network.subnet_around(block.prefix)
     return (
         subnet is not None and subnet.block_length == block.prefix.prefixlen and subnet.reserved_block != block.prefix

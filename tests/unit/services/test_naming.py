@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -14,13 +15,14 @@ from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.ids import ContainerId, EndpointId
 from netagent.model.network import Network
 from netagent.model.resolver import Link, Resolver
-from netagent.reconcile.ports import Delete
+from netagent.reconcile.ports import Delete, Put
 from netagent.services import naming
 from netagent.services.naming import GRACE_S, NamingService, render_name
 from netagent.store import keys
 from netagent.store.memory import MemoryStore
+from netagent.store.records import encode_block
 from tests.support.agent import Agent, settled
-from tests.support.world import an_overlay
+from tests.support.world import H2, an_overlay
 from tests.unit.services.conftest import StartAgent
 
 
@@ -163,6 +165,21 @@ async def test_names_of_another_host_come_go_and_outlive_its_lease_for_a_while(
     told.service.request_stored(frozenset({keys.live_key(other.host.id)}))
     await told.all_told()
     assert told.names == {"first"}
+
+
+async def test_an_address_that_another_host_takes_over_has_no_name_here_any_more(
+    agent: Agent, told: Told, cluster: MemoryStore
+) -> None:
+    endpoint = await agent.attach("web", "staticnet")
+    await told.all_told()
+    assert told.names == {"first", "web"}
+    network = next(n for n in agent.context.snapshot().networks.values() if n.name == "staticnet")
+    block = agent.context.snapshot().own_blocks_in(network.id)[0]
+    assert endpoint.addresses[0].address in block.prefix
+    key = keys.block_key(network.id, block.prefix)
+    await cluster.transact([], [Put(key=key, value=encode_block(replace(block, owner=H2, epoch=block.epoch + 1)))])
+    await told.all_told()
+    assert told.names == set()
 
 
 async def test_nobody_waits_long_for_a_process_that_does_not_answer_and_it_is_told_all_later(

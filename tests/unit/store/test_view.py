@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from netagent.model.block import Block, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointState
@@ -346,3 +348,39 @@ def test_a_networks_unknown_keys_do_not_disturb(store: Store) -> None:
     later = msgspec.json.encode({**msgspec.json.decode(GOOD[NETWORK]), "colour": "red"})
     store.change({NETWORK: later})
     assert store.snapshot.networks == {STATICNET: an_overlay()}
+
+
+def _changes() -> st.SearchStrategy[list[tuple[str, bytes | None]]]:
+    elsewhere = a_block("10.9.9.0/24", H2)
+    records = {
+        **GOOD,
+        block_key(elsewhere): encode_block(elsewhere),
+        keys.address_key(STATICNET, OWN.prefix, CLAIM.address): encode_fixed(CLAIM),
+    }
+    smaller = replace(an_overlay(), subnets=(a_subnet("192.168.0.0/23", block_length=24),))
+    values = {
+        NETWORK: [GOOD[NETWORK], encode_network(smaller), b"nonsense", None],
+        block_key(THEIRS): [encode_block(THEIRS), encode_block(replace(THEIRS, owner=H3)), b"{", None],
+    }
+    return st.lists(
+        st.sampled_from(sorted(records.keys() - {keys.number_key(4097)})).flatmap(
+            lambda key: st.tuples(st.just(key), st.sampled_from(values.get(key, [records[key], b"nonsense", None])))
+        ),
+        max_size=20,
+    )
+
+
+@settings(max_examples=60)
+@given(_changes(), st.sets(st.integers(0, 19)))
+def test_what_is_remembered_between_changes_is_what_a_fresh_look_finds(
+    changes: list[tuple[str, bytes | None]], looks: set[int]
+) -> None:
+    store = Store(GOOD)
+    for number, (key, value) in enumerate(changes):
+        store.change({key: value})
+        if number in looks:
+            assert store.snapshot.hosts == store.view.hosts
+    seen, fresh = store.snapshot, Store({key: entry.value for key, entry in store.entries.items()}).snapshot
+    assert (seen.networks, seen.hosts, seen.live) == (fresh.networks, fresh.hosts, fresh.live)
+    assert (set(seen.blocks), set(seen.fixed)) == (set(fresh.blocks), set(fresh.fixed))
+    assert (len(seen.blocks), len(seen.fixed)) == (len(fresh.blocks), len(fresh.fixed))
