@@ -10,19 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from netagent.errors import AlreadyExists, Conflict, InvalidRequest, NetagentError, NotFound, Unavailable
+from netagent.errors import AlreadyExists, Conflict, InvalidRequest, NotFound, Unavailable
 from netagent.ipam.pools import choose_ipv6_subnet, choose_subnet, parse_subnet, refuse_overlap
 from netagent.model.address import Address, is_inside, parse_address, parse_prefix
 from netagent.model.docker import DockerNetwork, DockerPool
 from netagent.model.ids import NetworkId, short
 from netagent.model.network import Network, NetworkState, Scope, Subnet
-from netagent.reconcile.ports import Put
 from netagent.services.context import Context
+from netagent.services.docker_shares import ORIGIN_LABEL, DockerShares
 from netagent.services.locks import Locks
 from netagent.services.networks import ATTEMPTS, NetworkService
 from netagent.services.requests import NewNetwork
-from netagent.store import keys
-from netagent.store.network_records import encode_network
 
 log = logging.getLogger("netagent.docker")
 
@@ -31,9 +29,6 @@ ADDRESS_SPACE = "netagent"
 
 DEFAULT_DRIVER = "vxlan"
 """What ``-o driver`` stands for if it is not given."""
-
-ORIGIN_LABEL = "netagent.docker"
-"""The label of networks that Docker made. It names the hosts whose dockerd has them; with the last one they go."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +49,7 @@ class DockerNetworks:
     def __init__(self, context: Context, networks: NetworkService) -> None:
         self._context = context
         self._networks = networks
+        self._shares = DockerShares(context, networks)
         self._book = context.journal.docker
         self._locks = Locks()
 
@@ -204,12 +200,16 @@ class DockerNetworks:
     async def _find_or_make(self, request: NewDockerNetwork) -> Network:
         if not request.subnets:
             raise InvalidRequest("a network needs a subnet", hint="use --ipam-driver netagent")
-        for _ in range(3):
+        for _ in range(ATTEMPTS):
             found = self._find_meant(request)
+            if found is not None and found.state is NetworkState.DELETING:
+                await self._shares.gone(found)
+                continue
             if found is not None:
                 self._check_joined(found, request)
-                await self._note_use(found, is_used=True)
-                return found
+                if await self._shares.join(found):
+                    return found
+                continue  # Its last user was removing it.
             try:
                 return await self._networks.create(self._as_new_network(request))
             except AlreadyExists:
@@ -229,8 +229,6 @@ class DockerNetworks:
 
     def _check_joined(self, network: Network, request: NewDockerNetwork) -> None:
         """Refuse to take a network for another than it is."""
-        if network.state is NetworkState.DELETING:
-            raise Conflict(f"network {network.name} is being deleted", hint="wait until it is gone")
         if network.is_predefined or network.bridge is not None:
             raise Conflict(f"network {network.name} cannot be used by Docker", hint="create another one")
         if any(known.network_id == network.id for known in self._book.networks.values()):
@@ -297,39 +295,7 @@ class DockerNetworks:
                     raise Conflict(f"network {network.name} has active endpoints", hint="remove its containers first")
             self._book.remove_network(identity)
             if network is not None and ORIGIN_LABEL in network.labels:
-                await self._leave(network)
-
-    async def _note_use(self, network: Network, *, is_used: bool) -> bool:
-        """Write down in a network that Docker made whether this host has it; tell whether no host has it any more."""
-        own = self._context.host.id
-        access = self._context.stores.of(network)
-        for _ in range(ATTEMPTS):
-            entry = access.entry(keys.network_key(network.name))
-            current = self._context.snapshot().networks.get(network.id)
-            if entry is None or current is None or ORIGIN_LABEL not in current.labels:
-                return False
-            users = {user for user in current.labels[ORIGIN_LABEL].split(",") if user} - {own}
-            if is_used:
-                users.add(own)
-            labels = MappingProxyType({**current.labels, ORIGIN_LABEL: ",".join(sorted(users))})
-            record = encode_network(replace(current, labels=labels), entry.value)
-            if record == entry.value:
-                return not users
-            if await access.commit((access.unchanged(entry.key),), (Put(key=entry.key, value=record),)):
-                return not users
-        raise Unavailable(f"network {network.name} is changed by others all the time", hint="try again")
-
-    async def _leave(self, network: Network) -> None:
-        """Let go of a network that Docker made; the last host removes it, unless others than Docker use it."""
-        try:
-            if not await self._note_use(network, is_used=False):
-                return
-            async for _ in self._networks.remove(network.name):
-                pass
-        except (Conflict, NotFound) as error:
-            log.info("network %s stays: %s", network.name, error)
-        except NetagentError as error:
-            log.warning("network %s is not gone yet: %s", network.name, error)
+                await self._shares.leave(network)
 
 
 def _refuse_other_setting(subnet: Subnet, asked: Address | None, *, is_gateway: bool) -> None:

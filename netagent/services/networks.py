@@ -8,7 +8,7 @@ import asyncio
 import builtins
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -308,17 +308,20 @@ class NetworkService:
 
     # Removing
 
-    async def remove(self, name: str, *, force: bool = False) -> AsyncIterator[tuple[str, ...]]:
+    async def remove(
+        self, name: str, *, force: bool = False, unless: Callable[[Network], bool] = lambda network: False
+    ) -> AsyncIterator[tuple[str, ...]]:
         """Remove a network; yield the names of the hosts that still hold blocks of it, until none does.
 
         With ``force`` the blocks of hosts that are not live are taken from them: they learn of it when they return.
+        Conflict if ``unless`` holds for the record that would be marked.
         """
         network = self.find(name)
         if network.is_predefined:
             raise Conflict(f"{network.name} is a pre-defined network and cannot be removed")
         self._refuse_in_use(network, force=force)
         access = self._context.stores.of(network)
-        await self._mark_deleting(access, network)
+        await self._mark_deleting(access, network, unless)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + REMOVE_PATIENCE_S
         while waiting := self._holders(network):
@@ -354,12 +357,14 @@ class NetworkService:
                 hint="remove or detach these containers first",
             )
 
-    async def _mark_deleting(self, access: StoreAccess, network: Network) -> None:
+    async def _mark_deleting(self, access: StoreAccess, network: Network, unless: Callable[[Network], bool]) -> None:
         key = keys.network_key(network.name)
         for _ in range(ATTEMPTS):
             entry = access.entry(key)
             if entry is None:
                 return
+            if unless(network):
+                raise Conflict(f"network {network.name} is in use again", hint="remove it where it is used first")
             record = encode_network(replace(network, state=NetworkState.DELETING), entry.value)
             writes = (Put(key=key, value=record), Put(key=keys.GENERATION, value=network.id.encode()))
             if await access.commit((access.unchanged(key),), writes):

@@ -1,10 +1,12 @@
 """Docker's containers in netagent's networks, through the real ``docker`` and one dockerd on each host."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from netagent.lab.lab import Lab
+from netagent.lab.underlay import UNDERLAY_INTERFACE
 from tests.support.docker import IMAGE, USR, Docker, dockers
 from tests.support.hosts import fetches, netagent, pings, run
 from tests.support.lab import MakeLab, eventually
@@ -99,6 +101,49 @@ def test_a_network_stays_while_another_daemon_has_it(daemons: tuple[Docker, ...]
     assert "both" in netagent(one.host, "network", "ls").stdout
     two("network", "rm", "both")
     eventually(lambda: "both" not in netagent(one.host, "network", "ls").stdout)
+
+
+def test_a_network_is_there_however_close_one_daemon_removes_and_another_makes_it(daemons: tuple[Docker, ...]) -> None:
+    """The last one that leaves removes it, and who comes in between has it, or makes it anew."""
+    one, two = daemons
+    options = ("--subnet", "10.71.0.0/16", "-o", "network=close")
+
+    def again(daemon: Docker) -> None:
+        for _ in range(8):
+            daemon.create_network("close", *options)
+            daemon("network", "rm", "close")
+        daemon.create_network("close", *options)
+        daemon.run_through("--network", "close")
+        daemon("network", "rm", "close")
+
+    with ThreadPoolExecutor(2) as both:
+        list(both.map(again, (one, two)))
+    eventually(lambda: "close" not in netagent(one.host, "network", "ls").stdout)
+
+
+@pytest.mark.parametrize(("driver", "device"), [("vxlan", "nav"), ("route", UNDERLAY_INTERFACE)])
+def test_the_option_driver_chooses_how_hosts_reach_each_other(
+    daemons: tuple[Docker, ...], driver: str, device: str
+) -> None:
+    one, two = daemons
+    for daemon in daemons:
+        daemon.create_network("chosen", "--subnet", "10.72.0.0/16", "-o", f"driver={driver}")
+        daemon.run("chosen", "--network", "chosen")
+    try:
+        assert eventually(lambda: one.pings("chosen", two.address("chosen", "chosen")))
+        route = one.host.run("ip", "route", "get", two.address("chosen", "chosen")).stdout
+        assert f"dev {device}" in route
+        assert netagent(one.host, "network", "ls", "--format", "{{.Driver}}", "--filter", f"driver={driver}").stdout
+    finally:
+        for daemon in daemons:
+            daemon("rm", "-f", "chosen", check=False)
+            daemon("network", "rm", "chosen")
+
+
+def test_an_unknown_driver_is_refused(daemons: tuple[Docker, ...]) -> None:
+    options = ("-d", "netagent", "--ipam-driver", "netagent", "--subnet", "10.79.0.0/16")
+    assert "driver" in daemons[0].refusal("network", "create", *options, "-o", "driver=pigeon", "bad")
+    assert "10.79" not in netagent(daemons[0].host, "network", "ls").stdout
 
 
 def test_a_network_with_containers_is_not_removed(daemons: tuple[Docker, ...]) -> None:

@@ -10,6 +10,7 @@ from scapy.layers.l2 import GRE, Ether
 from netagent.lab import process
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
+from tests.support.docker import dockers
 from tests.support.hosts import address, inside, netagent, pings, refusal, run
 from tests.support.lab import MakeLab, eventually
 from tests.support.wire import captured
@@ -132,6 +133,26 @@ def test_an_unknown_backend_and_a_driver_that_has_none_are_refused(lab: Lab) -> 
     create = ("network", "create", "--opt", "backend=bsd", "--subnet", "10.78.0.0/16", "--driver")
     assert "invalid value for option backend: 'bsd' (kernel or ovs)" in refusal(h1, *create, "gre", "x")
     assert "option backend does not work with the driver vxlan" in refusal(h1, *create, "vxlan", "x")
+
+
+def test_containers_of_docker_reach_each_other_by_gre(lab: Lab) -> None:
+    """``-o driver=gre``, through the real command, on hosts whose agents did not serve Docker before."""
+    hosts = lab.hosts[:2]
+    for host in hosts:
+        with host.path("/etc/netagent/agent.toml").open("a") as configuration:
+            configuration.write("docker = true\n")
+        host.agent.restart()
+    with dockers(*hosts) as daemons:
+        for daemon in daemons:
+            daemon.create_network("tunnel", "--subnet", "10.79.0.0/16", "-o", "driver=gre")
+            daemon.run("end", "--network", "tunnel")
+        one, two = daemons
+        eventually(lambda: one.pings("end", two.address("end", "tunnel")))
+        with captured(hosts[0], "proto gre") as frames:
+            assert two.pings("end", one.address("end", "tunnel"))
+        assert len([f for f in frames if GRE in f and ICMP in f]) == 2
+        for daemon in daemons:
+            daemon.remove_all()
 
 
 def test_no_pass_fails(lab: Lab) -> None:
