@@ -7,6 +7,7 @@
     ├── NotFound            the caller: the named thing does not exist
     ├── AlreadyExists       the caller: the name or thing is there already
     ├── Conflict            the caller: something else holds what is asked for
+    ├── NotPermitted        the caller: its role does not include the call
     ├── Exhausted           the operator: a pool or a kernel limit is used up
     ├── Unavailable         nobody, or the operator: try again later (store, peer, agent away)
     ├── EnvironmentProblem  the operator: privilege, kernel feature, missing program
@@ -50,6 +51,10 @@ class AlreadyExists(NetagentError):
 
 class Conflict(NetagentError):
     """Another object holds what the request needs."""
+
+
+class NotPermitted(NetagentError):
+    """The caller's role does not allow the call."""
 
 
 class Exhausted(NetagentError):

@@ -12,6 +12,7 @@ from netagent.errors import (
     InvalidRequest,
     NetagentError,
     NotFound,
+    NotPermitted,
     Unavailable,
 )
 from netagent.v1 import ERROR_EXIT_STATUS, ERROR_HINT, ERROR_KIND
@@ -21,6 +22,7 @@ _STATUS: dict[type[NetagentError], grpc.StatusCode] = {
     NotFound: grpc.StatusCode.NOT_FOUND,
     AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
     Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    NotPermitted: grpc.StatusCode.PERMISSION_DENIED,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
     EnvironmentProblem: grpc.StatusCode.FAILED_PRECONDITION,

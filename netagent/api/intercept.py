@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 
 from netagent.api.errors import abort
+from netagent.api.roles import Roles
 from netagent.errors import Bug, NetagentError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -24,9 +25,13 @@ _PATIENT = frozenset({"Containers/Wait", "Events/Watch", "Networks/Remove"})
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Goes around the calls of netagent's own services; health and reflection are left as they are."""
+    """Goes around the calls of netagent's own services; health and reflection are left as they are.
 
-    def __init__(self) -> None:
+    With ``roles`` it admits clients by their certificates, and the log says who changed something.
+    """
+
+    def __init__(self, roles: Roles | None = None) -> None:
+        self._roles = roles
         self._patient: set[asyncio.Task[Any]] = set()
         self._is_stopping = False
 
@@ -56,6 +61,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _wrap_unary(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> Any:
             async with self._answering(name, context):
+                self._admit(name, context)
                 with self._interruptible(name):
                     return await method(request, context)
 
@@ -63,15 +69,24 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     def _wrap_stream(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(request: Any, context: Any) -> AsyncIterator[Any]:
-            async with self._answering(name, context), aclosing(method(request, context)) as responses:
-                while True:
-                    with self._interruptible(name):
-                        response = await anext(responses, None)
-                    if response is None:
-                        return
-                    yield response
+            async with self._answering(name, context):
+                self._admit(name, context)
+                async with aclosing(method(request, context)) as responses:
+                    while True:
+                        with self._interruptible(name):
+                            response = await anext(responses, None)
+                        if response is None:
+                            return
+                        yield response
 
         return call
+
+    def _admit(self, name: str, context: Any) -> None:
+        if self._roles is None:
+            return
+        who = self._roles.admit(name, context.auth_context())
+        if self._roles.changes(name):
+            log.info("%s from %s calls %s", who, context.peer(), name)
 
     @asynccontextmanager
     async def _answering(self, name: str, context: Any) -> AsyncIterator[None]:

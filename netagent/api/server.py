@@ -1,4 +1,8 @@
-"""The gRPC server on the agent's unix socket."""
+"""The gRPC server: on the agent's unix socket, and on a TCP port for clients with certificates.
+
+The two are servers of their own, so that what remote clients do to theirs (connections, streams) costs those of this
+machine nothing.
+"""
 
 from pathlib import Path
 
@@ -14,9 +18,12 @@ from netagent.api.hosts import HostsServicer
 from netagent.api.intercept import Interceptor
 from netagent.api.names import NamesServicer
 from netagent.api.networks import NetworksServicer
+from netagent.api.remote import REMOTE_OPTIONS, Listen, Renewed, check_free
+from netagent.api.roles import Roles, harmless_methods
 from netagent.api.shield import Shield
 from netagent.api.stats import StatsServicer
 from netagent.api.unix_socket import listening_at
+from netagent.certificates import Identity
 from netagent.runtime.runc import Runtime
 from netagent.services.all import Services
 from netagent.v1 import (
@@ -55,21 +62,27 @@ class ApiServer:
     def __init__(
         self, server: grpc.aio.Server, interceptor: Interceptor, shield: Shield, liveness: health.aio.HealthServicer
     ) -> None:
-        self._server = server
+        self.server = server
         self._interceptor = interceptor
         self._shield = shield
         self._liveness = liveness
+
+    async def start(self) -> None:
+        """Take calls from now on."""
+        await self.server.start()
+        for name in ("", *_SERVICES):
+            await self._liveness.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Take no more calls, end those that only wait, and let work in progress end within ``grace_s``."""
         await self._liveness.enter_graceful_shutdown()
         self._interceptor.interrupt()
-        await self._server.stop(grace_s)
+        await self.server.stop(grace_s)
         await self._shield.drain(grace_s)
 
     async def wait_for_termination(self) -> None:
         """Return when ``stop`` was called and is done."""
-        await self._server.wait_for_termination()
+        await self.server.wait_for_termination()
 
 
 async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiServer:
@@ -77,8 +90,34 @@ async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiS
 
     Below ``run_dir`` are the containers' files, of which clients are told.
     """
-    shield, interceptor = Shield(), Interceptor()
-    server = grpc.aio.server(interceptors=(interceptor,), options=_OPTIONS)
+    api = _serving(services, run_dir, Interceptor(), _OPTIONS)
+    with listening_at(socket_path):
+        api.server.add_insecure_port(f"unix:{socket_path}")
+    await api.start()
+    return api
+
+
+async def serve_remote(services: Services, listen: Listen, identity: Identity, *, run_dir: Path) -> ApiServer:
+    """Serve ``services`` at ``listen`` until ``stop``, to clients with a certificate and a role, and to no others.
+
+    The agent's certificate is that of ``identity``, clients' must be of its authority. Renewed files count from the
+    next connection on. EnvironmentProblem if they cannot be used, or the port not be had.
+    """
+    credentials = Renewed(identity).credentials()
+    check_free(listen)
+    roles = Roles(harmless_methods(file.DESCRIPTOR for file in _FILES))
+    api = _serving(services, run_dir, Interceptor(roles), (*_OPTIONS, *REMOTE_OPTIONS))
+    api.server.add_secure_port(str(listen), credentials)
+    await api.start()
+    return api
+
+
+def _serving(
+    services: Services, run_dir: Path, interceptor: Interceptor, options: tuple[tuple[str, int], ...]
+) -> ApiServer:
+    """Return a server with all services and no address yet."""
+    shield = Shield()
+    server = grpc.aio.server(interceptors=(interceptor,), options=options)
     add_AgentServicer_to_server(AgentServicer(services.info, services.rebuilding, shield), server)
     add_ContainersServicer_to_server(
         ContainersServicer(
@@ -102,9 +141,4 @@ async def serve(services: Services, socket_path: Path, *, run_dir: Path) -> ApiS
     liveness = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(liveness, server)
     reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    with listening_at(socket_path):
-        server.add_insecure_port(f"unix:{socket_path}")
-    await server.start()
-    for name in ("", *_SERVICES):
-        await liveness.set(name, health_pb2.HealthCheckResponse.SERVING)
     return ApiServer(server, interceptor, shield, liveness)

@@ -3,6 +3,8 @@
 import click
 
 _FIREWALLS = ("nftables", "iptables")
+_KEYS = {"tls_cert": "tls.cert_file", "tls_key": "tls.key_file", "tls_ca": "tls.ca_file"}
+"""Options whose key in the configuration is not their name."""
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -15,6 +17,10 @@ _LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option("--run-dir", type=click.Path(), help="Where sockets and containers are.  [default: /run/netagent]")
 @click.option("--host-name", help="Name of this host in the cluster.  [default: the machine's]")
 @click.option("--host-ip", help="This host's address for the others.  [default: that of the default route]")
+@click.option("--listen", metavar="[ADDRESS][:PORT]", help="Serve clients with certificates over TCP.  [default: none]")
+@click.option("--tls-cert", type=click.Path(), help="The agent's certificate for them (PEM).")
+@click.option("--tls-key", type=click.Path(), help="Its key.")
+@click.option("--tls-ca", type=click.Path(), help="The authority of clients' certificates.")
 @click.option("--firewall", type=click.Choice(_FIREWALLS), help="What to program.  [default: nftables]")
 @click.option("--log-level", type=click.Choice(_LOG_LEVELS), help="How much to log.  [default: info]")
 @click.option("--withdraw", is_flag=True, help="Take netagent's marks out of other firewalls, and end.")
@@ -28,4 +34,5 @@ def agent(config_path: str | None, *, withdraw: bool, **options: str | None) -> 
         return
     from netagent.daemon.main import main
 
-    main(config_path=config_path, overrides={name: value for name, value in options.items() if value is not None})
+    overrides = {_KEYS.get(name, name): value for name, value in options.items() if value is not None}
+    main(config_path=config_path, overrides=overrides)

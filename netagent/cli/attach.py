@@ -1,7 +1,5 @@
 """``netagent attach`` and ``netagent detach``: namespaces that somebody else made."""
 
-from pathlib import Path
-
 import click
 
 from netagent.cli.client import Client
@@ -31,7 +29,7 @@ def attach(
     """Connect an existing network namespace and print the id it gets."""
     request = AttachRequest(
         name=name,
-        netns=netns if netns.isdecimal() else str(Path(netns).absolute()),
+        netns=netns if netns.isdecimal() else client.path(netns),
         connection=connection,
         interface=interface,
         labels=labels,

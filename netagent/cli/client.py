@@ -1,4 +1,4 @@
-"""The agent as the command line sees it: stubs over its socket, and its errors as exceptions again."""
+"""The agent as the command line sees it: stubs over a connection, and its errors as exceptions again."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from netagent import errors
 from netagent.errors import EnvironmentProblem, InvalidRequest, NetagentError, Unavailable
@@ -39,6 +39,7 @@ _KINDS: dict[str, type[NetagentError]] = {
         errors.NotFound,
         errors.AlreadyExists,
         errors.Conflict,
+        errors.NotPermitted,
         errors.Exhausted,
         errors.Unavailable,
         errors.EnvironmentProblem,
@@ -49,23 +50,79 @@ _Q = TypeVar("_Q")
 _R = TypeVar("_R")
 
 
-class Client:
-    """A connection to the agent at ``socket_path``, made with the first call."""
+class Place(Protocol):
+    """Where an agent is."""
+
+    def probe(self, within_s: float) -> None:
+        """Connect once without gRPC, which is quicker in saying no, and says why."""
+
+    def channel(self, options: tuple[tuple[str, int], ...]) -> "grpc.Channel":
+        """Return a channel; it connects when used."""
+
+
+class Local:
+    """The agent of this machine, at a unix socket."""
 
     def __init__(self, socket_path: Path) -> None:
-        self.socket_path = socket_path
+        self._path = socket_path
+
+    def __str__(self) -> str:
+        return str(self._path)
+
+    def probe(self, within_s: float) -> None:
+        """At once Unavailable if no agent listens, EnvironmentProblem if it is not for us."""
+        path = self._path
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(within_s)
+                probe.connect(os.fspath(path))
+        except PermissionError as error:
+            raise EnvironmentProblem(
+                f"no permission to connect to the agent at {path}", hint="run as root, or join the group netagent"
+            ) from error
+        except TimeoutError as error:
+            raise _silent(self) from error
+        except FileNotFoundError as error:
+            raise _absent(self) from error
+        except OSError as error:
+            if error.errno is None:  # Python's own complaint about sun_path
+                raise InvalidRequest(f"socket path is too long: {path}", hint="at most 107 bytes") from error
+            raise _absent(self) from error
+
+    def channel(self, options: tuple[tuple[str, int], ...]) -> "grpc.Channel":
+        """Return a channel to the socket."""
+        import grpc
+
+        return grpc.insecure_channel(f"unix:{self._path.absolute()}", options=options)
+
+
+class Client:
+    """A connection to the agent at ``place``, made with the first call."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
         self._open: grpc.Channel | None = None
 
     def connect(self) -> "grpc.Channel":
-        """Return the channel; at once Unavailable if no agent listens, EnvironmentProblem if it is not for us."""
+        """Return the channel; NetagentError at once if the agent cannot be reached, or not by us."""
         if self._open is None:
-            self._probe()
             # gRPC would write its own lines about a lost connection to standard error.
             os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-            import grpc
-
-            self._open = grpc.insecure_channel(f"unix:{self.socket_path.absolute()}", options=_OPTIONS)
+            self.place.probe(CONNECT_TIMEOUT_S)
+            self._open = self.place.channel(_OPTIONS)
         return self._open
+
+    def require_local(self, what: str) -> None:
+        """Raise InvalidRequest if the agent is on another machine, where the files are that ``what`` needs."""
+        if not isinstance(self.place, Local):
+            raise InvalidRequest(f"{what} works on the host itself only", hint="log in there, and leave out --host")
+
+    def path(self, text: str) -> str:
+        """Return the absolute path on the agent's machine that ``text`` means."""
+        path = Path(text)
+        if not path.is_absolute() and not isinstance(self.place, Local):
+            raise InvalidRequest(f"{text} is a path on another machine", hint="give an absolute one")
+        return str(path.absolute())
 
     def close(self) -> None:
         """End the connection."""
@@ -150,26 +207,6 @@ class Client:
         except grpc.FutureTimeoutError as error:
             raise TimeoutError from error
 
-    def _probe(self) -> None:
-        """Connect once without gRPC: it is quicker in saying no, and says why."""
-        path = self.socket_path
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.settimeout(CONNECT_TIMEOUT_S)
-                probe.connect(os.fspath(path))
-        except PermissionError as error:
-            raise EnvironmentProblem(
-                f"no permission to connect to the agent at {path}", hint="run as root, or join the group netagent"
-            ) from error
-        except TimeoutError as error:
-            raise self._silent() from error
-        except FileNotFoundError as error:
-            raise self._absent() from error
-        except OSError as error:
-            if error.errno is None:  # Python's own complaint about sun_path
-                raise InvalidRequest(f"socket path is too long: {path}", hint="at most 107 bytes") from error
-            raise self._absent() from error
-
     @contextmanager
     def _errors(self) -> Iterator[None]:
         import grpc
@@ -190,9 +227,9 @@ class Client:
             )
         match error.code().name:
             case "UNAVAILABLE" if "failed to connect" in error.details():
-                return self._silent()
+                return _silent(self.place)
             case "UNAVAILABLE" | "CANCELLED":
-                return Unavailable(f"lost the agent at {self.socket_path}", hint="has it been stopped?")
+                return Unavailable(f"lost the agent at {self.place}", hint="has it been stopped?")
             case "UNIMPLEMENTED":
                 return EnvironmentProblem(
                     "the agent does not know this request", hint="it is older than this command line: restart it"
@@ -200,12 +237,10 @@ class Client:
             case name:
                 return NetagentError(f"{name}: {error.details()}")
 
-    def _absent(self) -> Unavailable:
-        return Unavailable(
-            f"cannot reach the agent at {self.socket_path}", hint="is it running? start it with: netagent agent"
-        )
 
-    def _silent(self) -> Unavailable:
-        return Unavailable(
-            f"the agent at {self.socket_path} does not answer", hint="see its log, or restart it with: netagent agent"
-        )
+def _absent(place: Place) -> Unavailable:
+    return Unavailable(f"cannot reach the agent at {place}", hint="is it running? start it with: netagent agent")
+
+
+def _silent(place: Place) -> Unavailable:
+    return Unavailable(f"the agent at {place} does not answer", hint="see its log, or restart it with: netagent agent")

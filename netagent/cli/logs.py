@@ -52,6 +52,7 @@ class Printer:
 @click.pass_obj
 def logs(client: Client, follow: bool, tail: str, timestamps: bool, form: str, name: str) -> None:
     """Show a container's output."""
+    client.require_local("logs")
     lines = _parse_tail(tail)
     container = client.call(client.containers.Inspect, InspectContainerRequest(name=name))
     log = log_of(container)

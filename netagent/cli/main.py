@@ -3,13 +3,14 @@
 import importlib
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from netagent import __version__
-from netagent.cli.client import Client
+from netagent.cli.client import Client, Local, Place
 from netagent.cli.output import complain, not_utf8
 from netagent.errors import EnvironmentProblem, NetagentError
 
@@ -43,6 +44,10 @@ _COMMANDS = {
     "update": ("netagent.cli.update", "update", "Change the limits of containers."),
 }
 """Name -> module, attribute, one line of help. With the help here, ``--help`` need not import them all."""
+
+_WITHOUT_AGENT = ("agent", "lab")
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 _BROKEN_PIPE = 128 + 13
 _INTERRUPTED = 128 + 2
@@ -90,6 +95,10 @@ class Root(click.Group):
             raise click.exceptions.Exit(_INTERRUPTED) from error
 
 
+def _tls_option(name: str, variable: str, text: str) -> Callable[[_F], _F]:
+    return click.option(name, type=click.Path(path_type=Path), envvar=variable, show_envvar=True, help=text)
+
+
 @click.group(cls=Root)
 @click.option(
     "--socket",
@@ -98,11 +107,38 @@ class Root(click.Group):
     default=DEFAULT_SOCKET,
     show_default=True,
     show_envvar=True,
-    help="Where the agent listens.",
+    help="Where the agent of this machine listens.",
 )
+@click.option(
+    "--host",
+    metavar="tcp://HOST[:PORT]",
+    envvar="NETAGENT_HOST",
+    show_envvar=True,
+    help="An agent on another machine, to which the client certificate of --tls-… is shown.",
+)
+@_tls_option("--tls-ca", "NETAGENT_TLS_CA", "The authority of that agent's certificate (PEM).")
+@_tls_option("--tls-cert", "NETAGENT_TLS_CERT", "Our certificate, with a role.")
+@_tls_option("--tls-key", "NETAGENT_TLS_KEY", "Its key.")
 @click.version_option(__version__, message="%(prog)s %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, socket: Path) -> None:
+def cli(ctx: click.Context, /, socket: Path, host: str | None, **tls: Path | None) -> None:
     """Connect containers across hosts."""
-    ctx.obj = Client(socket)
+    ctx.obj = Client(_place(ctx, socket, host, tls))
     ctx.call_on_close(ctx.obj.close)
+
+
+def _place(ctx: click.Context, socket: Path, host: str | None, tls: Mapping[str, Path | None]) -> Place:
+    """Return where the agent is: an option goes before the environment, and there --host before --socket."""
+    by_option = click.core.ParameterSource.COMMANDLINE
+    has_socket = ctx.get_parameter_source("socket") is by_option
+    if (
+        not host
+        or ctx.invoked_subcommand in _WITHOUT_AGENT
+        or (has_socket and ctx.get_parameter_source("host") is not by_option)
+    ):
+        return Local(socket)
+    if has_socket:
+        raise click.UsageError("--socket and --host exclude each other")
+    from netagent.cli.remote import parse_remote
+
+    return parse_remote(host, ca=tls["tls_ca"], cert=tls["tls_cert"], key=tls["tls_key"])

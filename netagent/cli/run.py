@@ -140,6 +140,7 @@ def run(
 ) -> None:
     """Run COMMAND in a new container."""
     if not detach:
+        client.require_local("run without -d")
         _refuse_missing_terminal(interactive=interactive, terminal=terminal)
     request = CreateContainerRequest(
         name=name,
@@ -148,7 +149,7 @@ def run(
         hostname=hostname,
         environment=[f"{key}={value}" for key, value in _environment(environment)],
         mounts=mounts,
-        rootfs=str(Path(rootfs).absolute()) if rootfs else "",
+        rootfs=client.path(rootfs) if rootfs else "",
         terminal=terminal,
         interactive=interactive,
         auto_remove=auto_remove,
@@ -265,6 +266,7 @@ def execute(
     argv = command[1:] if command[0] == "--" else command
     if not argv:
         raise InvalidRequest("no command given", hint="netagent exec NAME -- COMMAND...")
+    client.require_local("exec")
     _refuse_missing_terminal(interactive=interactive, terminal=terminal)
     container = client.call(client.containers.Inspect, InspectContainerRequest(name=name))
     if container.kind != "run":

@@ -30,6 +30,7 @@ def start(client: Client, attach: bool, form: str, names: tuple[str, ...]) -> No
     if attach:
         if len(names) > 1:
             raise click.UsageError("you cannot start and attach multiple containers at once")
+        client.require_local("start -a")
         container = client.call(client.containers.Inspect, InspectContainerRequest(name=names[0]))
         raise click.exceptions.Exit(asyncio.run(_start_attached(client, container)))
 

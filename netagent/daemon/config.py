@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from netagent.certificates import Identity
 from netagent.errors import InvalidRequest
 from netagent.store.released import HOLD_DOWN_S
 
@@ -21,6 +22,14 @@ class EtcdOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fiel
     key_file: str = ""
     user: str = ""
     password_file: str = ""
+
+
+class TlsOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The table ``[tls]``: the agent's certificate for clients over TCP, and theirs' authority. Paths of PEM files."""
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
 
 class PoolOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -68,6 +77,7 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     ``host_binding_ipv4`` and ``host_binding_ipv6`` are the host addresses of published ports for which neither
     their user nor their network names one; empty: all addresses. ``loopback_proxy``: a process forwards [::1].
     ``docker``: dockerd is served, as its network and IPAM driver.
+    ``listen`` is where clients with certificates reach the agent over TCP, which needs ``tls``; empty: nowhere.
     """
 
     store: str = ""
@@ -87,6 +97,8 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     coexist: bool | CoexistOptions = True
     loopback_proxy: bool = False
     docker: bool | DockerOptions = False
+    listen: str = ""
+    tls: TlsOptions = TlsOptions()
     etcd: EtcdOptions = EtcdOptions()
     cni: CniOptions = CniOptions()
 
@@ -94,6 +106,20 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
     def docker_options(self) -> DockerOptions | None:
         """How dockerd is served, None if it is not."""
         return DockerOptions() if self.docker is True else self.docker or None
+
+    @property
+    def identity(self) -> Identity | None:
+        """What the agent shows to clients over TCP, None if it listens nowhere; InvalidRequest if a file is missing."""
+        if not self.listen:
+            return None
+        for name in self.tls.__struct_fields__:
+            if not getattr(self.tls, name):
+                raise InvalidRequest(
+                    f"listen = {self.listen!r} needs tls.{name}: nobody is served there without certificates",
+                    hint="see docs/remote.md",
+                )
+        tls = self.tls
+        return Identity(cert=Path(tls.cert_file), key=Path(tls.key_file), ca=Path(tls.ca_file))
 
     @property
     def coexist_with(self) -> frozenset[str]:
@@ -104,7 +130,10 @@ class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=Tr
 
 
 def load_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
-    """Return the configuration from ``path`` (the default file if None and it exists) with ``overrides`` on top."""
+    """Return the configuration from ``path`` (the default file if None and it exists) with ``overrides`` on top.
+
+    An override's name is that of the key, ``table.key`` in a table.
+    """
     values: dict[str, object] = {}
     chosen = path or DEFAULT_FILE
     if path is not None or chosen.exists():
@@ -115,8 +144,19 @@ def load_config(path: Path | None, overrides: Mapping[str, str]) -> Config:
                 f"configuration {chosen} cannot be read: {error}", hint="see docs/configuration.md"
             ) from error
     try:
-        return msgspec.convert({**values, **overrides}, Config)
+        return msgspec.convert(_over(values, overrides), Config)
     except msgspec.ValidationError as error:
         raise InvalidRequest(
             f"configuration {chosen} is not valid: {error}", hint="see docs/configuration.md"
         ) from error
+
+
+def _over(values: Mapping[str, object], overrides: Mapping[str, str]) -> dict[str, object]:
+    result = dict(values)
+    for name, value in overrides.items():
+        table, _, key = name.rpartition(".")
+        if not table:
+            result[key] = value
+        elif isinstance(found := result.setdefault(table, {}), Mapping):
+            result[table] = {**found, key: value}
+    return result

@@ -20,7 +20,8 @@ from pathlib import Path
 from netagent.api.cni import CniServer
 from netagent.api.docker import DockerServer
 from netagent.api.docker_verbs import DockerVerbs
-from netagent.api.server import serve
+from netagent.api.remote import parse_listen
+from netagent.api.server import ApiServer, serve, serve_remote
 from netagent.api.unix_socket import prepare_directory
 from netagent.daemon.config import Config, load_config
 from netagent.daemon.wiring import Agent, build
@@ -53,6 +54,9 @@ def main(config_path: str | None, overrides: Mapping[str, str]) -> None:
     # gRPC's own debug lines say nothing about networks, thousands of times.
     logging.getLogger("grpc").setLevel(logging.WARNING)
     _require_capabilities()
+    if identity := config.identity:
+        parse_listen(config.listen)
+        identity.load()
     os.umask(0o077)
     # Every published port is held by a socket for each address family.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -186,14 +190,28 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         await cni.start()
         tasks.spawn(services.collection.run(), name="collection", essential=True)
         docker = await _serve_docker(agent, tasks)
-        server = await serve(services, run_dir / "agent.sock", run_dir=run_dir)
+        servers = await _serve_clients(agent)
         try:
             yield
         finally:
-            await server.stop(grace_s=5.0)
+            async with asyncio.TaskGroup() as stopping:
+                for server in servers:
+                    stopping.create_task(server.stop(grace_s=5.0))
             await cni.close()
             if docker is not None:
                 await docker.close()
+
+
+async def _serve_clients(agent: Agent) -> list[ApiServer]:
+    config, run_dir = agent.config, Path(agent.config.run_dir)
+    servers: list[ApiServer] = []
+    if identity := config.identity:
+        listen = parse_listen(config.listen)
+        servers.append(await serve_remote(agent.services, listen, identity, run_dir=run_dir))
+        log.info("clients with certificates are served at %s", listen)
+    # The last door: who can connect to the socket finds all others open.
+    servers.append(await serve(agent.services, run_dir / "agent.sock", run_dir=run_dir))
+    return servers
 
 
 async def _serve_docker(agent: Agent, tasks: Tasks) -> DockerServer | None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/agent.proto\x12\x0bnetagent.v1\"\r\n\x0bInfoRequest\"\x15\n\x13RebuildStoreRequest\"8\n\x14RebuildStoreResponse\x12\x10\n\x08networks\x18\x01 \x03(\t\x12\x0e\n\x06\x63laims\x18\x02 \x01(\r\"\x89\x03\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x11\n\thost_name\x18\x03 \x01(\t\x12\x10\n\x08underlay\x18\x04 \x03(\t\x12\r\n\x05store\x18\x05 \x01(\t\x12\x17\n\x0fstore_connected\x18\x06 \x01(\x08\x12\x14\n\x0ckernel_error\x18\x07 \x01(\t\x12\x46\n\x0frefused_records\x18\x08 \x03(\x0b\x32-.netagent.v1.InfoResponse.RefusedRecordsEntry\x12\x0f\n\x07run_dir\x18\t \x01(\t\x12\x16\n\x0estore_revision\x18\n \x01(\x03\x12\x16\n\x0estore_listings\x18\x0b \x01(\x03\x12\x1e\n\x11lease_remaining_s\x18\x0c \x01(\x01H\x00\x88\x01\x01\x1a\x35\n\x13RefusedRecordsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x14\n\x12_lease_remaining_s2\x99\x01\n\x05\x41gent\x12;\n\x04Info\x12\x18.netagent.v1.InfoRequest\x1a\x19.netagent.v1.InfoResponse\x12S\n\x0cRebuildStore\x12 .netagent.v1.RebuildStoreRequest\x1a!.netagent.v1.RebuildStoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/agent.proto\x12\x0bnetagent.v1\"\r\n\x0bInfoRequest\"\x15\n\x13RebuildStoreRequest\"8\n\x14RebuildStoreResponse\x12\x10\n\x08networks\x18\x01 \x03(\t\x12\x0e\n\x06\x63laims\x18\x02 \x01(\r\"\x89\x03\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x11\n\thost_name\x18\x03 \x01(\t\x12\x10\n\x08underlay\x18\x04 \x03(\t\x12\r\n\x05store\x18\x05 \x01(\t\x12\x17\n\x0fstore_connected\x18\x06 \x01(\x08\x12\x14\n\x0ckernel_error\x18\x07 \x01(\t\x12\x46\n\x0frefused_records\x18\x08 \x03(\x0b\x32-.netagent.v1.InfoResponse.RefusedRecordsEntry\x12\x0f\n\x07run_dir\x18\t \x01(\t\x12\x16\n\x0estore_revision\x18\n \x01(\x03\x12\x16\n\x0estore_listings\x18\x0b \x01(\x03\x12\x1e\n\x11lease_remaining_s\x18\x0c \x01(\x01H\x00\x88\x01\x01\x1a\x35\n\x13RefusedRecordsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x14\n\x12_lease_remaining_s2\x9e\x01\n\x05\x41gent\x12@\n\x04Info\x12\x18.netagent.v1.InfoRequest\x1a\x19.netagent.v1.InfoResponse\"\x03\x90\x02\x01\x12S\n\x0cRebuildStore\x12 .netagent.v1.RebuildStoreRequest\x1a!.netagent.v1.RebuildStoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._loaded_options = None
   _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._serialized_options = b'8\001'
+  _globals['_AGENT'].methods_by_name['Info']._loaded_options = None
+  _globals['_AGENT'].methods_by_name['Info']._serialized_options = b'\220\002\001'
   _globals['_INFOREQUEST']._serialized_start=40
   _globals['_INFOREQUEST']._serialized_end=53
   _globals['_REBUILDSTOREREQUEST']._serialized_start=55
@@ -44,5 +46,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._serialized_start=455
   _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._serialized_end=508
   _globals['_AGENT']._serialized_start=533
-  _globals['_AGENT']._serialized_end=686
+  _globals['_AGENT']._serialized_end=691
 # @@protoc_insertion_point(module_scope)

@@ -6,6 +6,8 @@ The agent itself: who it is and how it is doing.
 Errors, of every service: the status message is one line that names the thing. Trailing metadata says more:
 "netagent-kind" the class of the error (netagent/errors.py), "netagent-hint-bin" the way out as UTF-8, and
 "netagent-exit-status" the exit status that `run` should have, if a container's command is at fault.
+
+Methods with the idempotency level NO_SIDE_EFFECTS change nothing; over TCP they are what a viewer may call.
 """
 
 from collections import abc as _abc

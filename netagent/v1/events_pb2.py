@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18netagent/v1/events.proto\x12\x0bnetagent.v1\"$\n\x12WatchEventsRequest\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\"\xaa\x01\n\x05\x45vent\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\n\n\x02id\x18\x04 \x01(\t\x12\x36\n\nattributes\x18\x05 \x03(\x0b\x32\".netagent.v1.Event.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32H\n\x06\x45vents\x12>\n\x05Watch\x12\x1f.netagent.v1.WatchEventsRequest\x1a\x12.netagent.v1.Event0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18netagent/v1/events.proto\x12\x0bnetagent.v1\"$\n\x12WatchEventsRequest\x12\x0e\n\x06\x66ollow\x18\x01 \x01(\x08\"\xaa\x01\n\x05\x45vent\x12\x0c\n\x04time\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\n\n\x02id\x18\x04 \x01(\t\x12\x36\n\nattributes\x18\x05 \x03(\x0b\x32\".netagent.v1.Event.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32M\n\x06\x45vents\x12\x43\n\x05Watch\x12\x1f.netagent.v1.WatchEventsRequest\x1a\x12.netagent.v1.Event\"\x03\x90\x02\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_EVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_EVENTS'].methods_by_name['Watch']._loaded_options = None
+  _globals['_EVENTS'].methods_by_name['Watch']._serialized_options = b'\220\002\001'
   _globals['_WATCHEVENTSREQUEST']._serialized_start=41
   _globals['_WATCHEVENTSREQUEST']._serialized_end=77
   _globals['_EVENT']._serialized_start=80
@@ -40,5 +42,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT_ATTRIBUTESENTRY']._serialized_start=201
   _globals['_EVENT_ATTRIBUTESENTRY']._serialized_end=250
   _globals['_EVENTS']._serialized_start=252
-  _globals['_EVENTS']._serialized_end=324
+  _globals['_EVENTS']._serialized_end=329
 # @@protoc_insertion_point(module_scope)

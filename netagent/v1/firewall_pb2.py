@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1anetagent/v1/firewall.proto\x12\x0bnetagent.v1\"\x11\n\x0f\x45xposureRequest\"I\n\x10\x45xposureResponse\x12#\n\x04ways\x18\x01 \x03(\x0b\x32\x15.netagent.v1.Exposure\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\xfe\x01\n\x08\x45xposure\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x0f\n\x07network\x18\x03 \x01(\t\x12\r\n\x05reach\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x10\n\x08protocol\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\r\n\x05ports\x18\x08 \x01(\t\x12\x0e\n\x06target\x18\t \x01(\t\x12\x0c\n\x04rule\x18\n \x01(\t\x12\x0f\n\x07sources\x18\x0b \x03(\t\x12\r\n\x05peers\x18\x0c \x03(\t\x12(\n\tobstacles\x18\r \x03(\x0b\x32\x15.netagent.v1.Obstacle\"*\n\x08Obstacle\x12\r\n\x05where\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65rtain\x18\x02 \x01(\x08\x32S\n\x08\x46irewall\x12G\n\x08\x45xposure\x12\x1c.netagent.v1.ExposureRequest\x1a\x1d.netagent.v1.ExposureResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1anetagent/v1/firewall.proto\x12\x0bnetagent.v1\"\x11\n\x0f\x45xposureRequest\"I\n\x10\x45xposureResponse\x12#\n\x04ways\x18\x01 \x03(\x0b\x32\x15.netagent.v1.Exposure\x12\x10\n\x08warnings\x18\x02 \x03(\t\"\xfe\x01\n\x08\x45xposure\x12\x11\n\tcontainer\x18\x01 \x01(\t\x12\x14\n\x0c\x63ontainer_id\x18\x02 \x01(\t\x12\x0f\n\x07network\x18\x03 \x01(\t\x12\r\n\x05reach\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\r\x12\x10\n\x08protocol\x18\x06 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x07 \x01(\t\x12\r\n\x05ports\x18\x08 \x01(\t\x12\x0e\n\x06target\x18\t \x01(\t\x12\x0c\n\x04rule\x18\n \x01(\t\x12\x0f\n\x07sources\x18\x0b \x03(\t\x12\r\n\x05peers\x18\x0c \x03(\t\x12(\n\tobstacles\x18\r \x03(\x0b\x32\x15.netagent.v1.Obstacle\"*\n\x08Obstacle\x12\r\n\x05where\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65rtain\x18\x02 \x01(\x08\x32X\n\x08\x46irewall\x12L\n\x08\x45xposure\x12\x1c.netagent.v1.ExposureRequest\x1a\x1d.netagent.v1.ExposureResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'netagent.v1.firewall_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FIREWALL'].methods_by_name['Exposure']._loaded_options = None
+  _globals['_FIREWALL'].methods_by_name['Exposure']._serialized_options = b'\220\002\001'
   _globals['_EXPOSUREREQUEST']._serialized_start=43
   _globals['_EXPOSUREREQUEST']._serialized_end=60
   _globals['_EXPOSURERESPONSE']._serialized_start=62
@@ -40,5 +42,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OBSTACLE']._serialized_start=394
   _globals['_OBSTACLE']._serialized_end=436
   _globals['_FIREWALL']._serialized_start=438
-  _globals['_FIREWALL']._serialized_end=521
+  _globals['_FIREWALL']._serialized_end=526
 # @@protoc_insertion_point(module_scope)

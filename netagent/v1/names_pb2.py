@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/names.proto\x12\x0bnetagent.v1\"@\n\x0eResolveRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\x12\x11\n\tcontainer\x18\x03 \x01(\t\"?\n\x0fResolveResponse\x12,\n\x07records\x18\x01 \x03(\x0b\x32\x1b.netagent.v1.ResourceRecord\"G\n\x0eResourceRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0b\n\x03ttl\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\t2M\n\x05Names\x12\x44\n\x07Resolve\x12\x1b.netagent.v1.ResolveRequest\x1a\x1c.netagent.v1.ResolveResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/names.proto\x12\x0bnetagent.v1\"@\n\x0eResolveRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05types\x18\x02 \x03(\t\x12\x11\n\tcontainer\x18\x03 \x01(\t\"?\n\x0fResolveResponse\x12,\n\x07records\x18\x01 \x03(\x0b\x32\x1b.netagent.v1.ResourceRecord\"G\n\x0eResourceRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0b\n\x03ttl\x18\x03 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\t2R\n\x05Names\x12I\n\x07Resolve\x12\x1b.netagent.v1.ResolveRequest\x1a\x1c.netagent.v1.ResolveResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'netagent.v1.names_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_NAMES'].methods_by_name['Resolve']._loaded_options = None
+  _globals['_NAMES'].methods_by_name['Resolve']._serialized_options = b'\220\002\001'
   _globals['_RESOLVEREQUEST']._serialized_start=40
   _globals['_RESOLVEREQUEST']._serialized_end=104
   _globals['_RESOLVERESPONSE']._serialized_start=106
@@ -38,5 +40,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOURCERECORD']._serialized_start=171
   _globals['_RESOURCERECORD']._serialized_end=242
   _globals['_NAMES']._serialized_start=244
-  _globals['_NAMES']._serialized_end=321
+  _globals['_NAMES']._serialized_end=326
 # @@protoc_insertion_point(module_scope)

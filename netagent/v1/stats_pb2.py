@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/stats.proto\x12\x0bnetagent.v1\"~\n\x08\x43ounters\x12\x10\n\x08rx_bytes\x18\x01 \x01(\x04\x12\x12\n\nrx_packets\x18\x02 \x01(\x04\x12\x12\n\nrx_dropped\x18\x03 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x04 \x01(\x04\x12\x12\n\ntx_packets\x18\x05 \x01(\x04\x12\x12\n\ntx_dropped\x18\x06 \x01(\x04\"&\n\x15\x43ontainerStatsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"G\n\x16\x43ontainerStatsResponse\x12-\n\tendpoints\x18\x01 \x03(\x0b\x32\x1a.netagent.v1.EndpointStats\"\x9e\x02\n\rEndpointStats\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontainer_name\x18\x02 \x01(\t\x12\x12\n\nnetwork_id\x18\x03 \x01(\t\x12\x14\n\x0cnetwork_name\x18\x04 \x01(\t\x12\x11\n\tinterface\x18\x05 \x01(\t\x12\'\n\x08\x63ounters\x18\x06 \x01(\x0b\x32\x15.netagent.v1.Counters\x12\x34\n\x05ports\x18\x07 \x03(\x0b\x32%.netagent.v1.EndpointStats.PortsEntry\x1a\x43\n\nPortsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.netagent.v1.Counters:\x02\x38\x01\"$\n\x13NetworkStatsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"C\n\x14NetworkStatsResponse\x12+\n\x08networks\x18\x01 \x03(\x0b\x32\x19.netagent.v1.NetworkStats\"\x9c\x01\n\x0cNetworkStats\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x12\n\ncontainers\x18\x04 \x01(\r\x12\'\n\x08\x63ounters\x18\x05 \x01(\x0b\x32\x15.netagent.v1.Counters\x12%\n\x06tunnel\x18\x06 \x01(\x0b\x32\x15.netagent.v1.Counters2\xaf\x01\n\x05Stats\x12U\n\nContainers\x12\".netagent.v1.ContainerStatsRequest\x1a#.netagent.v1.ContainerStatsResponse\x12O\n\x08Networks\x12 .netagent.v1.NetworkStatsRequest\x1a!.netagent.v1.NetworkStatsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/stats.proto\x12\x0bnetagent.v1\"~\n\x08\x43ounters\x12\x10\n\x08rx_bytes\x18\x01 \x01(\x04\x12\x12\n\nrx_packets\x18\x02 \x01(\x04\x12\x12\n\nrx_dropped\x18\x03 \x01(\x04\x12\x10\n\x08tx_bytes\x18\x04 \x01(\x04\x12\x12\n\ntx_packets\x18\x05 \x01(\x04\x12\x12\n\ntx_dropped\x18\x06 \x01(\x04\"&\n\x15\x43ontainerStatsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"G\n\x16\x43ontainerStatsResponse\x12-\n\tendpoints\x18\x01 \x03(\x0b\x32\x1a.netagent.v1.EndpointStats\"\x9e\x02\n\rEndpointStats\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63ontainer_name\x18\x02 \x01(\t\x12\x12\n\nnetwork_id\x18\x03 \x01(\t\x12\x14\n\x0cnetwork_name\x18\x04 \x01(\t\x12\x11\n\tinterface\x18\x05 \x01(\t\x12\'\n\x08\x63ounters\x18\x06 \x01(\x0b\x32\x15.netagent.v1.Counters\x12\x34\n\x05ports\x18\x07 \x03(\x0b\x32%.netagent.v1.EndpointStats.PortsEntry\x1a\x43\n\nPortsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12$\n\x05value\x18\x02 \x01(\x0b\x32\x15.netagent.v1.Counters:\x02\x38\x01\"$\n\x13NetworkStatsRequest\x12\r\n\x05names\x18\x01 \x03(\t\"C\n\x14NetworkStatsResponse\x12+\n\x08networks\x18\x01 \x03(\x0b\x32\x19.netagent.v1.NetworkStats\"\x9c\x01\n\x0cNetworkStats\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06\x64river\x18\x03 \x01(\t\x12\x12\n\ncontainers\x18\x04 \x01(\r\x12\'\n\x08\x63ounters\x18\x05 \x01(\x0b\x32\x15.netagent.v1.Counters\x12%\n\x06tunnel\x18\x06 \x01(\x0b\x32\x15.netagent.v1.Counters2\xb9\x01\n\x05Stats\x12Z\n\nContainers\x12\".netagent.v1.ContainerStatsRequest\x1a#.netagent.v1.ContainerStatsResponse\"\x03\x90\x02\x01\x12T\n\x08Networks\x12 .netagent.v1.NetworkStatsRequest\x1a!.netagent.v1.NetworkStatsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ENDPOINTSTATS_PORTSENTRY']._loaded_options = None
   _globals['_ENDPOINTSTATS_PORTSENTRY']._serialized_options = b'8\001'
+  _globals['_STATS'].methods_by_name['Containers']._loaded_options = None
+  _globals['_STATS'].methods_by_name['Containers']._serialized_options = b'\220\002\001'
+  _globals['_STATS'].methods_by_name['Networks']._loaded_options = None
+  _globals['_STATS'].methods_by_name['Networks']._serialized_options = b'\220\002\001'
   _globals['_COUNTERS']._serialized_start=40
   _globals['_COUNTERS']._serialized_end=166
   _globals['_CONTAINERSTATSREQUEST']._serialized_start=168
@@ -50,5 +54,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_NETWORKSTATS']._serialized_start=678
   _globals['_NETWORKSTATS']._serialized_end=834
   _globals['_STATS']._serialized_start=837
-  _globals['_STATS']._serialized_end=1012
+  _globals['_STATS']._serialized_end=1022
 # @@protoc_insertion_point(module_scope)

@@ -65,6 +65,7 @@ def _parse(arguments: list[str]) -> None:
     command: click.Command = cli
     context, rest = click.Context(cli, info_name="netagent"), arguments
     while isinstance(command, click.Group):
+        _, rest, _ = command.make_parser(context).parse_args(list(rest))
         assert rest, f"{context.command_path}: no command"
         child = command.get_command(context, rest[0])
         assert child is not None, f"{context.command_path} has no command {rest[0]}"

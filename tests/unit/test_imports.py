@@ -13,6 +13,7 @@ LAYERS = {
     "errors": 0,
     "failpoint": 0,
     "unprivileged": 0,
+    "certificates": 1,
     "model": 1,
     "plan": 2,
     "ipam": 2,

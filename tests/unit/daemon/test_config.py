@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from netagent.daemon.config import Config, EtcdOptions, load_config
+from netagent.certificates import Identity
+from netagent.daemon.config import Config, EtcdOptions, TlsOptions, load_config
 from netagent.errors import InvalidRequest
 
 
@@ -79,3 +80,18 @@ def test_marks_in_other_firewalls_are_switched_together_or_one_by_one(
     path = tmp_path / "agent.toml"
     path.write_text(content)
     assert load_config(path, {}).coexist_with == names
+
+
+def test_an_option_of_a_table_goes_before_its_key_and_leaves_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text('listen = ":7947"\n[tls]\nca_file = "/ca"\ncert_file = "/a"\nkey_file = "/k"\n')
+    identity = load_config(path, {"tls.cert_file": "/b"}).identity
+    assert identity == Identity(cert=Path("/b"), key=Path("/k"), ca=Path("/ca"))
+
+
+def test_nothing_listens_without_all_certificates() -> None:
+    assert Config(tls=TlsOptions(ca_file="/ca")).identity is None
+    for missing in ("ca_file", "cert_file", "key_file"):
+        files = {name: "/x" for name in ("ca_file", "cert_file", "key_file") if name != missing}
+        with pytest.raises(InvalidRequest, match=rf"needs tls\.{missing}: nobody is served there"):
+            _ = Config(listen=":7947", tls=TlsOptions(**files)).identity
