@@ -3,10 +3,10 @@
 ``paths`` holds the pairs of one network: its bridge to itself and to its tunnel, both ways. Whatever else would enter
 a network is dropped unless it answers something or goes to a published port. An interface is in ``inside`` before it
 is up and until it is gone, so there is no moment in which it is open. Between containers of ``separate`` networks
-(``icc=false``) only published ports and answers pass; frames between them are for ``apart``.
+(``icc=false``) only published ports, links and answers pass; frames between them are for ``apart``.
 """
 
-from netagent.firewall import apart, routed
+from netagent.firewall import apart, linked, routed
 from netagent.plan.desired import Chain, ElementSet
 
 SETS = (
@@ -28,7 +28,12 @@ FROM_TUNNELS = (
 CHAINS = (
     Chain(
         name="apart",
-        rules=(f"ct status dnat {apart.PUT_MARK} return", "ct state established,related return", "drop"),
+        rules=(
+            f"ct status dnat {apart.PUT_MARK} return",
+            "ct state established,related return",
+            *linked.RETURNS,
+            "drop",
+        ),
     ),
     Chain(
         name="forward",

@@ -3,11 +3,24 @@
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
-from netagent.firewall import apart, counting, isolate, masquerade, publish, redirect, resolve, routed, spoof, tunnel
+from netagent.firewall import (
+    apart,
+    counting,
+    isolate,
+    linked,
+    masquerade,
+    publish,
+    redirect,
+    resolve,
+    routed,
+    spoof,
+    tunnel,
+)
 from netagent.plan.desired import Ruleset
 
 SETS = (
     *isolate.SETS,
+    *linked.SETS,
     *masquerade.SETS,
     *publish.SETS,
     *resolve.SETS,

@@ -7,15 +7,16 @@ from types import MappingProxyType
 from netagent.model.address import Address
 from netagent.model.block import Block, FixedAddress
 from netagent.model.claims import NOTHING, Claims, NetworkClaims
+from netagent.model.container import Container
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
-from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """This host, the cluster as the store last told it, and this host's endpoints as the journal has them."""
+    """This host, the cluster as the store last told it, and this host's endpoints and containers in the journal."""
 
     host: Host
     networks: Mapping[NetworkId, Network] = field(default_factory=lambda: MappingProxyType({}))
@@ -24,6 +25,8 @@ class Snapshot:
     blocks: tuple[Block, ...] = ()
     fixed: tuple[FixedAddress, ...] = ()
     endpoints: Mapping[EndpointId, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
+    containers: Mapping[ContainerId, Container] = field(default_factory=lambda: MappingProxyType({}))
+    """This host's containers, as of the last change of an endpoint: what links them is said when they are made."""
     turned: frozenset[tuple[NetworkId, int, HostId]] = frozenset()
     """The peers that this host reaches by the new way of a network that is being moved, with its ``moves``."""
     contested: Mapping[tuple[EndpointId, Address], HostId] = field(default_factory=lambda: MappingProxyType({}))

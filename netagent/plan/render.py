@@ -35,6 +35,7 @@ from netagent.plan.desired import (
     Veth,
 )
 from netagent.plan.limit import render_limits
+from netagent.plan.linking import link_elements
 from netagent.plan.mtu import overlay_mtu
 
 _K = TypeVar("_K")
@@ -255,6 +256,9 @@ def _sysctls(bridge: str, network: Network) -> Iterable[tuple[SysctlName, str]]:
     yield ("net", "ipv4", "neigh", bridge, "proxy_delay"), "0"
     # For ports published on 127.0.0.1; the table's chain "guard" is in place before.
     yield (*conf, "route_localnet"), "1"
+    if network.scope is Scope.LOCAL:
+        # Without ICC neighbours' addresses are answered for as well, and what goes to them is routed and so filtered.
+        yield (*conf, "proxy_arp_pvlan"), "0" if network.icc else "1"
     # A container's redirects would be believed otherwise.
     yield (*conf, "accept_redirects"), "0"
     yield ("net", "ipv6", "conf", bridge, "accept_ra"), "0"
@@ -333,6 +337,7 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
                     publish.elements(endpoint),
                     spoof.elements(name, endpoint),
                     apart.elements(name, icc=network.icc),
+                    link_elements(snapshot, endpoint, network),
                     resolve.elements(endpoint, network),
                 )
             )

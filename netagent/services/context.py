@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Protocol
 
 from netagent.ipam.contest import find_contested
@@ -57,7 +58,13 @@ class Knowledge:
             self._weigh(self._joined)
         endpoints, latest = self._journal.present, self._latest
         if latest is None or latest.endpoints is not endpoints or latest.turned is not self._turned:
-            latest = replace(self._joined, turned=self._turned, contested=self._contested, endpoints=endpoints)
+            latest = replace(
+                self._joined,
+                turned=self._turned,
+                contested=self._contested,
+                endpoints=endpoints,
+                containers=MappingProxyType(dict(self._journal.containers)),
+            )
             self._latest = latest
         return latest
 

@@ -13,11 +13,11 @@ from netagent.model.container import Container
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import NetworkId
 from netagent.model.resolver import Link
+from netagent.model.served import ServedPort, port_runs, served_ports
 from netagent.runtime.spec import ContainerSpec
 from netagent.services.context import Context
 
 _NOT_PASSED_ON = ("HOME", "PATH")
-_Port = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Linked:
 
     link: Link
     endpoint: Endpoint
-    ports: tuple[_Port, ...] = ()
+    ports: tuple[ServedPort, ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
 
 
@@ -37,12 +37,8 @@ def find_linked(context: Context, links: Iterable[Link], networks: Sequence[Netw
         if endpoint is None:
             continue
         container = context.journal.containers.get(endpoint.container_id)
-        served = {(port, mapping.protocol) for mapping in endpoint.ports for port in mapping.container_ports}
-        if container is not None:
-            served |= {(int(number), protocol) for number, protocol in (e.split("/") for e in container.exposed)}
-        yield Linked(
-            link=link, endpoint=endpoint, ports=tuple(sorted(served, key=_tcp_first)), environment=_own(container)
-        )
+        ports = tuple(sorted(served_ports(endpoint, container), key=_tcp_first))
+        yield Linked(link=link, endpoint=endpoint, ports=ports, environment=_own(container))
 
 
 def _find_endpoint(context: Context, name: str, networks: Sequence[NetworkId]) -> Endpoint | None:
@@ -75,7 +71,7 @@ def render_environment(name: str, linked: Linked) -> Iterator[tuple[str, str]]:
     if linked.ports:
         number, protocol = linked.ports[0]
         yield f"{prefix}_PORT", f"{protocol}://{host}:{number}"
-    for first, last, protocol in _runs(linked.ports):
+    for first, last, protocol in port_runs(linked.ports):
         if first < last:
             start = f"{prefix}_PORT_{first}_{protocol.upper()}"
             yield f"{start}_START", f"{protocol}://{host}:{first}"
@@ -92,16 +88,5 @@ def render_environment(name: str, linked: Linked) -> Iterator[tuple[str, str]]:
         yield f"{port}_PROTO", protocol
 
 
-def _tcp_first(port: _Port) -> tuple[int, bool]:
+def _tcp_first(port: ServedPort) -> tuple[int, bool]:
     return port[0], port[1] != "tcp"
-
-
-def _runs(ports: Iterable[_Port]) -> list[tuple[int, int, str]]:
-    """Return stretches of consecutive ports, as first, last and protocol."""
-    runs: list[tuple[int, int, str]] = []
-    for number, protocol in sorted(ports, key=lambda port: (port[1], port[0])):
-        if runs and runs[-1][1:] == (number - 1, protocol):
-            runs[-1] = (runs[-1][0], number, protocol)
-        else:
-            runs.append((number, number, protocol))
-    return runs

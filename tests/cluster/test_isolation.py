@@ -55,6 +55,47 @@ def test_without_icc_containers_reach_each_other_only_through_published_ports(la
         netagent(h1, "network", "rm", "quiet")
 
 
+def test_without_icc_a_link_opens_what_its_target_serves_for_one_container_alone(lab: Lab) -> None:
+    h1 = lab.hosts[0]
+    netagent(h1, "network", "create", "--ipv6", "-o", "icc=false", "linked")
+    server = "for port in 80 81 82; do busybox httpd -p [::]:$port -h /etc; done; exec sleep infinity"
+    options = ("--network", "linked", "--expose", "80")
+    run(h1, "store", *options, "-p", "4707:81", command=("sh", "-c", server))
+    run(h1, "other", "--network", "linked")
+    run(h1, "linker", *options, "--link", "store:db", command=("sh", "-c", server))
+
+    def opened(client: str, target: str, *, version: int = 4) -> list[int]:
+        at = address(h1, target, version=version)
+        url = f"http://{at}" if version == 4 else f"http://[{at}]"
+        ask = f"(curl -sfm 1 -o /dev/null {url}:$port/hostname && echo $port) &"
+        command = f"for port in 80 81 82; do {ask} done; wait"
+        return sorted(int(port) for port in inside(h1, client, "sh", "-c", command).stdout.split())
+
+    def named_together(*addresses: str) -> list[str]:
+        rules = h1.run("nft", "list", "ruleset").stdout.splitlines()
+        return [line for line in rules if all(f"{given} " in line for given in addresses)]
+
+    try:
+        for bridge_filter in ("0", "1"):
+            for hooks in ("iptables", "ip6tables"):
+                h1.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-{hooks}={bridge_filter}")
+            for version in (4, 6):
+                assert opened("linker", "store", version=version) == [80, 81]
+                assert opened("other", "store", version=version) == []
+                assert opened("store", "linker", version=version) == []
+        netagent(h1, "publish", "store", "4708:82")
+        assert opened("linker", "store") == [80, 81, 82]
+        netagent(h1, "restart", "-t", "0", "store")
+        assert opened("linker", "store") == [80, 81, 82]
+        pair = address(h1, "linker"), address(h1, "store")
+        assert named_together(*pair)
+        netagent(h1, "rm", "-f", "store")
+        assert not named_together(*pair)
+    finally:
+        netagent(h1, "rm", "-f", "store", "linker", "other")
+        netagent(h1, "network", "rm", "linked")
+
+
 def test_without_masquerade_the_outside_sees_the_containers_address(lab: Lab) -> None:
     h1, h2 = lab.hosts
     netagent(h1, "network", "create", "--subnet", "10.23.0.0/24", "-o", "masquerade=false", "plainly")

@@ -24,6 +24,8 @@ ELEMENTS = {
     "internal": frozenset({"nab2"}),
     "separate": frozenset({"nab2"}),
     "paths": frozenset({"nab1 . nab1", "nab1 . nav1", "nav1 . nab1", "nab2 . nab2"}),
+    "linked4": frozenset({"10.2.0.2 . 10.2.0.3 . tcp . 80", "10.2.0.2 . 10.2.0.3 . udp . 53-54"}),
+    "linked6": frozenset({"fd00:9::2 . fd00:9::3 . tcp . 80"}),
     "ways": frozenset({"eth0", "nav1"}),
     "routed4": frozenset({"10.3.0.0/24", "10.3.1.7"}),
     "routed6": frozenset({"fd00:8::/80"}),

@@ -55,9 +55,10 @@ FRAMES: tuple[Frame, ...] = (
             f"{TRANSLATED} -j MARK --set-xmark {apart.PROVEN}",
             f"{TRANSLATED} -j RETURN",
             f"{ANSWERS} -j RETURN",
-            "-j DROP",
+            f"-g {PREFIX}LINKED",
         ),
     ),
+    *frames("LINKED", table="mangle", tail=("-j DROP",)),
     *frames("NEIGHBOURS", table="mangle"),
     *(
         frame
