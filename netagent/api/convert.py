@@ -95,6 +95,7 @@ def decode_connection(message: containers_pb2.Connection) -> Connection:
         rate_in=message.rate_in,
         rate_out=message.rate_out,
         gw_priority=message.gw_priority,
+        link_local=tuple(message.link_local),
     )
 
 
@@ -109,6 +110,7 @@ def decode_new_connection(message: networks_pb2.ConnectContainerRequest) -> NewC
         rate_in=message.rate_in,
         rate_out=message.rate_out,
         gw_priority=message.gw_priority,
+        link_local=tuple(message.link_local),
     )
 
 
@@ -264,6 +266,7 @@ def encode_endpoint(endpoint: Endpoint, network: Network | None) -> containers_p
         rate_in=endpoint.rate_in.bits if endpoint.rate_in else 0,
         rate_out=endpoint.rate_out.bits if endpoint.rate_out else 0,
         gw_priority=endpoint.gw_priority,
+        link_local=map(str, endpoint.link_local),
     )
 
 

@@ -3,7 +3,7 @@
 import click
 
 from netagent.cli.client import Client
-from netagent.cli.connection import gw_priority_option
+from netagent.cli.connection import gw_priority_option, link_local_option
 from netagent.cli.output import format_option, parse_pairs, print_name
 from netagent.v1.networks_pb2 import ConnectContainerRequest, DisconnectContainerRequest, UpdateNetworkRequest
 
@@ -12,6 +12,7 @@ from netagent.v1.networks_pb2 import ConnectContainerRequest, DisconnectContaine
 @click.option("--ip", "--ip6", "addresses", multiple=True, metavar="IP", help="Fixed address, one per family.")
 @click.option("--mac-address", default="", metavar="MAC", help="MAC address.")
 @click.option("--alias", "--network-alias", "aliases", multiple=True, help="Further name in the network.")
+@link_local_option
 @gw_priority_option
 @click.option("--rate-in", default="", metavar="RATE", help="Limit of what it receives there, e.g. 10mbit.")
 @click.option("--rate-out", default="", metavar="RATE", help="Limit of what it sends there, e.g. 10mbit.")
@@ -26,6 +27,7 @@ def connect(
     rate_in: str,
     rate_out: str,
     gw_priority: int,
+    link_local: tuple[str, ...],
     network: str,
     container: str,
 ) -> None:
@@ -39,6 +41,7 @@ def connect(
         rate_in=rate_in,
         rate_out=rate_out,
         gw_priority=gw_priority,
+        link_local=link_local,
     )
     client.call(client.networks.Connect, request)
 

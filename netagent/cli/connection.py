@@ -25,6 +25,14 @@ gw_priority_option = click.option(
     help="The default routes lead through the network with the highest; among equals, the first by name.",
 )
 
+link_local_option = click.option(
+    "--link-local-ip",
+    "link_local",
+    multiple=True,
+    metavar="IP",
+    help="Link-local address beside the others, such as 169.254.8.8 or fe80::8.",
+)
+
 _OPTIONS = (
     click.option(
         "--network",
@@ -33,9 +41,11 @@ _OPTIONS = (
         multiple=True,
         metavar="NETWORK",
         help="Network to connect to, several times for several; or host, none, container:NAME; or with options of this"
-        " network name=NETWORK,ip=IP,ip6=IP,alias=NAME,mac-address=MAC,gw-priority=N.  [default: bridge]",
+        " network name=NETWORK,ip=IP,ip6=IP,link-local-ip=IP,alias=NAME,mac-address=MAC,gw-priority=N."
+        "  [default: bridge]",
     ),
     click.option("--ip", "--ip6", "addresses", multiple=True, metavar="IP", help="Fixed address in the first network."),
+    link_local_option,
     gw_priority_option,
     click.option("--mac-address", default="", metavar="MAC", help="MAC address in the first network."),
     click.option(
@@ -98,6 +108,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         rate_in: str,
         rate_out: str,
         gw_priority: int,
+        link_local: tuple[str, ...],
         **others: Any,
     ) -> Any:
         connection = Connection(
@@ -111,6 +122,7 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
             rate_in=rate_in,
             rate_out=rate_out,
             gw_priority=gw_priority,
+            link_local=link_local,
         )
         return command(*args, connection=connection, **others)
 

@@ -186,11 +186,13 @@ def _dns_names(endpoint: "Endpoint", container: "Container") -> list[str] | None
 
 
 def _endpoint(endpoint: "Endpoint", container: "Container") -> Json:
-    fixed = {
+    fixed: Json = {
         "IPv6Address" if ":" in address.address else "IPv4Address": address.address
         for address in endpoint.addresses
         if address.fixed
     }
+    if endpoint.link_local:
+        fixed["LinkLocalIPs"] = list(endpoint.link_local)
     return {
         "IPAMConfig": fixed or None,
         "Links": list(container.links) or None,

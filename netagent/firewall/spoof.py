@@ -87,6 +87,8 @@ def elements(port: str, endpoint: Endpoint) -> dict[str, frozenset[str]]:
     sources: dict[int, set[Address]] = {4: set(), 6: set()}
     for given in endpoint.addresses:
         sources[given.address.version].add(given.address)
+    for address in endpoint.link_local:
+        sources[address.version].add(address)
     if sources[6]:
         sources[6].add(link_local(endpoint.mac))
     return {

@@ -37,7 +37,8 @@ class Endpoint:
     ``sandbox`` is the path of the network namespace, empty where somebody else takes ``interface`` into one and gives
     it its addresses; ``sandbox_inode`` tells a namespace from a later one at the same path (0 while unknown).
     ``ways_out`` are the IP versions whose default route leads through it, decided among all endpoints of a container
-    by ``gw_priority``. ``rate_in`` limits what goes to the container, ``rate_out`` what comes from it.
+    by ``gw_priority``. ``link_local`` are addresses beside the others, known on its bridge alone. ``rate_in`` limits
+    what goes to the container, ``rate_out`` what comes from it.
     ``hostname`` is the container's own name for itself, empty if it is not ours to know.
     """
 
@@ -49,6 +50,7 @@ class Endpoint:
     sandbox: str
     sandbox_inode: int = 0
     addresses: tuple[EndpointAddress, ...] = ()
+    link_local: tuple[Address, ...] = ()
     mac: Mac
     ports: tuple[PortMapping, ...] = ()
     aliases: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ from netagent.model.claims import NOTHING
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId, short
+from netagent.model.link_local import LENGTHS
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import (
@@ -40,7 +41,7 @@ from netagent.plan.mtu import overlay_mtu
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-_BRIDGE_LINK_LOCAL = parse_address("fe80::1")
+BRIDGE_LINK_LOCAL = parse_address("fe80::1")
 """The host asks for IPv6 neighbours with a link-local address, and its bridge's own is not usable for a second or two
 after the bridge came up (duplicate address detection); until then containers' first packets would be lost."""
 _FIRST_TABLE, _TABLE_DIGITS = 1000, 6
@@ -210,7 +211,7 @@ def _bridge_addresses(network: Network, bridge: str, own: Iterable[Address]) -> 
         # A single-address prefix: the own address is a source and a next hop, never a connected range.
         yield from (InterfaceAddress(device=bridge, address=a, length=a.max_prefixlen) for a in own)
     if any(subnet.prefix.version == 6 for subnet in network.subnets):
-        yield InterfaceAddress(device=bridge, address=_BRIDGE_LINK_LOCAL, length=64)
+        yield InterfaceAddress(device=bridge, address=BRIDGE_LINK_LOCAL, length=64)
 
 
 def _routed_elements(snapshot: Snapshot, network: Network, peers: Iterable[Peer]) -> Mapping[str, frozenset[str]]:
@@ -320,6 +321,14 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
             )
         )
         routes.update(_routes_inside(endpoint, network, subnet))
+    if endpoint.sandbox:
+        addresses.update(_link_locals(endpoint))
+    routes.update(
+        # The bridge would answer ARP for what the host routes elsewhere (arp_fwd_proxy, net/ipv4/arp.c).
+        Route(destination=host_prefix(address), device=bridge_name(network))
+        for address in endpoint.link_local
+        if address.version == 4
+    )
     limits = render_limits(endpoint, name, link.mtu)
     return State(
         links=MappingProxyType({name: link, **limits.links}),
@@ -343,6 +352,13 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
             )
         ),
     )
+
+
+def _link_locals(endpoint: Endpoint) -> Iterator[InterfaceAddress]:
+    for address in endpoint.link_local:
+        yield InterfaceAddress(
+            device=endpoint.interface, address=address, length=LENGTHS[address.version], where=endpoint.sandbox
+        )
 
 
 def _source_routes(endpoint: Endpoint, network: Network) -> Iterable[SourceRoute]:

@@ -72,6 +72,7 @@ class ConnectionService:
             rate_in=request.rate_in,
             rate_out=request.rate_out,
             gw_priority=request.gw_priority,
+            link_local=request.link_local,
         )
         used = {row.interface for row in rows}
         interface = next(name for number in count() if (name := f"eth{number}") not in used)

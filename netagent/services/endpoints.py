@@ -16,6 +16,7 @@ from netagent.model.address import Address, Mac, derive_mac, parse_address, pars
 from netagent.model.container import Container, ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.ids import EndpointId, parse_alias, short
+from netagent.model.link_local import parse_link_locals
 from netagent.model.network import DEFAULT_NETWORK, Network, NetworkState
 from netagent.model.port import PortMapping
 from netagent.model.port_grammar import parse_exposed, parse_published
@@ -25,6 +26,7 @@ from netagent.plan.render import bridge_mac
 from netagent.plan.ways_out import changed_ways_out, choose_ways_out
 from netagent.services.blocks import BlockService
 from netagent.services.context import Context
+from netagent.services.link_local import refuse_taken_link_locals
 from netagent.services.network_texts import NetworkText, split_networks
 from netagent.services.ports import PortService
 from netagent.services.requests import AddressRange, Connection
@@ -50,6 +52,7 @@ class Wanted:
     rate_in: Rate | None = None
     rate_out: Rate | None = None
     ranges: tuple[tuple[Address, Address], ...] = ()
+    link_local: tuple[Address, ...] = ()
 
 
 def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces: Sequence[str]) -> tuple[Wanted, ...]:
@@ -72,6 +75,7 @@ def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces
             rate_in=rate_in,
             rate_out=rate_out,
             ranges=tuple(_parse_range(asked, network) for asked in connection.ranges),
+            link_local=_parse_link_locals(text, network),
         )
         for text, network, interface in zip(texts, networks, interfaces, strict=True)
     )
@@ -108,6 +112,18 @@ def _parse_addresses(text: NetworkText, network: Network) -> tuple[Address, ...]
     if len({address.version for address in addresses}) < len(addresses):
         raise InvalidRequest("more than one --ip of the same family", hint="give one IPv4 and one IPv6 address at most")
     return addresses
+
+
+def _parse_link_locals(text: NetworkText, network: Network) -> tuple[Address, ...]:
+    found = parse_link_locals(text.link_local)
+    versions = {subnet.prefix.version for subnet in network.subnets}
+    missing = next((address for address in found if address.version not in versions), None)
+    if missing is not None:
+        raise InvalidRequest(
+            f"no configured subnet contains IP address {missing}",
+            hint=f"network {network.name} has no IPv{missing.version}",
+        )
+    return found
 
 
 def _parse_aliases(text: NetworkText, network: Network) -> tuple[str, ...]:
@@ -150,9 +166,10 @@ class EndpointService:
         for want in asked:
             self._ports.check(want.ports, want.network)
 
-    def _check_networks(self, wanted: Iterable[Wanted], ours: Iterable[Endpoint]) -> None:
+    def _check_networks(self, wanted: Sequence[Wanted], ours: Iterable[Endpoint]) -> None:
         own = {(e.network_id, a.address) for e in ours for a in e.addresses}
         snapshot = self._context.snapshot()
+        refuse_taken_link_locals(((want.network, a) for want in wanted for a in want.link_local), snapshot, ours)
         for want in wanted:
             current = snapshot.networks.get(want.network.id)
             if current is None:
@@ -284,6 +301,7 @@ class EndpointService:
             sandbox=container.sandbox,
             sandbox_inode=inode,
             addresses=tuple(fixed.get(v) or self.choose(snapshot, want, v) for v in versions),
+            link_local=want.link_local,
             mac=want.mac or derive_mac("endpoint", endpoint_id),
             ports=self._ports.take(want.ports, want.network),
             aliases=want.aliases,
@@ -346,6 +364,7 @@ class EndpointService:
             interface=want.interface,
             sandbox=container.sandbox,
             addresses=tuple(EndpointAddress(address=address, fixed=True) for address in want.addresses),
+            link_local=want.link_local,
             mac=want.mac or derive_mac("endpoint", identity),
             aliases=want.aliases,
             gw_priority=want.gw_priority,
@@ -446,6 +465,7 @@ def wanted_again(endpoint: Endpoint, network: Network) -> Wanted:
         network=network,
         interface=endpoint.interface,
         addresses=tuple(a.address for a in endpoint.addresses if a.fixed),
+        link_local=endpoint.link_local,
         mac=endpoint.mac,
         aliases=endpoint.aliases,
         ports=endpoint.ports,

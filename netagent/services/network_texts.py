@@ -23,6 +23,7 @@ class NetworkText:
     mac: str = ""
     aliases: tuple[str, ...] = ()
     gw_priority: int | None = None
+    link_local: tuple[str, ...] = ()
 
 
 def split_networks(connection: Connection) -> tuple[NetworkText, ...]:
@@ -33,6 +34,7 @@ def split_networks(connection: Connection) -> tuple[NetworkText, ...]:
         (connection.addresses, first.addresses, "--ip", "IP address"),
         (connection.mac, first.mac, "--mac-address", "MAC address"),
         (connection.aliases, first.aliases, "--network-alias", "alias"),
+        (connection.link_local, first.link_local, "--link-local-ip", "link-local IP address"),
         (connection.gw_priority, first.gw_priority, "--gw-priority", "gateway priority"),
     ):
         if given and there:
@@ -43,6 +45,7 @@ def split_networks(connection: Connection) -> tuple[NetworkText, ...]:
         first,
         addresses=connection.addresses or first.addresses,
         mac=connection.mac or first.mac,
+        link_local=connection.link_local or first.link_local,
         gw_priority=check_priority(connection.gw_priority) if connection.gw_priority else first.gw_priority,
     )
     return tuple(replace(text, aliases=(*connection.aliases, *text.aliases)) for text in (merged, *texts[1:]))
@@ -82,6 +85,8 @@ def _with_field(parsed: NetworkText, key: str, value: str) -> NetworkText:
             return replace(parsed, aliases=(*parsed.aliases, value))
         case "ip" | "ip6":
             return replace(parsed, addresses=(*parsed.addresses, value))
+        case "link-local-ip":
+            return replace(parsed, link_local=(*parsed.link_local, value))
         case "mac-address":
             return replace(parsed, mac=value)
         case "gw-priority":
@@ -90,5 +95,6 @@ def _with_field(parsed: NetworkText, key: str, value: str) -> NetworkText:
             return replace(parsed, gw_priority=check_priority(int(value)))
         case _:
             raise InvalidRequest(
-                f"invalid field key {key}", hint="name, alias, ip, ip6, mac-address and gw-priority are known"
+                f"invalid field key {key}",
+                hint="name, alias, ip, ip6, link-local-ip, mac-address and gw-priority are known",
             )

@@ -193,7 +193,7 @@ def _refuse_meaningless(connection: Connection, mode: NetworkMode, *, hostname: 
     """Refuse options that have no meaning in a mode without endpoints, in Docker's words; return warnings."""
     shared = mode is NetworkMode.CONTAINER
     (text,) = split_networks(connection)
-    if text.addresses:
+    if text.addresses or text.link_local:
         raise InvalidRequest("user specified IP address is supported on user defined networks only")
     if text.aliases:
         raise InvalidRequest("network-scoped aliases are only supported for user-defined networks")

@@ -66,6 +66,7 @@ class Connection:
     rate_out: str | Rate = ""
     gw_priority: int = 0
     ranges: tuple[AddressRange, ...] = ()
+    link_local: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,7 @@ class NewConnection:
     rate_in: str = ""
     rate_out: str = ""
     gw_priority: int = 0
+    link_local: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from netagent.errors import InvalidRequest
 from netagent.model.address import parse_address, parse_mac
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.ids import ContainerId, EndpointId, NetworkId, parse_alias, parse_interface_name, parse_name
+from netagent.model.link_local import ADDRESSES_LIMIT, parse_link_locals
 from netagent.model.port import PROTOCOLS, PortMapping
 from netagent.model.port_grammar import SOURCES_LIMIT, parse_sources
 from netagent.model.rate import HIGHEST_BITS, LARGEST_BURST_BYTES, LOWEST_BITS, Rate
@@ -51,6 +52,7 @@ class EndpointRecord(Header, kw_only=True):
     sandbox: Text = ""
     sandbox_inode: Count = 0
     addresses: Annotated[list[EndpointAddressRecord], msgspec.Meta(max_length=64)]
+    link_local: Annotated[list[Text], msgspec.Meta(max_length=ADDRESSES_LIMIT)] = msgspec.field(default_factory=list)
     mac: Text
     ports: Annotated[list[PortRecord], msgspec.Meta(max_length=65535)] = msgspec.field(default_factory=list)
     aliases: Annotated[list[Text], msgspec.Meta(max_length=256)] = msgspec.field(default_factory=list)
@@ -73,6 +75,7 @@ def encode_endpoint(endpoint: Endpoint, old: bytes | None = None) -> bytes:
         sandbox=endpoint.sandbox,
         sandbox_inode=endpoint.sandbox_inode,
         addresses=[EndpointAddressRecord(address=str(a.address), fixed=a.fixed) for a in endpoint.addresses],
+        link_local=[str(address) for address in endpoint.link_local],
         mac=endpoint.mac,
         ports=[
             PortRecord(
@@ -110,6 +113,7 @@ def decode_endpoint(value: bytes, *, limit: int | None = SIZE_LIMIT) -> Endpoint
             sandbox=record.sandbox,
             sandbox_inode=record.sandbox_inode,
             addresses=tuple(EndpointAddress(address=parse_address(a.address), fixed=a.fixed) for a in record.addresses),
+            link_local=parse_link_locals(record.link_local),
             mac=parse_mac(record.mac),
             ports=tuple(_decode_port(port) for port in record.ports),
             aliases=tuple(parse_alias(alias) for alias in record.aliases),

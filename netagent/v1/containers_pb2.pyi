@@ -34,6 +34,7 @@ class Connection(_message.Message):
     RATE_IN_FIELD_NUMBER: _builtins.int
     RATE_OUT_FIELD_NUMBER: _builtins.int
     GW_PRIORITY_FIELD_NUMBER: _builtins.int
+    LINK_LOCAL_FIELD_NUMBER: _builtins.int
     mac: _builtins.str
     publish_all: _builtins.bool
     """Publish what is exposed on free ports of the host."""
@@ -45,7 +46,7 @@ class Connection(_message.Message):
     @_builtins.property
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Network names, or one of "host", "none", "container:NAME"; the network "bridge" if empty. Or with options of one
-        network, "name=NET,ip=A,ip6=A,alias=N,mac-address=M,gw-priority=N".
+        network, "name=NET,ip=A,ip6=A,alias=N,link-local-ip=A,mac-address=M,gw-priority=N".
         """
 
     @_builtins.property
@@ -62,6 +63,10 @@ class Connection(_message.Message):
     def expose(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Texts of --expose, PORT[-END][/PROTO]: ports that the container serves."""
 
+    @_builtins.property
+    def link_local(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of the first network: addresses of 169.254.0.0/16 and fe80::/64 beside the others."""
+
     def __init__(
         self,
         *,
@@ -75,10 +80,11 @@ class Connection(_message.Message):
         rate_in: _builtins.str = ...,
         rate_out: _builtins.str = ...,
         gw_priority: _builtins.int = ...,
+        link_local: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "expose", b"expose", "gw_priority", b"gw_priority", "mac", b"mac", "networks", b"networks", "publish", b"publish", "publish_all", b"publish_all", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "expose", b"expose", "gw_priority", b"gw_priority", "link_local", b"link_local", "mac", b"mac", "networks", b"networks", "publish", b"publish", "publish_all", b"publish_all", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -623,6 +629,7 @@ class Endpoint(_message.Message):
     RATE_IN_FIELD_NUMBER: _builtins.int
     RATE_OUT_FIELD_NUMBER: _builtins.int
     GW_PRIORITY_FIELD_NUMBER: _builtins.int
+    LINK_LOCAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     network_id: _builtins.str
     network_name: _builtins.str
@@ -641,6 +648,8 @@ class Endpoint(_message.Message):
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PublishedPort]: ...
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def link_local(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -657,10 +666,11 @@ class Endpoint(_message.Message):
         rate_in: _builtins.int = ...,
         rate_out: _builtins.int = ...,
         gw_priority: _builtins.int = ...,
+        link_local: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "gateways", b"gateways", "gw_priority", b"gw_priority", "id", b"id", "interface", b"interface", "mac", b"mac", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports", "rate_in", b"rate_in", "rate_out", b"rate_out", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "gateways", b"gateways", "gw_priority", b"gw_priority", "id", b"id", "interface", b"interface", "link_local", b"link_local", "mac", b"mac", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports", "rate_in", b"rate_in", "rate_out", b"rate_out", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

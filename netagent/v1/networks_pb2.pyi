@@ -622,6 +622,7 @@ class ConnectContainerRequest(_message.Message):
     RATE_IN_FIELD_NUMBER: _builtins.int
     RATE_OUT_FIELD_NUMBER: _builtins.int
     GW_PRIORITY_FIELD_NUMBER: _builtins.int
+    LINK_LOCAL_FIELD_NUMBER: _builtins.int
     network: _builtins.str
     container: _builtins.str
     mac: _builtins.str
@@ -635,6 +636,8 @@ class ConnectContainerRequest(_message.Message):
 
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def link_local(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -646,10 +649,11 @@ class ConnectContainerRequest(_message.Message):
         rate_in: _builtins.str = ...,
         rate_out: _builtins.str = ...,
         gw_priority: _builtins.int = ...,
+        link_local: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "container", b"container", "gw_priority", b"gw_priority", "mac", b"mac", "network", b"network", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "container", b"container", "gw_priority", b"gw_priority", "link_local", b"link_local", "mac", b"mac", "network", b"network", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,7 +4,7 @@ import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from tests.support.hosts import address, inside, netagent, pings, run
+from tests.support.hosts import address, dump, inside, inspect, netagent, pings, refusal, run, same
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -44,6 +44,38 @@ def test_a_fixed_address_is_free_for_the_next_container_at_once(lab: Lab) -> Non
         run(h1, name, "--network", "staticnet", "--ip", "192.168.0.50")
         assert address(h1, name) == "192.168.0.50"
         netagent(h1, "rm", "-f", name)
+
+
+def test_a_link_local_address_is_there_beside_the_others_and_goes_with_its_container(lab: Lab) -> None:
+    (h1, _) = lab.hosts
+    run(h1, "witness", "--network", "both", "--link-local-ip", "169.254.8.9")
+    run(h1, "beside", "--network", "staticnet")
+    before = dump(h1)
+    run(h1, "local", "--network", "name=both,link-local-ip=169.254.8.8,link-local-ip=fe80::8")
+    netagent(h1, "restart", "-t", "0", "local")
+    shown = inspect(h1, "local")["NetworkSettings"]["Networks"]["both"]["IPAMConfig"]
+    assert shown == {"LinkLocalIPs": ["169.254.8.8", "fe80::8"]}
+    assert pings(h1, "witness", "169.254.8.8")
+    assert pings(h1, "witness", "fe80::8%eth0")
+    assert pings(h1, "witness", address(h1, "local"))
+    # Theirs, and not the bridge's: with proxy ARP it answers for what the host routes elsewhere.
+    neighbours = inside(h1, "witness", "ip", "neigh", "show", "169.254.8.8").stdout
+    assert inspect(h1, "local")["NetworkSettings"]["MacAddress"] in neighbours
+    assert not pings(h1, "beside", "169.254.8.8")
+    for options, said in (
+        (("--network", "both", "--link-local-ip", "fe80::8"), "Address already in use: fe80::8 of container local ("),
+        (("--network", "staticnet", "--link-local-ip", "169.254.8.8"), "Address already in use: 169.254.8.8 of con"),
+        (("--network", "both", "--link-local-ip", "fe80::1"), "Address already in use: fe80::1 is the gateway of "),
+        (("--network", "staticnet", "--link-local-ip", "fe80::9"), "no configured subnet contains IP address fe80::9"),
+        (("--network", "both", "--link-local-ip", "10.78.0.9"), "invalid link-local IP address: 10.78.0.9 ("),
+        (("--network", "host", "--link-local-ip", "169.254.8.7"), "user specified IP address is supported on user"),
+    ):
+        assert refusal(h1, "run", "-d", *options, "--", "true", status=125).startswith(said)
+    netagent(h1, "rm", "-f", "local")
+    eventually(lambda: same(h1, before))
+    netagent(h1, "network", "connect", "--link-local-ip", "169.254.8.8", "both", "beside")
+    assert pings(h1, "witness", "169.254.8.8")
+    netagent(h1, "rm", "-f", "witness", "beside")
 
 
 FIXED = ("10.78.0.60", "fd78::60")
