@@ -56,11 +56,13 @@ class CoexistOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_f
 class DockerOptions(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The table ``[docker]``, which also switches the driver for dockerd on.
 
-    ``plugins`` is the directory in which dockerd looks for drivers, ``socket`` where it tells its containers' names.
+    ``plugins`` is the directory in which dockerd looks for drivers, ``socket`` where it tells its containers' names and
+    what it has. ``grace_s``: seconds that an endpoint or address is kept which dockerd does not have any more.
     """
 
     plugins: str = "/run/docker/plugins"
     socket: str = "/var/run/docker.sock"
+    grace_s: Annotated[float, msgspec.Meta(gt=0)] = 60.0
 
 
 class Config(msgspec.Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):

@@ -26,7 +26,7 @@ from netagent.api.unix_socket import prepare_directory
 from netagent.daemon.config import Config, load_config
 from netagent.daemon.wiring import Agent, build
 from netagent.errors import EnvironmentProblem, NetagentError
-from netagent.runtime.dockerd import Dockerd
+from netagent.services.docker_collection import DockerCollection
 from netagent.services.docker_names import DockerNames
 from netagent.services.predefined import create_predefined
 from netagent.services.tasks import Tasks
@@ -222,8 +222,10 @@ async def _serve_docker(agent: Agent, tasks: Tasks) -> DockerServer | None:
     server = DockerServer(verbs, Path(options.plugins))
     await server.start()
     tasks.spawn(server.run(), name="docker", essential=True)
-    names = DockerNames(agent.context, Dockerd(options.socket))
+    names = DockerNames(agent.context, agent.dockerd)
     tasks.spawn(names.run(), name="docker names", essential=True)
+    collection = DockerCollection(agent.context, agent.docker_endpoints, agent.dockerd, grace_s=options.grace_s)
+    tasks.spawn(collection.run(), name="docker collection", essential=True)
     return server
 
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from netagent.coexist.all import FIREWALLS
-from netagent.daemon.config import Config
+from netagent.daemon.config import Config, DockerOptions
 from netagent.daemon.identity import boot_id, describe_host, load_host_id
 from netagent.dns.client import NameServer
 from netagent.ipam.pools import parse_bip, parse_pool
@@ -17,6 +17,7 @@ from netagent.kernel.reserve import SocketReservations
 from netagent.loopback.client import LoopbackForwarder
 from netagent.model.ids import HostId
 from netagent.reconcile.engine import Engine
+from netagent.runtime.dockerd import Dockerd
 from netagent.runtime.runc import Runtime
 from netagent.services.all import Services
 from netagent.services.attachments import AttachmentService
@@ -81,6 +82,7 @@ class Agent:
     ports: PortService
     loopback: LoopbackService | None
     services: Services
+    dockerd: Dockerd
     docker_networks: DockerNetworks
     docker_endpoints: DockerEndpoints
     coexistence: Coexistence
@@ -139,7 +141,8 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     blocks = BlockService(context)
     endpoints = EndpointService(context, blocks, ports)
     networks = NetworkService(context)
-    docker_networks = DockerNetworks(context, networks)
+    dockerd = Dockerd((config.docker_options or DockerOptions()).socket)
+    docker_networks = DockerNetworks(context, networks, dockerd)
     docker_endpoints = DockerEndpoints(context, docker_networks, endpoints, blocks, ports)
     containers = ContainerService(
         context, networks, endpoints, Runtime(run_dir), sandboxes=run_dir / "netns", tasks=tasks
@@ -185,6 +188,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         ports=ports,
         loopback=loopback,
         services=services,
+        dockerd=dockerd,
         docker_networks=docker_networks,
         docker_endpoints=docker_endpoints,
         coexistence=coexistence,

@@ -25,10 +25,12 @@ class DockerPool:
 class DockerNetwork:
     """A network of this host's dockerd, and the network of netagent that it stands for.
 
-    ``digest`` tells a repeated request from another one for the same ``id``.
+    ``digest`` tells a repeated request from another one for the same ``id``. ``engine`` is the dockerd that was seen
+    to have it, as that calls itself; empty while none was.
     """
 
     id: str
     network_id: NetworkId
     digest: str
     subnets: tuple[str, ...]
+    engine: str = ""

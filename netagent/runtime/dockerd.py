@@ -1,4 +1,4 @@
-"""What dockerd says of its containers, asked at its API's socket: the names that it does not tell a driver.
+"""What dockerd says at its API's socket: names that it does not tell a driver, and what it still has.
 
 HTTP/1.0, so that an answer, also the endless one of ``/events``, is what comes until the connection ends.
 """
@@ -6,11 +6,14 @@ HTTP/1.0, so that an answer, also the endless one of ``/events``, is what comes 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_interface
 from typing import Annotated, Any
 
 import msgspec
 
-from netagent.errors import Unavailable
+from netagent.errors import NotFound, Unavailable
+from netagent.model.address import Address
+from netagent.model.docker import DockerNetwork
 
 CALL_S = 30.0
 """How long an answer may take: dockerd holds a container's lock while it starts or stops it."""
@@ -55,6 +58,28 @@ class DockerContainer(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: dict[str, tuple[str, ...]]
 
 
+class DockerContent(msgspec.Struct, frozen=True, kw_only=True):
+    """What dockerd has in a network: the ids of endpoints, joined to a container or not, and their addresses."""
+
+    endpoints: frozenset[str] = frozenset()
+    addresses: frozenset[Address] = frozenset()
+
+
+class _Attached(msgspec.Struct, frozen=True):
+    endpoint: str = msgspec.field(name="EndpointID", default="")
+    address: str = msgspec.field(name="IPv4Address", default="")
+    address6: str = msgspec.field(name="IPv6Address", default="")
+
+
+class _Network(msgspec.Struct, frozen=True):
+    attached: dict[str, _Attached] | None = msgspec.field(name="Containers", default=None)
+
+
+class _Engine(msgspec.Struct, frozen=True):
+    id: str = msgspec.field(name="ID", default="")
+    root: str = msgspec.field(name="DockerRootDir", default="")
+
+
 class _Listed(msgspec.Struct, frozen=True, rename="pascal"):
     id: str
 
@@ -70,7 +95,10 @@ class _Event(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class Dockerd:
-    """The daemon at one socket. Every call raises Unavailable while it is away, or if it says what cannot be read."""
+    """The daemon at one socket. Every call raises Unavailable while it is away, or if it says what cannot be read.
+
+    NotFound for what it does not have.
+    """
 
     def __init__(self, socket_path: str) -> None:
         self._socket_path = socket_path
@@ -90,6 +118,33 @@ class Dockerd:
             nameservers=tuple(found.host_config.dns or ()),
             endpoints={e.endpoint: tuple(e.aliases or ()) for e in networks.values() if e.endpoint},
         )
+
+    async def engine(self) -> str:
+        """Return what tells this dockerd from another one: its id and where it keeps its state; empty if it has none.
+
+        Up to Docker 23 the id outlives the state.
+        """
+        found = _decode(await self._get("/info"), _Engine)
+        return f"{found.id} {found.root}" if found.id else ""
+
+    async def content(self, network: str) -> DockerContent | None:
+        """Return what dockerd has in one of its networks, None if it has no such network."""
+        try:
+            found = _decode(await self._get(f"/networks/{network}"), _Network)
+        except NotFound:
+            return None
+        attached = (found.attached or {}).values()
+        try:
+            addresses = frozenset(ip_interface(text).ip for a in attached for text in (a.address, a.address6) if text)
+        except ValueError as error:
+            raise Unavailable(f"dockerd says what cannot be read: {error}") from error
+        return DockerContent(endpoints=frozenset(a.endpoint for a in attached), addresses=addresses)
+
+    async def has_lost(self, network: DockerNetwork) -> bool:
+        """Tell whether the very dockerd that was seen to have a network does not have it any more."""
+        if not network.engine or await self.content(network.id) is not None:
+            return False
+        return await self.engine() == network.engine
 
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[str]]:
@@ -128,6 +183,8 @@ class Dockerd:
             except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
                 raise Unavailable(f"dockerd at {self._socket_path} does not answer: {error}") from error
             status = head.partition(b"\r\n")[0].decode("latin-1")
+            if status.split(" ")[1:2] == ["404"]:
+                raise NotFound(f"dockerd does not have {path.partition('?')[0]}")
             if status.split(" ")[1:2] != ["200"]:
                 raise Unavailable(f"dockerd refuses {path.partition('?')[0]}: {status}")
             yield reader

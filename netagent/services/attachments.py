@@ -9,7 +9,6 @@ from netagent.model.container import Container, ContainerKind, ContainerState, O
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import ContainerId, parse_interface_name, parse_name
 from netagent.model.label import parse_labels
-from netagent.plan.render import render_endpoint, veth_name
 from netagent.services.context import Context
 from netagent.services.endpoints import EndpointService, parse_served, parse_wanted, refuse_taken_name
 from netagent.services.locks import Locks
@@ -17,6 +16,7 @@ from netagent.services.names import find_by_name
 from netagent.services.network_texts import names_of, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Attachment, ContainerView
+from netagent.services.veths import has_veth
 
 
 class AttachmentService:
@@ -149,7 +149,7 @@ class AttachmentService:
             return False
         except InvalidRequest:
             # An agent whose mounts are its own sees the empty file below a mount that was made later.
-            return await self._has_link(endpoint)
+            return await has_veth(self._context, endpoint)
 
     async def recover(self) -> None:
         """Settle what an earlier agent left: half-made attachments go, half-removed ones go on, and so do lost ones.
@@ -166,14 +166,9 @@ class AttachmentService:
 
     async def _is_alive(self, endpoint: Endpoint) -> bool:
         """Tell whether an endpoint's namespace is alive: by its path, or by the pair that would be gone with it."""
-        return await self._has_link(endpoint) or await self._inode_of(endpoint.sandbox) == endpoint.sandbox_inode
-
-    async def _has_link(self, endpoint: Endpoint) -> bool:
-        snapshot = self._context.snapshot()
-        if endpoint.network_id not in snapshot.networks:
-            return False
-        state = await self._context.kernel.observe_endpoint(render_endpoint(snapshot, endpoint))
-        return veth_name(endpoint.id) in state.links
+        return (
+            await has_veth(self._context, endpoint) or await self._inode_of(endpoint.sandbox) == endpoint.sandbox_inode
+        )
 
     async def _inode_of(self, sandbox: str) -> int | None:
         try:

@@ -31,6 +31,9 @@ log = logging.getLogger("netagent.docker")
 NOBODY = ContainerId("0" * 64)
 """Whose endpoints are that no container has."""
 
+_HELD = "held"
+"""The interface of rows that hold an address."""
+
 SOURCE_PREFIX = "nac"
 """How the name of the end begins that dockerd takes away."""
 
@@ -212,11 +215,14 @@ class DockerEndpoints:
         async with self._locks.held(endpoint_id):
             endpoint = self._context.journal.endpoints.get(endpoint_id)
             if endpoint is not None and _is_dockers(endpoint) and endpoint.in_kernel:
-                leaving = replace(endpoint, state=EndpointState.DETACHING)
-                self._context.journal.put_endpoints((leaving,))
-                await self._settle(leaving)
-                self._endpoints.tell("disconnect", (leaving,))
-                self._context.names.request((leaving.id,))
+                await self._take_out(endpoint)
+
+    async def _take_out(self, endpoint: Endpoint) -> None:
+        leaving = replace(endpoint, state=EndpointState.DETACHING)
+        self._context.journal.put_endpoints((leaving,))
+        await self._settle(leaving)
+        self._endpoints.tell("disconnect", (leaving,))
+        self._context.names.request((leaving.id,))
 
     async def _settle(self, endpoint: Endpoint) -> None:
         """Let an endpoint sleep, and forget its container if it was the last."""
@@ -245,6 +251,21 @@ class DockerEndpoints:
             journal = self._context.journal
             journal.put_endpoints(_reservation(endpoint.network_id, given) for given in endpoint.addresses)
             journal.remove_endpoints((endpoint_id,))
+            self._context.publish_records()
+
+    def rows(self) -> list[Endpoint]:
+        """Return all that this host holds for Docker: endpoints, and addresses that no endpoint has."""
+        return [row for row in self._context.journal.endpoints.values() if _is_dockers(row) or is_held_address(row)]
+
+    async def forget(self, row: Endpoint) -> None:
+        """Let go of what dockerd does not have any more; what has changed since ``row`` was read stays."""
+        async with self._locks.held(row.id):
+            journal = self._context.journal
+            if journal.endpoints.get(row.id) is not row:
+                return
+            if row.in_kernel:
+                await self._take_out(row)
+            journal.remove_endpoints((row.id,))
             self._context.publish_records()
 
     # Ports
@@ -301,7 +322,7 @@ def _reservation(network_id: NetworkId, given: EndpointAddress) -> Endpoint:
         network_id=network_id,
         container_id=NOBODY,
         container_name="docker",
-        interface="held",
+        interface=_HELD,
         sandbox="",
         addresses=(given,),
         mac=derive_mac("docker", network_id, str(given.address)),
@@ -311,6 +332,11 @@ def _reservation(network_id: NetworkId, given: EndpointAddress) -> Endpoint:
 
 def _source(endpoint_id: EndpointId) -> str:
     return f"{SOURCE_PREFIX}{short(endpoint_id)}"
+
+
+def is_held_address(row: Endpoint) -> bool:
+    """Tell whether a row holds an address for Docker while no endpoint has it."""
+    return row.container_id == NOBODY and row.interface == _HELD
 
 
 def _is_dockers(endpoint: Endpoint) -> bool:

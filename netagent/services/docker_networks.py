@@ -5,6 +5,7 @@ no names. ``-o network=NAME`` names the network that is meant, which is made if 
 that has the same subnets is meant, so that daemons of several hosts find each other, and else a new one is made.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from netagent.model.address import Address, is_inside, parse_address, parse_pref
 from netagent.model.docker import DockerNetwork, DockerPool
 from netagent.model.ids import NetworkId, short
 from netagent.model.network import Network, NetworkState, Scope, Subnet
+from netagent.runtime.dockerd import Dockerd
 from netagent.services.context import Context
 from netagent.services.docker_shares import ORIGIN_LABEL, DockerShares
 from netagent.services.locks import Locks
@@ -29,6 +31,10 @@ ADDRESS_SPACE = "netagent"
 
 DEFAULT_DRIVER = "vxlan"
 """What ``-o driver`` stands for if it is not given."""
+
+
+ASK_S = 3.0
+"""How long dockerd may take to say whether it has a network, while it waits for us itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +52,10 @@ class NewDockerNetwork:
 class DockerNetworks:
     """The pools and networks of this host's dockerd."""
 
-    def __init__(self, context: Context, networks: NetworkService) -> None:
+    def __init__(self, context: Context, networks: NetworkService, dockerd: Dockerd) -> None:
         self._context = context
         self._networks = networks
+        self._dockerd = dockerd
         self._shares = DockerShares(context, networks)
         self._book = context.journal.docker
         self._locks = Locks()
@@ -207,6 +214,7 @@ class DockerNetworks:
                 continue
             if found is not None:
                 self._check_joined(found, request)
+                await self._replace_lost(found)
                 if await self._shares.join(found):
                     return found
                 continue  # Its last user was removing it.
@@ -231,8 +239,6 @@ class DockerNetworks:
         """Refuse to take a network for another than it is."""
         if network.is_predefined or network.bridge is not None:
             raise Conflict(f"network {network.name} cannot be used by Docker", hint="create another one")
-        if any(known.network_id == network.id for known in self._book.networks.values()):
-            raise Conflict(f"network {network.name} is used by another network of this dockerd", hint="use that one")
         by_prefix = {subnet.prefix: subnet for subnet in network.subnets}
         for text, gateway in request.subnets:
             subnet = by_prefix.get(parse_prefix(text))
@@ -253,6 +259,23 @@ class DockerNetworks:
                 f"network {network.name} is {'' if network.internal else 'not '}internal",
                 hint="use --internal as it has",
             )
+
+    async def _replace_lost(self, network: Network) -> None:
+        """Refuse a network that this dockerd has already, unless it has lost it together with its state."""
+        for known in [known for known in self._book.networks.values() if known.network_id == network.id]:
+            try:
+                async with asyncio.timeout(ASK_S):
+                    is_lost = await self._dockerd.has_lost(known)
+            except (Unavailable, NotFound, TimeoutError):
+                is_lost = False
+            if not is_lost:
+                raise Conflict(
+                    f"network {network.name} is used by another network of this dockerd", hint="use that one"
+                )
+            log.warning("dockerd has lost its network %s, which was %s", short(known.id), network.name)
+            self._book.remove_network(known.id)
+            for pool in [pool for pool in self._book.pools.values() if pool.subnet in known.subnets]:
+                self._book.put_pool(replace(pool, users=1))
 
     def _as_new_network(self, request: NewDockerNetwork) -> NewNetwork:
         options = dict(request.options)

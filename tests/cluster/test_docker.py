@@ -8,19 +8,21 @@ import pytest
 from netagent.lab.lab import Lab
 from netagent.lab.underlay import UNDERLAY_INTERFACE
 from tests.support.docker import IMAGE, USR, Docker, dockers
+from tests.support.docker_calls import done
 from tests.support.hosts import fetches, netagent, pings, run
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 SUBNET = "10.66.0.0/16"
+GRACE_S = 3
 
 
 @pytest.fixture(scope="module")
 def lab(make_lab: MakeLab) -> Lab:
     lab = make_lab(hosts=2, agents=False)
     for host in lab.hosts:
-        host.path("/etc/netagent/agent.toml").write_text("docker = true\n")
+        host.path("/etc/netagent/agent.toml").write_text(f"address_hold_down = 0\n[docker]\ngrace_s = {GRACE_S}\n")
         host.agent.start()
     return lab
 
@@ -227,3 +229,33 @@ def test_a_container_sends_with_its_own_addresses_only(daemons: tuple[Docker, ..
         assert one.inside("spoofer", "ping", "-I", "10.66.1.200", "-c", "1", "-W", "1", target).returncode != 0
     finally:
         one("rm", "-f", "spoofer")
+
+
+def test_an_address_that_docker_has_forgotten_is_free_again(daemons: tuple[Docker, ...]) -> None:
+    """As when dockerd is killed after it was given the address, and before it made the endpoint."""
+    one, two = daemons
+    done(two.host, "IpamDriver.RequestAddress", PoolID=SUBNET, Address="10.66.0.66")
+    taken = ("run", "--rm", *USR, "--network", "app", "--ip", "10.66.0.66", IMAGE, "true")
+    assert "Address already in use" in two.refusal(*taken)
+    eventually(lambda: two(*taken, check=False).returncode == 0)
+    assert two.pings("client", one.address("web", "app"))
+
+
+def test_what_a_dockerd_had_that_lost_its_state_is_free_again(daemons: tuple[Docker, ...]) -> None:
+    """The machine loses its power and its dockerd's disk: dockerd knows neither its network nor its container."""
+    one, two = daemons
+    address = two.address("client", "app")
+    two.host.power_off()
+    two.host.power_on()
+    two.host.agent.start()
+    two.start()
+    two.make_image()
+    assert "client" in netagent(two.host, "ps").stdout
+    two.create_network("app", "--subnet", SUBNET)
+    eventually(lambda: netagent(two.host, "ps", "-aq").stdout == "")
+    two.run("client", "--network", "app", "--ip", address)
+    assert two.pings("client", one.address("web", "app"))
+    two("rm", "-f", "client")
+    for daemon in (two, one):
+        daemon.remove_all()
+    eventually(lambda: SUBNET not in netagent(one.host, "network", "ls").stdout)

@@ -27,6 +27,10 @@ tar -C /run/image -c . | docker -H unix:///run/docker.sock import - "$1"
 class Docker(runtimes.Docker):
     """The dockerd of one host."""
 
+    def make_image(self) -> None:
+        """Give the daemon its image."""
+        self.host.run("sh", "-ec", _MAKE_IMAGE, "sh", IMAGE)
+
     def kill(self) -> None:
         """End the daemon as a crash does."""
         running = self.host.process(self.role)
@@ -113,7 +117,7 @@ def dockers(*hosts: Host) -> Iterator[tuple[Docker, ...]]:
     try:
         for daemon in daemons:
             daemon.start()
-            daemon.host.run("sh", "-ec", _MAKE_IMAGE, "sh", IMAGE)
+            daemon.make_image()
         yield daemons
     finally:
         for daemon in daemons:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from netagent.model.network import NetworkState
+from netagent.runtime.dockerd import Dockerd
 from netagent.services.docker_networks import DockerNetworks, NewDockerNetwork
 from netagent.services.docker_shares import ORIGIN_LABEL
 from netagent.store.memory import MemoryStore
@@ -24,7 +25,7 @@ async def pair(start_agent: StartAgent, cluster: MemoryStore) -> tuple[Agent, Ag
 
 
 def docker(agent: Agent) -> DockerNetworks:
-    return DockerNetworks(agent.context, agent.networks)
+    return DockerNetworks(agent.context, agent.networks, Dockerd("/nonexistent"))
 
 
 def asked(identity: str, **fields: Any) -> NewDockerNetwork:
