@@ -175,6 +175,72 @@ async def test_watch_lists_anew_when_the_revision_went_back(etcd: EtcdServer, wr
     assert [entry.value for entry in event.listing.entries] == [b"1"]
 
 
+@pytest.mark.parametrize("was_saved", [False, True], ids=["wiped", "restored"])
+async def test_watch_lists_anew_when_another_history_has_overtaken_it(
+    etcd: EtcdServer, writer: EtcdStore, watcher: EtcdStore, proxy: TcpProxy, was_saved: bool
+) -> None:
+    """The same cluster id, the same member, and by the time the watch is back a revision beyond its own."""
+    await write(writer, 1)
+    if was_saved:
+        etcd.stop()
+        etcd.save()
+        etcd.start()
+    watch = watcher.watch(PREFIX)
+    await next_of(watch)
+    await write(writer, 2, 3)
+    assert await values_until(watch, 3) == [2, 3]
+    cluster = watcher.cluster_id
+    proxy.black_hole = True
+    etcd.kill()
+    if was_saved:
+        etcd.restore()
+    else:
+        etcd.wipe()
+    etcd.start()
+    etcd.ctl("put", f"{PREFIX}b", "new")
+    for value in range(10, 20):
+        etcd.ctl("put", f"{PREFIX}a", str(value))
+    proxy.black_hole = False
+    proxy.drop_connections()
+    event = await next_of(watch)
+    assert isinstance(event, Relisted)
+    assert [(entry.key, entry.value) for entry in event.listing.entries] == [
+        (f"{PREFIX}a", b"19"),
+        (f"{PREFIX}b", b"new"),
+    ]
+    assert watcher.cluster_id == cluster
+    etcd.ctl("put", f"{PREFIX}a", "20")
+    assert await values_until(watch, 20) == [20]
+
+
+async def test_watch_goes_on_after_a_transaction_of_puts_and_deletes(
+    writer: EtcdStore, watcher: EtcdStore, proxy: TcpProxy
+) -> None:
+    """What changed last are several keys, one of them gone: still the history that was given."""
+    watch = watcher.watch(PREFIX)
+    await next_of(watch)
+    last = (Put(key=f"{PREFIX}a", value=b"1"), Put(key=f"{PREFIX}c", value=b""), Delete(key=f"{PREFIX}b"))
+    for writes in ((Put(key=f"{PREFIX}b", value=b""),), last, (Delete(key=f"{PREFIX}c"),)):
+        await writer.transact([], writes)
+        assert isinstance(await next_of(watch), Changes)
+        proxy.drop_connections()
+        await write(writer, 7)
+        assert await values_until(watch, 7) == [7]
+
+
+async def test_watch_lists_anew_when_the_lease_is_lost(etcd: EtcdServer, writer: EtcdStore) -> None:
+    """For a store that does not know our lease may be another one, whatever else it says."""
+    await write(writer, 1)
+    watch = writer.watch(PREFIX)
+    await next_of(watch)
+    for lease in etcd.ctl("lease", "list").splitlines()[1:]:
+        etcd.ctl("lease", "revoke", lease)
+    await write(writer, 2)
+    async with asyncio.timeout(10):
+        while not isinstance(await anext(watch), Relisted):
+            pass
+
+
 async def test_watch_notices_a_server_that_went_silent(
     writer: EtcdStore, watcher: EtcdStore, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

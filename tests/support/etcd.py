@@ -138,6 +138,11 @@ class EtcdServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def wipe(self) -> None:
+        """Remove the data of the stopped member; it begins anew as the same member of a cluster with the same id."""
+        assert self._process is None
+        shutil.rmtree(self.directory / "data")
+
     def save(self) -> None:
         """Copy the data of the stopped member."""
         assert self._process is None

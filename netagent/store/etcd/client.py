@@ -33,6 +33,10 @@ class LeaseGone(NetagentError):
     """The lease that the request names does not exist (any more); nothing was written."""
 
 
+class RevisionGone(NetagentError):
+    """The revision that is asked for is compacted away, or is none of this store's yet."""
+
+
 class NotLoggedIn(EnvironmentProblem):
     """etcd wants a token, or another one."""
 
@@ -230,6 +234,8 @@ class EtcdClient:
         match code:
             case grpc.StatusCode.NOT_FOUND if "lease not found" in details:
                 return LeaseGone(details)
+            case grpc.StatusCode.OUT_OF_RANGE:
+                return RevisionGone(details)
             case grpc.StatusCode.UNAUTHENTICATED:
                 return NotLoggedIn(f"etcd refuses {user}: {details}", hint="check the store's user and password")
             case grpc.StatusCode.INVALID_ARGUMENT if any(text in details for text in _WRONG_CREDENTIALS):

@@ -26,12 +26,23 @@ def _now() -> float:
 
 
 class LeaseKeeper:
-    """One lease of ``ttl_s`` seconds, renewed or replaced until ``close``."""
+    """One lease of ``ttl_s`` seconds, renewed or replaced until ``close``.
 
-    def __init__(self, client: EtcdClient, *, ttl_s: float, on_replaced: Callable[[], None]) -> None:
+    ``on_lost`` is called when etcd turns out not to know it, ``on_replaced`` once another one is there.
+    """
+
+    def __init__(
+        self,
+        client: EtcdClient,
+        *,
+        ttl_s: float,
+        on_replaced: Callable[[], None],
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self._client = client
         self._ttl_s = ttl_s
         self._on_replaced = on_replaced
+        self._on_lost = on_lost
         self._lease_id = 0
         self._was_granted = False
         self._is_closed = False
@@ -66,6 +77,7 @@ class LeaseKeeper:
         if lease_id == self._lease_id:
             _log.warning("etcd has lost our lease %x and what hung on it", lease_id)
             self._lease_id = 0
+            self._on_lost()
 
     async def close(self) -> None:
         """Stop renewing and give the lease back, within a second."""

@@ -1,6 +1,7 @@
 """The Store on an etcd cluster."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from netagent import failpoint
@@ -28,7 +29,10 @@ class EtcdStore:
     def __init__(self, access: EtcdAccess, *, lease_ttl_s: float = LEASE_TTL_S, owner: str = "") -> None:
         self._client = EtcdClient(access)
         self._lease_callbacks: list[Callable[[], None]] = []
-        self._lease = LeaseKeeper(self._client, ttl_s=lease_ttl_s, on_replaced=self._tell_lease_replaced)
+        self._watches: weakref.WeakSet[EtcdWatch] = weakref.WeakSet()
+        self._lease = LeaseKeeper(
+            self._client, ttl_s=lease_ttl_s, on_replaced=self._tell_lease_replaced, on_lost=self._doubt
+        )
         self._transactor = Transactor(self._client, self._lease, owner=owner)
         self._closed = asyncio.Event()
 
@@ -74,7 +78,9 @@ class EtcdStore:
 
     def watch(self, prefix: str) -> AsyncIterator[WatchEvent]:
         """Yield a Relisted, then the changes below ``prefix``; ends only when the store is closed."""
-        return EtcdWatch(self._client, prefix, self._closed).events()
+        watch = EtcdWatch(self._client, prefix, self._closed)
+        self._watches.add(watch)
+        return watch.events()
 
     def on_lease_replaced(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` each time all leased keys of ours are gone and a new lease is there to put them again.
@@ -92,3 +98,8 @@ class EtcdStore:
     def _tell_lease_replaced(self) -> None:
         for callback in self._lease_callbacks:
             callback()
+
+    def _doubt(self) -> None:
+        # A lease that nobody ended goes with the store it was granted by: this one may be another.
+        for watch in tuple(self._watches):
+            watch.doubt("our lease is not known there")

@@ -2,19 +2,24 @@
 
 It lists everything at revision R, then watches from R + 1; after a break it goes on from the last revision it was
 *given*, never from one that a server merely mentioned. Where going on is impossible or doubtful (history compacted,
-watch cancelled, another cluster, the store's revision went back) it lists anew.
+watch cancelled, another cluster, another history) it lists anew.
+
+A store that was wiped and begun again, or restored from a backup, may keep its cluster's id, and its revision may have
+overtaken ours by the time we are back. So before going on from R, etcd is asked what had changed last as of R: only our
+own history answers what we were given.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 
 from netagent.errors import NetagentError, Unavailable
 from netagent.reconcile.ports import Changes, Listing, Relisted, WatchEvent
-from netagent.store.etcd.client import EtcdClient
-from netagent.store.etcd.codec import decode_entry, decode_event, encode_prefix
+from netagent.store.etcd.client import EtcdClient, RevisionGone
+from netagent.store.etcd.codec import decode_entry, decode_event, decode_key, encode_prefix
 from netagent.store.etcd.proto import etcd_pb2 as pb
 from netagent.store.etcd.rpc import RANGE
 from netagent.store.etcd.stream import WatchStream, open_watch_stream
@@ -32,6 +37,21 @@ LONGEST_PAUSE_S = 5.0
 
 class _Doubt(Exception):
     """Going on from the last revision is impossible or unsafe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Last:
+    """The last revision that changed something below the prefix, and what it put there; nothing if it only deleted."""
+
+    revision: int = 0
+    values: Mapping[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[str, int, bytes | None]]) -> "_Last":
+        """Return the last of ``items``: keys, their revisions and values, None for a deletion."""
+        found = tuple(items)
+        revision = max((revision for _, revision, _ in found), default=0)
+        return cls(revision=revision, values={k: v for k, r, v in found if r == revision and v is not None})
 
 
 async def list_prefix(client: EtcdClient, prefix: str) -> Listing:
@@ -54,6 +74,15 @@ class EtcdWatch:
         self._relist_at = 0.0
         self._pause = 0.0
         self._complaint = ""
+        self._doubted = ""
+        self._stream: WatchStream | None = None
+        self._last = _Last()
+
+    def doubt(self, reason: str) -> None:
+        """List anew, at once."""
+        self._doubted = reason
+        if self._stream is not None:
+            self._stream.end()
 
     async def events(self) -> AsyncGenerator[WatchEvent, None]:
         """Yield a Relisted, then all changes; wait while etcd is away."""
@@ -74,6 +103,7 @@ class EtcdWatch:
                 must_list = True
             except NetagentError as error:
                 self._complain(error)
+            must_list = must_list or bool(self._doubted)
             if self._now() - began_at > LONGEST_PAUSE_S:
                 self._pause = 0.0
             await self._rest()
@@ -92,25 +122,36 @@ class EtcdWatch:
                 await self._closed.wait()
 
     async def _list(self) -> Relisted:
+        self._doubted = ""
         listing = await list_prefix(self._client, self._prefix)
         self._cluster_id = self._client.cluster_id
         self._revision = listing.revision
+        self._last = _Last.of((entry.key, entry.revision, entry.value) for entry in listing.entries)
         self._relist_at = self._now() + _between(0.8, 1.2) * RELIST_S
         return Relisted(listing=listing)
 
     async def _require_continuity(self) -> None:
         """See that the store is the one we know, by a read that a lagging or cut off member cannot answer."""
-        key, _ = encode_prefix(self._prefix)
-        response = await self._client.call(RANGE, pb.RangeRequest(key=key))
+        start, end = encode_prefix(self._prefix)
+        request = pb.RangeRequest(
+            key=start, range_end=end, revision=self._revision, min_mod_revision=self._last.revision
+        )
+        try:
+            response = await self._client.call(RANGE, request)
+        except RevisionGone as error:
+            raise _Doubt(f"the store cannot look at revision {self._revision}: {error}") from error
         self._require_cluster(response.header)
-        if response.header.revision < self._revision:
-            raise _Doubt(f"the store went back from revision {self._revision} to {response.header.revision}")
+        if {decode_key(kv.key): kv.value for kv in response.kvs} != self._last.values:
+            raise _Doubt(f"at revision {self._revision} the store holds something else than what we were given")
 
     async def _follow(self) -> AsyncGenerator[Changes, None]:
         async with open_watch_stream(self._client, self._closed) as stream:
+            self._stream = stream
             await stream.write(self._create_request())
             events: list[pb.Event] = []
             while True:
+                if self._doubted:
+                    raise _Doubt(self._doubted)
                 response = await self._next(stream)
                 self._require_sound(response)
                 events.extend(response.events)
@@ -166,6 +207,8 @@ class EtcdWatch:
             return None
         changes = tuple(decode_event(event) for event in events if event.kv.mod_revision > self._revision)
         self._revision = max(self._revision, events[-1].kv.mod_revision)
+        if changes:
+            self._last = _Last.of((change.key, change.revision, change.value) for change in changes)
         return Changes(changes=changes, revision=self._revision) if changes else None
 
 
