@@ -208,7 +208,7 @@ class _SandboxLook:
         if not wanted:
             return frozenset()
         rules = source_rules(self._sandboxes.open(kind.sandbox, kind.sandbox_inode).rtnl)
-        return frozenset(r for r in wanted if (r.address, r.table) in rules)
+        return frozenset(r for r in wanted if (r.address, r.to, r.table) in rules)
 
     def _read(self, kind: Veth) -> tuple[dict[str, LinkRecord], _Tables]:
         rtnl = self._sandboxes.open(kind.sandbox, kind.sandbox_inode).rtnl

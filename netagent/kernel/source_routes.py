@@ -3,12 +3,13 @@
 import errno
 import struct
 from collections.abc import Sequence
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from netagent.kernel.netlink import Refusal, Request, decode_attributes, encode_attribute
 from netagent.kernel.rtnl import Rtnl, raise_first, rejected
 from netagent.kernel.uapi import (
     FR_ACT_TO_TBL,
+    FRA_DST,
     FRA_PROTOCOL,
     FRA_SRC,
     FRA_TABLE,
@@ -28,7 +29,7 @@ from netagent.kernel.uapi import (
     RTN_UNICAST,
     RTNH_F_ONLINK,
 )
-from netagent.model.address import Address
+from netagent.model.address import Address, Prefix
 from netagent.plan.desired import ROUTE_PROTOCOL, SourceRoute
 from netagent.plan.operation import AddSourceRoute, DeleteSourceRoute
 
@@ -54,8 +55,8 @@ def delete_source_routes(rtnl: Rtnl, operations: Sequence[DeleteSourceRoute]) ->
     raise_first(operations, rtnl.transact(requests), allowed=(errno.ENOENT, errno.ESRCH))
 
 
-def source_rules(rtnl: Rtnl) -> frozenset[tuple[Address, int]]:
-    """Return the addresses for which there are rules of ours, each with its table."""
+def source_rules(rtnl: Rtnl) -> frozenset[tuple[Address, Prefix | None, int]]:
+    """Return our rules: from which address, to which prefix, which table."""
     found = set()
     for family in _FAMILY.values():
         request = Request(RTM_GETRULE, 0, _MESSAGE.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
@@ -63,9 +64,10 @@ def source_rules(rtnl: Rtnl) -> frozenset[tuple[Address, int]]:
             if body[0] != family:
                 continue
             attributes = decode_attributes(body[_MESSAGE.size :])
-            source, table = attributes.get(FRA_SRC), attributes.get(FRA_TABLE)
+            source, target, table = (attributes.get(number) for number in (FRA_SRC, FRA_DST, FRA_TABLE))
             if bytes(attributes.get(FRA_PROTOCOL, b"")) == bytes([ROUTE_PROTOCOL]) and source and table:
-                found.add((ip_address(bytes(source)), int(_U32.unpack(table)[0])))
+                to = ip_network((bytes(target), body[1])) if target else None
+                found.add((ip_address(bytes(source)), to, int(_U32.unpack(table)[0])))
     return frozenset(found)
 
 
@@ -89,9 +91,12 @@ def _table(route: SourceRoute, index: int) -> list[Request]:
 
 def _rule(route: SourceRoute, kind: int, flags: int) -> Request:
     version, length = route.address.version, route.address.max_prefixlen
-    head = _MESSAGE.pack(_FAMILY[version], 0, length, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)
+    target = b"" if route.to is None else encode_attribute(FRA_DST, route.to.network_address.packed)
+    target_length = 0 if route.to is None else route.to.prefixlen
+    head = _MESSAGE.pack(_FAMILY[version], target_length, length, 0, 0, 0, 0, FR_ACT_TO_TBL, 0)
     attributes = (
         encode_attribute(FRA_SRC, route.address.packed),
+        target,
         encode_attribute(FRA_TABLE, _U32.pack(route.table)),
         encode_attribute(FRA_PROTOCOL, bytes([ROUTE_PROTOCOL])),
     )

@@ -64,6 +64,7 @@ RTA_PREFSRC: Final = 7
 RTA_TABLE: Final = 15
 
 # linux/fib_rules.h
+FRA_DST: Final = 1
 FRA_SRC: Final = 2
 FRA_TABLE: Final = 15
 FRA_PROTOCOL: Final = 21

@@ -36,6 +36,9 @@ class Snapshot:
     _by_network: dict[NetworkId, tuple[Endpoint, ...]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _by_container: dict[ContainerId, tuple[Endpoint, ...]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     _index: list[Claims] = field(default_factory=list, repr=False, compare=False)
     """The claims by network, once somebody asked; copies with other endpoints share it."""
 
@@ -78,6 +81,15 @@ class Snapshot:
                 groups.setdefault(endpoint.network_id, []).append(endpoint)
             self._by_network.update((identity, tuple(group)) for identity, group in groups.items())
         return self._by_network.get(network_id, ())
+
+    def endpoints_of(self, container_id: ContainerId) -> tuple[Endpoint, ...]:
+        """Return a container's endpoints on this host, dormant ones too."""
+        if self.endpoints and not self._by_container:
+            groups: dict[ContainerId, list[Endpoint]] = {}
+            for endpoint in self.endpoints.values():
+                groups.setdefault(endpoint.container_id, []).append(endpoint)
+            self._by_container.update((identity, tuple(group)) for identity, group in groups.items())
+        return self._by_container.get(container_id, ())
 
     def used_addresses(self, network_id: NetworkId) -> frozenset[Address]:
         """Return the addresses that this host's endpoints hold in a network."""

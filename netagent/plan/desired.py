@@ -160,6 +160,7 @@ class SourceRoute:
     """Packets from ``address`` leave by ``device`` and its ``gateway``, whatever the main table says (ip-rule(8)).
 
     In a sandbox: a rule, and a routing table of its own with ``prefix`` on the link and everything else by the gateway.
+    With ``to`` only packets to that prefix do.
     """
 
     device: str
@@ -168,10 +169,11 @@ class SourceRoute:
     gateway: Address
     table: int
     where: str
+    to: Prefix | None = None
 
     def __str__(self) -> str:
         way = f"table {self.table} via {self.gateway} dev {self.device}"
-        return f"from {self.address} {way}{_in(self.where)}"
+        return f"from {self.address}{f' to {self.to}' if self.to else ''} {way}{_in(self.where)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

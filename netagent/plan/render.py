@@ -22,6 +22,7 @@ from netagent.model.ids import EndpointId, HostId, NetworkId, short
 from netagent.model.link_local import LENGTHS
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.snapshot import Snapshot
+from netagent.plan.answering import source_routes
 from netagent.plan.desired import (
     ALIAS_PREFIX,
     Announcement,
@@ -30,7 +31,6 @@ from netagent.plan.desired import (
     Link,
     Route,
     Ruleset,
-    SourceRoute,
     State,
     SysctlName,
     Veth,
@@ -44,8 +44,6 @@ _V = TypeVar("_V")
 BRIDGE_LINK_LOCAL = parse_address("fe80::1")
 """The host asks for IPv6 neighbours with a link-local address, and its bridge's own is not usable for a second or two
 after the bridge came up (duplicate address detection); until then containers' first packets would be lost."""
-_FIRST_TABLE, _TABLE_DIGITS = 1000, 6
-"""Routing tables of sandboxes: numbered by their endpoint's id, above those that have names (rt_tables)."""
 _EVERYWHERE = {4: parse_prefix("0.0.0.0/0"), 6: parse_prefix("::/0")}
 
 
@@ -339,7 +337,7 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
         announcements=frozenset(
             Announcement(device=a.device, address=a.address, mac=endpoint.mac, where=a.where) for a in addresses
         ),
-        source_routes=frozenset(_source_routes(endpoint, network)),
+        source_routes=frozenset(source_routes(snapshot, endpoint, network)),
         ruleset=Ruleset(
             elements=merge(
                 (
@@ -359,25 +357,6 @@ def _link_locals(endpoint: Endpoint) -> Iterator[InterfaceAddress]:
         yield InterfaceAddress(
             device=endpoint.interface, address=address, length=LENGTHS[address.version], where=endpoint.sandbox
         )
-
-
-def _source_routes(endpoint: Endpoint, network: Network) -> Iterable[SourceRoute]:
-    """Yield the ways of a container's answers out of a network that is not its default way out.
-
-    Who comes to such an address, or to a port published there, would be answered through another network, and what
-    leaves there with a strange source is refused.
-    """
-    for given in endpoint.addresses:
-        subnet = network.subnet_of(given.address)
-        if subnet is not None and not network.internal and given.address.version not in endpoint.ways_out:
-            yield SourceRoute(
-                device=endpoint.interface,
-                address=given.address,
-                prefix=subnet.prefix,
-                gateway=subnet.gateway,
-                table=_FIRST_TABLE + int(endpoint.id[:_TABLE_DIGITS], 16),
-                where=endpoint.sandbox,
-            )
 
 
 def _routes_inside(endpoint: Endpoint, network: Network, subnet: Subnet) -> Iterable[Route]:

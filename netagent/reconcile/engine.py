@@ -20,7 +20,8 @@ from netagent.errors import InvalidRequest, KernelRejected, NetagentError, NotFo
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.snapshot import Snapshot
-from netagent.plan.desired import ALIAS_PREFIX, Ruleset, State, Veth
+from netagent.plan.answering import source_routes
+from netagent.plan.desired import ALIAS_PREFIX, Ruleset, SourceRoute, State, Veth
 from netagent.plan.diff import diff
 from netagent.plan.flows import confirm_flows
 from netagent.plan.operation import Plan
@@ -199,13 +200,7 @@ class Engine:
             try:
                 await self._apply_endpoint(desired)
                 # The default route may have moved here from another network of the container.
-                beside = [
-                    e
-                    for e in snapshot.endpoints.values()
-                    if e.sandbox == endpoint.sandbox and e.state is EndpointState.ATTACHED
-                ]
-                others = [render_endpoint(snapshot, e) for e in beside if e.id != endpoint.id]
-                rules = frozenset(r for state in others for r in state.source_routes)
+                rules = _rules_beside(snapshot, endpoint)
                 await self._kernel.apply(diff(State(source_routes=rules), State()) if rules else Plan())
             except BaseException:
                 await asyncio.shield(self._kernel.apply(diff(_NOTHING, desired)))
@@ -252,5 +247,28 @@ class Engine:
             for endpoint in endpoints:
                 if endpoint.network_id in snapshot.networks:
                     await self._kernel.apply(diff(_NOTHING, render_endpoint(snapshot, endpoint)))
+                    if len(snapshot.endpoints_of(endpoint.container_id)) > 1:
+                        await self._forget_rules_towards(snapshot, endpoint)
                 else:
                     self.request()
+
+    async def _forget_rules_towards(self, snapshot: Snapshot, endpoint: Endpoint) -> None:
+        """Take away the rules that other endpoints of a container have because of one that it loses."""
+        states = EndpointState.ATTACHED, EndpointState.DETACHING
+        with_it, without_it = (
+            snapshot.with_endpoints({**snapshot.endpoints, endpoint.id: replace(endpoint, state=state)})
+            for state in states
+        )
+        kept, present = _rules_beside(without_it, endpoint), _rules_beside(with_it, endpoint)
+        await self._kernel.apply(diff(State(source_routes=kept), State(source_routes=present)))
+
+
+def _rules_beside(snapshot: Snapshot, endpoint: Endpoint) -> frozenset[SourceRoute]:
+    """Return the source routes of the other endpoints of a container."""
+    beside = (e for e in snapshot.endpoints_of(endpoint.container_id) if e.id != endpoint.id)
+    return frozenset(
+        route
+        for e in beside
+        if e.state is EndpointState.ATTACHED and e.network_id in snapshot.networks
+        for route in source_routes(snapshot, e, snapshot.networks[e.network_id])
+    )

@@ -1,9 +1,9 @@
-"""A port published on a network that is not the container's default way out: answers leave by that network."""
+"""A container in two networks: answers leave by the one that was asked, whichever is its default way out."""
 
 import pytest
 
 from netagent.lab.lab import Lab
-from tests.support.hosts import fetches, inside, netagent, serve_name
+from tests.support.hosts import fetches, fetches_inside, inside, netagent, run
 from tests.support.lab import MakeLab
 
 pytestmark = pytest.mark.cluster
@@ -15,7 +15,10 @@ def lab(make_lab: MakeLab) -> Lab:
     (h1, _) = lab.hosts
     netagent(h1, "network", "create", "--subnet", "10.61.0.0/24", "--subnet", "fd61::/64", "aside")
     netagent(h1, "network", "create", "--subnet", "10.62.0.0/24", "--subnet", "fd62::/64", "usual")
-    serve_name(h1, "web", "--network", "name=aside", "--network", "name=usual,gw-priority=5", "-p", "4000:80")
+    served = ("busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")
+    aside, usual = ("--network", "name=aside"), ("--network", "name=usual,gw-priority=5")
+    run(h1, "web", "--hostname", "web", *aside, *usual, "-p", "4000:80", command=served)
+    run(h1, "shop", "--hostname", "shop", *usual, *aside, "-p", "4001:80", command=served)
     return lab
 
 
@@ -24,6 +27,18 @@ def test_answers_leave_by_the_network_that_was_asked(lab: Lab) -> None:
     assert "via 10.62.0.1" in inside(h1, "web", "ip", "route", "show", "default").stdout
     assert fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
     assert fetches(h2, f"http://[{h1.seat.ipv6}]:4000/hostname", "web")
+
+
+def test_who_is_in_another_network_of_the_container_is_answered_through_the_one_that_he_asked(lab: Lab) -> None:
+    (h1, _) = lab.hosts
+    run(h1, "buyer", "--network", "aside")
+    for here in (str(h1.ip), f"[{h1.seat.ipv6}]"):
+        assert fetches_inside(h1, "buyer", f"http://{here}:4001/hostname", "shop"), here
+    assert "from 10.62." in inside(h1, "shop", "ip", "rule").stdout
+    netagent(h1, "network", "disconnect", "aside", "shop")
+    assert "from 10.62." not in inside(h1, "shop", "ip", "rule").stdout
+    netagent(h1, "network", "connect", "aside", "shop")
+    assert fetches_inside(h1, "buyer", f"http://{h1.ip}:4001/hostname", "shop")
 
 
 def test_it_is_so_after_a_restart_and_nothing_is_left_to_do(lab: Lab) -> None:
