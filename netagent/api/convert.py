@@ -68,6 +68,9 @@ def decode_new_container(message: containers_pb2.CreateContainerRequest) -> NewC
         extra_hosts=tuple(message.extra_hosts),
         links=tuple(message.links),
         labels=dict(message.labels),
+        sysctls=tuple(message.sysctls),
+        cap_add=tuple(message.cap_add),
+        cap_drop=tuple(message.cap_drop),
     )
 
 
@@ -111,6 +114,8 @@ def decode_new_connection(message: networks_pb2.ConnectContainerRequest) -> NewC
         rate_out=message.rate_out,
         gw_priority=message.gw_priority,
         link_local=tuple(message.link_local),
+        interface=message.interface,
+        driver_options=tuple(message.driver_options),
     )
 
 
@@ -241,6 +246,9 @@ def encode_container(view: ContainerView, *, directory: str) -> containers_pb2.C
         dns_search=container.resolver.search,
         dns_options=container.resolver.options,
         labels=dict(container.labels),
+        sysctls=dict(view.sysctls),
+        cap_add=view.cap_add,
+        cap_drop=view.cap_drop,
     )
 
 

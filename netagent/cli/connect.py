@@ -12,6 +12,14 @@ from netagent.v1.networks_pb2 import ConnectContainerRequest, DisconnectContaine
 @click.option("--ip", "--ip6", "addresses", multiple=True, metavar="IP", help="Fixed address, one per family.")
 @click.option("--mac-address", default="", metavar="MAC", help="MAC address.")
 @click.option("--alias", "--network-alias", "aliases", multiple=True, help="Further name in the network.")
+@click.option("--interface", default="", metavar="NAME", help="Name of the interface inside.")
+@click.option(
+    "--driver-opt",
+    "driver_options",
+    multiple=True,
+    metavar="K=V",
+    help="As Docker has it: com.docker.network.endpoint.ifname=NAME.",
+)
 @link_local_option
 @gw_priority_option
 @click.option("--rate-in", default="", metavar="RATE", help="Limit of what it receives there, e.g. 10mbit.")
@@ -28,6 +36,8 @@ def connect(
     rate_out: str,
     gw_priority: int,
     link_local: tuple[str, ...],
+    interface: str,
+    driver_options: tuple[str, ...],
     network: str,
     container: str,
 ) -> None:
@@ -42,6 +52,8 @@ def connect(
         rate_out=rate_out,
         gw_priority=gw_priority,
         link_local=link_local,
+        interface=interface,
+        driver_options=driver_options,
     )
     client.call(client.networks.Connect, request)
 

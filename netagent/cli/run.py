@@ -58,6 +58,11 @@ _name_options = (
         metavar="NAME:IP",
         help="Line of /etc/hosts; the address host-gateway is the host's own.",
     ),
+    click.option("--sysctl", "sysctls", multiple=True, metavar="K=V", help="Setting of the kernel inside."),
+    click.option(
+        "--cap-add", multiple=True, metavar="CAPABILITY", help="Give a capability, such as NET_ADMIN, or ALL."
+    ),
+    click.option("--cap-drop", multiple=True, metavar="CAPABILITY", help="Take a capability away, or ALL."),
     click.option("--link", "links", multiple=True, metavar="NAME[:ALIAS]", help="Know a container under another name."),
 )
 

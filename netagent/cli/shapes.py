@@ -128,6 +128,9 @@ def container_shape(container: "Container") -> Json:
             "Dns": list(container.dns),
             "DnsSearch": list(container.dns_search),
             "DnsOptions": list(container.dns_options),
+            "Sysctls": dict(sorted(container.sysctls.items())),
+            "CapAdd": list(container.cap_add) or None,
+            "CapDrop": list(container.cap_drop) or None,
         },
         "Config": {
             "Hostname": container.hostname,

@@ -9,6 +9,7 @@ from netagent.model.address import Address, Prefix, is_inside
 from netagent.model.ids import HostId, NetworkId
 
 DEFAULT_NETWORK = "bridge"
+DEFAULT_INTERFACE_PREFIX = "eth"
 PREDEFINED = frozenset({"bridge", "host", "none"})
 """Names that exist on every host and are neither created nor removed by users."""
 
@@ -94,7 +95,8 @@ class Network:
     that reaches hosts which ``driver`` cannot, ``backend`` what makes the tunnels, None for what each host has.
     ``host_bindings`` are the host addresses of published ports for which nobody named one, at most one of each family;
     the host's own default if empty. ``overlaps``: its subnets may be what hosts route otherwise. ``bridge`` is an
-    existing bridge of somebody else's that the network uses, None for one of its own.
+    existing bridge of somebody else's that the network uses, None for one of its own. ``interface_prefix`` begins the
+    names of the interfaces inside its containers.
     ``before`` is the way that is left while the hosts turn to another; ``moves`` counts how often that was begun.
     """
 
@@ -117,6 +119,7 @@ class Network:
     host_bindings: tuple[Address, ...] = ()
     overlaps: bool = False
     backend: str | None = None
+    interface_prefix: str = DEFAULT_INTERFACE_PREFIX
     before: Way | None = None
     moves: int = 0
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

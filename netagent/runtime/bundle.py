@@ -8,12 +8,13 @@ Unlike Docker there is no seccomp profile.
 
 from typing import Any
 
+from netagent.runtime.kernel_options import ALL, CAPABILITIES
 from netagent.runtime.spec import BindMount, ContainerSpec
 
 OCI_VERSION = "1.0.2"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-CAPABILITIES = (
+DEFAULT_CAPABILITIES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FSETID",
@@ -84,6 +85,7 @@ def render_config(spec: ContainerSpec, *, root: str, files: tuple[BindMount, ...
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "maskedPaths": list(_MASKED),
             "readonlyPaths": list(_READ_ONLY),
+            **({"sysctl": dict(spec.sysctls)} if spec.sysctls else {}),
         },
     }
 
@@ -101,10 +103,19 @@ def _process(spec: ContainerSpec) -> dict[str, Any]:
         "env": [f"{name}={value}" for name, value in environment.items()],
         "cwd": spec.working_directory,
         # No inheritable capabilities: a program with file capabilities would gain them (CVE-2022-24769).
-        "capabilities": {kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _capabilities(spec)),
         "noNewPrivileges": False,
         "oomScoreAdj": 0,
     }
+
+
+def _capabilities(spec: ContainerSpec) -> list[str]:
+    """Return a container's capabilities: the usual ones but those dropped, and those added (moby ``oci/caps``)."""
+    usual: tuple[str, ...] = () if ALL in spec.cap_drop else DEFAULT_CAPABILITIES
+    if ALL in spec.cap_add:
+        usual = CAPABILITIES
+    kept = [name for name in usual if name not in spec.cap_drop]
+    return list(dict.fromkeys((*kept, *(name for name in spec.cap_add if name != ALL))))
 
 
 def _namespaces(spec: ContainerSpec) -> list[dict[str, str]]:

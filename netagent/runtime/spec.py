@@ -30,7 +30,8 @@ class ContainerSpec:
     """One container, complete enough to be made again from nothing.
 
     ``sandbox`` is the path of the network namespace to join, None the host's own. ``rootfs`` is the directory below
-    the container's overlay, None the host's root. ``interactive`` keeps standard input open for a client.
+    the container's overlay, None the host's root. ``interactive`` keeps standard input open for a client. ``sysctls``
+    are written in the container's namespaces; ``cap_add`` and ``cap_drop`` are capabilities, or ``ALL``.
     """
 
     id: ContainerId
@@ -45,6 +46,9 @@ class ContainerSpec:
     terminal: bool = False
     interactive: bool = False
     sandbox: str | None = None
+    sysctls: tuple[tuple[str, str], ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
 
 
 def parse_environment(texts: Iterable[str], caller: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -7,10 +7,11 @@ from dataclasses import replace
 from netagent.errors import Conflict, InvalidRequest, NotFound
 from netagent.model.container import Container, ContainerKind, ContainerState, Origin
 from netagent.model.endpoint import Endpoint, EndpointState
-from netagent.model.ids import ContainerId, parse_interface_name, parse_name
+from netagent.model.ids import ContainerId, parse_name
 from netagent.model.label import parse_labels
 from netagent.services.context import Context
 from netagent.services.endpoints import EndpointService, parse_served, parse_wanted, refuse_taken_name
+from netagent.services.interfaces import choose_interfaces
 from netagent.services.locks import Locks
 from netagent.services.names import find_by_name
 from netagent.services.network_texts import names_of, split_networks
@@ -34,9 +35,9 @@ class AttachmentService:
         sandbox = f"/proc/{request.netns}/ns/net" if request.netns.isdecimal() else request.netns
         if not sandbox.startswith("/"):
             raise InvalidRequest(f"invalid network namespace {request.netns!r}", hint="give an absolute path or a pid")
-        networks = self._networks.find_for_endpoints(names_of(split_networks(request.connection)))
-        first = parse_interface_name(request.interface or "eth0")
-        interfaces = [first] + [f"eth{index}" for index in range(1, len(networks))]
+        texts = split_networks(request.connection)
+        networks = self._networks.find_for_endpoints(names_of(texts))
+        interfaces = choose_interfaces(texts, networks, first=request.interface)
         wanted = tuple(
             replace(want, aliases=tuple(dict.fromkeys((*want.aliases, *request.names))))
             for want in parse_wanted(request.connection, networks, interfaces)
@@ -44,7 +45,7 @@ class AttachmentService:
         async with self._locks.held(request.container_id or name):
             container = self._container_for(request, name, sandbox)
             if request.configuration:
-                origin = Origin(interface=first, configuration=request.configuration, ipam=request.ipam)
+                origin = Origin(interface=interfaces[0], configuration=request.configuration, ipam=request.ipam)
                 container = _with_origin(container, origin)
             await self._endpoints.attach(container, wanted)
         return self._view(container)

@@ -4,7 +4,6 @@ Whoever made the container owns the lock under which it changes; a container of 
 """
 
 from contextlib import AbstractAsyncContextManager
-from itertools import count
 
 from netagent.errors import AlreadyExists, Conflict, NotFound
 from netagent.model.container import Container, ContainerKind, ContainerState, NetworkMode
@@ -14,6 +13,8 @@ from netagent.services.attachments import AttachmentService
 from netagent.services.containers import ContainerService
 from netagent.services.context import Context
 from netagent.services.endpoints import EndpointService, Wanted, parse_wanted
+from netagent.services.interfaces import choose_interfaces
+from netagent.services.network_texts import parse_driver_option, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Connection, NewConnection
 
@@ -74,9 +75,12 @@ class ConnectionService:
             gw_priority=request.gw_priority,
             link_local=request.link_local,
         )
+        asked = request.interface
+        for option in request.driver_options:
+            asked = parse_driver_option(option)
         used = {row.interface for row in rows}
-        interface = next(name for number in count() if (name := f"eth{number}") not in used)
-        return parse_wanted(connection, (network,), (interface,))[0]
+        interfaces = choose_interfaces(split_networks(connection), (network,), used=used, first=asked)
+        return parse_wanted(connection, (network,), interfaces)[0]
 
     async def disconnect(self, network_name: str, container_name: str, *, force: bool = False) -> None:
         """Take a container off a network; with ``force`` it is no error if it is not connected, or not there."""

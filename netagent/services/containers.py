@@ -94,6 +94,9 @@ class ContainerService:
             if container.state is ContainerState.RUNNING and spec
             else 0,
             terminal=spec is not None and spec.terminal,
+            sysctls=spec.sysctls if spec else (),
+            cap_add=spec.cap_add if spec else (),
+            cap_drop=spec.cap_drop if spec else (),
         )
 
     def exclusive(self, container: Container) -> AbstractAsyncContextManager[None]:

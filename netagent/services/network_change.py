@@ -56,6 +56,7 @@ def _with_options(network: Network, change: NetworkChange) -> Network:
         driver=driver.name,
         mtu=parsed.mtu or (network.mtu if network.bridge else None),
         icc=parsed.icc,
+        interface_prefix=parsed.interface_prefix,
         masquerade=parsed.masquerade,
         masquerade_except=parsed.masquerade_except,
         outbound=parsed.outbound,

@@ -10,8 +10,8 @@ from netagent.drivers.gre import BACKENDS
 from netagent.errors import InvalidRequest, NetagentError
 from netagent.ipam.pools import parse_subnet
 from netagent.model.address import Address, Prefix, parse_address, parse_prefix
-from netagent.model.ids import parse_interface_name
-from netagent.model.network import Scope, Subnet
+from netagent.model.ids import INTERFACE_NAME_LIMIT, parse_interface_name
+from netagent.model.network import DEFAULT_INTERFACE_PREFIX, Scope, Subnet
 from netagent.model.outward import parse_exemptions, parse_outbound
 from netagent.plan.mtu import parse_mtu
 from netagent.services.requests import NewNetwork
@@ -36,6 +36,8 @@ _NAMES = {
     "com.docker.network.bridge.host_binding_ipv4": "host_binding_ipv4",
     "host_binding_ipv6": "host_binding_ipv6",
     "backend": "backend",
+    "interface_prefix": "interface_prefix",
+    "com.docker.network.container_iface_prefix": "interface_prefix",
 }
 
 _DRIVERS = {
@@ -50,6 +52,9 @@ _DRIVERS = {
     "backend": ("gre",),
 }
 """The drivers that know an option; one that is not named here all know."""
+
+_NUMBER_DIGITS = 3
+"""What an interface prefix leaves for the number."""
 
 _UNDERLAYS = {"ipv4": 4, "ipv6": 6}
 
@@ -72,6 +77,7 @@ class NetworkOptions:
     fallback: str | None = None
     host_bindings: tuple[Address, ...] = ()
     backend: str | None = None
+    interface_prefix: str = DEFAULT_INTERFACE_PREFIX
 
 
 def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> NetworkOptions:
@@ -110,6 +116,7 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
         fallback=_parse_choice("fallback", texts["fallback"], ("vxlan",)) if "fallback" in texts else None,
         host_bindings=parse_host_bindings(texts.get("host_binding_ipv4", ""), texts.get("host_binding_ipv6", "")),
         backend=_parse_choice("backend", texts["backend"], BACKENDS) if "backend" in texts else None,
+        interface_prefix=_parse_interface_prefix(texts.get("interface_prefix", DEFAULT_INTERFACE_PREFIX)),
     )
 
 
@@ -145,6 +152,14 @@ def change_options(options: Mapping[str, str], changes: Mapping[str, str]) -> di
         if key not in _NAMES:
             raise InvalidRequest(f"unknown option {key}", hint=f"options are {', '.join(sorted(_NAMES))}")
     return {**kept, **{key: text for key, text in changes.items() if text}}
+
+
+def _parse_interface_prefix(text: str) -> str:
+    if len(text.encode()) > INTERFACE_NAME_LIMIT - _NUMBER_DIGITS:
+        raise InvalidRequest(
+            f"invalid interface prefix {text!r}", hint=f"at most {INTERFACE_NAME_LIMIT - _NUMBER_DIGITS} bytes"
+        )
+    return parse_interface_name(text)
 
 
 def _parse_boolean(name: str, text: str) -> bool:

@@ -10,6 +10,7 @@ from netagent.errors import InvalidRequest
 from netagent.model.network import DEFAULT_NETWORK
 from netagent.services.requests import Connection
 
+INTERFACE_OPTION = "com.docker.network.endpoint.ifname"
 _LONGEST_PRIORITY = 11
 _HIGHEST_PRIORITY = 2**31 - 1
 
@@ -24,6 +25,7 @@ class NetworkText:
     aliases: tuple[str, ...] = ()
     gw_priority: int | None = None
     link_local: tuple[str, ...] = ()
+    interface: str = ""
 
 
 def split_networks(connection: Connection) -> tuple[NetworkText, ...]:
@@ -54,6 +56,14 @@ def split_networks(connection: Connection) -> tuple[NetworkText, ...]:
 def names_of(texts: Sequence[NetworkText]) -> tuple[str, ...]:
     """Return the names of the networks that are asked for."""
     return tuple(text.name for text in texts)
+
+
+def parse_driver_option(text: str) -> str:
+    """Return the interface name that an endpoint's driver option gives; there is no other option."""
+    key, _, value = text.partition("=")
+    if key != INTERFACE_OPTION:
+        raise InvalidRequest(f"unknown driver option {key}", hint=f"{INTERFACE_OPTION}=NAME is known")
+    return value
 
 
 def check_priority(value: int) -> int:
@@ -89,6 +99,10 @@ def _with_field(parsed: NetworkText, key: str, value: str) -> NetworkText:
             return replace(parsed, link_local=(*parsed.link_local, value))
         case "mac-address":
             return replace(parsed, mac=value)
+        case "interface":
+            return replace(parsed, interface=value)
+        case "driver-opt":
+            return replace(parsed, interface=parse_driver_option(value))
         case "gw-priority":
             if len(value) > _LONGEST_PRIORITY or not value.removeprefix("-").isdecimal() or not value.isascii():
                 raise InvalidRequest(f"invalid gw-priority ({value}): it should be a whole number")
@@ -96,5 +110,5 @@ def _with_field(parsed: NetworkText, key: str, value: str) -> NetworkText:
         case _:
             raise InvalidRequest(
                 f"invalid field key {key}",
-                hint="name, alias, ip, ip6, link-local-ip, mac-address and gw-priority are known",
+                hint="fields are name, alias, ip, ip6, link-local-ip, mac-address, interface, driver-opt, gw-priority",
             )

@@ -165,6 +165,7 @@ class NetworkService:
                 mtu=options.mtu or (facts.interfaces[options.bridge][0] if options.bridge else None),
                 bridge=options.bridge,
                 icc=options.icc,
+                interface_prefix=options.interface_prefix,
                 masquerade=options.masquerade,
                 masquerade_except=options.masquerade_except,
                 outbound=options.outbound,

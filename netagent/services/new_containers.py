@@ -24,9 +24,11 @@ from netagent.model.resolver import (
     parse_resolver_option,
     parse_search,
 )
+from netagent.runtime.kernel_options import parse_capabilities, parse_sysctls
 from netagent.runtime.spec import ContainerSpec, parse_environment, parse_mounts
 from netagent.services.context import Context
 from netagent.services.endpoints import Wanted, parse_served, parse_wanted, refuse_taken_name
+from netagent.services.interfaces import choose_interfaces
 from netagent.services.links import find_linked
 from netagent.services.network_texts import names_of, split_networks
 from netagent.services.networks import NetworkService
@@ -87,7 +89,7 @@ class ContainerParser:
         sandbox = str(self._sandboxes / container.id)
         if mode is NetworkMode.NETWORKS:
             networks = self._networks.find_for_endpoints(texts)
-            wanted = parse_wanted(connection, networks, [f"eth{index}" for index in range(len(networks))])
+            wanted = parse_wanted(connection, networks, choose_interfaces(split_networks(connection), networks))
             links = tuple(self._parse_link(text, container, networks) for text in request.links)
             return ParsedContainer(
                 container=replace(container, mode=mode, sandbox=sandbox, owns_sandbox=True, links=links), wanted=wanted
@@ -153,6 +155,9 @@ def _parse_spec(request: NewContainer, container: Container) -> ContainerSpec:
         terminal=request.terminal,
         interactive=request.interactive,
         sandbox=container.sandbox or None,
+        sysctls=parse_sysctls(request.sysctls, own_network=bool(container.sandbox)),
+        cap_add=parse_capabilities(request.cap_add, what="CapAdd"),
+        cap_drop=parse_capabilities(request.cap_drop, what="CapDrop"),
     )
 
 
@@ -199,6 +204,8 @@ def _refuse_meaningless(connection: Connection, mode: NetworkMode, *, hostname: 
         raise InvalidRequest("network-scoped aliases are only supported for user-defined networks")
     if text.mac:
         raise InvalidRequest("conflicting options: mac-address and the network mode")
+    if text.interface:
+        raise InvalidRequest("conflicting options: interface name and the network mode")
     if hostname and shared:
         raise InvalidRequest("conflicting options: hostname and the network mode")
     if connection.publish and shared:

@@ -82,6 +82,8 @@ class NewConnection:
     rate_out: str = ""
     gw_priority: int = 0
     link_local: tuple[str, ...] = ()
+    interface: str = ""
+    driver_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +138,9 @@ class NewContainer:
     extra_hosts: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    sysctls: tuple[str, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,12 +167,18 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerView:
-    """A container with its endpoints, each beside its network (None if the network is gone), and its process."""
+    """A container with its endpoints, each beside its network (None if the network is gone), and its process.
+
+    ``sysctls``, ``cap_add`` and ``cap_drop`` are as they were asked for.
+    """
 
     container: Container
     endpoints: tuple[tuple[Endpoint, Network | None], ...] = ()
     pid: int = 0
     terminal: bool = False
+    sysctls: tuple[tuple[str, str], ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from netagent.errors import InvalidRequest
 from netagent.ipam.pools import check_usable
 from netagent.model.address import is_inside, parse_address, parse_prefix
 from netagent.model.ids import NetworkId, parse_interface_name, parse_name
-from netagent.model.network import Network, NetworkState, Scope, Subnet, Way
+from netagent.model.network import DEFAULT_INTERFACE_PREFIX, Network, NetworkState, Scope, Subnet, Way
 from netagent.model.outward import parse_exemptions, parse_outbound
 from netagent.store.record_format import (
     Count,
@@ -68,6 +68,7 @@ class NetworkRecord(Header, kw_only=True):
     host_bindings: Annotated[list[Text], msgspec.Meta(max_length=2)] = msgspec.field(default_factory=list)
     overlaps: bool = False
     backend: Literal["kernel", "ovs"] | None = None
+    interface_prefix: Text = DEFAULT_INTERFACE_PREFIX
     before: WayRecord | None = None
     moves: Count = 0
     options: dict[Text, Text] = msgspec.field(default_factory=dict)
@@ -98,6 +99,7 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         mtu=network.mtu,
         bridge=network.bridge,
         icc=network.icc,
+        interface_prefix=network.interface_prefix,
         masquerade=network.masquerade,
         masquerade_except=list(map(str, network.masquerade_except)),
         outbound=list(map(str, network.outbound)),
@@ -148,6 +150,7 @@ def decode_network(value: bytes) -> Network:
             mtu=record.mtu,
             bridge=None if record.bridge is None else parse_interface_name(record.bridge),
             icc=record.icc,
+            interface_prefix=parse_interface_name(record.interface_prefix),
             masquerade=record.masquerade,
             masquerade_except=parse_exemptions(",".join(record.masquerade_except)),
             outbound=parse_outbound(record.outbound),

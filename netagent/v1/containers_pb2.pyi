@@ -46,7 +46,7 @@ class Connection(_message.Message):
     @_builtins.property
     def networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Network names, or one of "host", "none", "container:NAME"; the network "bridge" if empty. Or with options of one
-        network, "name=NET,ip=A,ip6=A,alias=N,link-local-ip=A,mac-address=M,gw-priority=N".
+        network, "name=NET,ip=A,ip6=A,alias=N,link-local-ip=A,mac-address=M,interface=I,gw-priority=N".
         """
 
     @_builtins.property
@@ -131,6 +131,9 @@ class CreateContainerRequest(_message.Message):
     EXTRA_HOSTS_FIELD_NUMBER: _builtins.int
     LINKS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    SYSCTLS_FIELD_NUMBER: _builtins.int
+    CAP_ADD_FIELD_NUMBER: _builtins.int
+    CAP_DROP_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Chosen if empty."""
     hostname: _builtins.str
@@ -170,6 +173,16 @@ class CreateContainerRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def sysctls(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Settings of the kernel inside, NAME=VALUE."""
+
+    @_builtins.property
+    def cap_add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Capabilities beyond the usual ones, and those that are taken from them; "ALL" stands for all."""
+
+    @_builtins.property
+    def cap_drop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -190,10 +203,13 @@ class CreateContainerRequest(_message.Message):
         extra_hosts: _abc.Iterable[_builtins.str] | None = ...,
         links: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        sysctls: _abc.Iterable[_builtins.str] | None = ...,
+        cap_add: _abc.Iterable[_builtins.str] | None = ...,
+        cap_drop: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "command", b"command", "connection", b"connection", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "environment", b"environment", "extra_hosts", b"extra_hosts", "hostname", b"hostname", "interactive", b"interactive", "labels", b"labels", "links", b"links", "mounts", b"mounts", "name", b"name", "rootfs", b"rootfs", "terminal", b"terminal", "working_directory", b"working_directory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auto_remove", b"auto_remove", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "connection", b"connection", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "environment", b"environment", "extra_hosts", b"extra_hosts", "hostname", b"hostname", "interactive", b"interactive", "labels", b"labels", "links", b"links", "mounts", b"mounts", "name", b"name", "rootfs", b"rootfs", "sysctls", b"sysctls", "terminal", b"terminal", "working_directory", b"working_directory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -499,6 +515,26 @@ class Container(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class SysctlsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
@@ -525,6 +561,9 @@ class Container(_message.Message):
     DNS_SEARCH_FIELD_NUMBER: _builtins.int
     DNS_OPTIONS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    SYSCTLS_FIELD_NUMBER: _builtins.int
+    CAP_ADD_FIELD_NUMBER: _builtins.int
+    CAP_DROP_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     kind: _builtins.str
@@ -572,6 +611,12 @@ class Container(_message.Message):
     def dns_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def cap_add(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def cap_drop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -601,10 +646,13 @@ class Container(_message.Message):
         dns_search: _abc.Iterable[_builtins.str] | None = ...,
         dns_options: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        cap_add: _abc.Iterable[_builtins.str] | None = ...,
+        cap_drop: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "auto_remove", b"auto_remove", "command", b"command", "created", b"created", "directory", b"directory", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "endpoints", b"endpoints", "exit_code", b"exit_code", "exposed", b"exposed", "extra_hosts", b"extra_hosts", "finished", b"finished", "hostname", b"hostname", "id", b"id", "kind", b"kind", "labels", b"labels", "links", b"links", "name", b"name", "network_mode", b"network_mode", "pid", b"pid", "runtime_id", b"runtime_id", "sandbox", b"sandbox", "shares", b"shares", "started", b"started", "state", b"state", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "auto_remove", b"auto_remove", "cap_add", b"cap_add", "cap_drop", b"cap_drop", "command", b"command", "created", b"created", "directory", b"directory", "dns", b"dns", "dns_options", b"dns_options", "dns_search", b"dns_search", "endpoints", b"endpoints", "exit_code", b"exit_code", "exposed", b"exposed", "extra_hosts", b"extra_hosts", "finished", b"finished", "hostname", b"hostname", "id", b"id", "kind", b"kind", "labels", b"labels", "links", b"links", "name", b"name", "network_mode", b"network_mode", "pid", b"pid", "runtime_id", b"runtime_id", "sandbox", b"sandbox", "shares", b"shares", "started", b"started", "state", b"state", "sysctls", b"sysctls", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

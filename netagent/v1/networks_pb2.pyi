@@ -623,6 +623,8 @@ class ConnectContainerRequest(_message.Message):
     RATE_OUT_FIELD_NUMBER: _builtins.int
     GW_PRIORITY_FIELD_NUMBER: _builtins.int
     LINK_LOCAL_FIELD_NUMBER: _builtins.int
+    INTERFACE_FIELD_NUMBER: _builtins.int
+    DRIVER_OPTIONS_FIELD_NUMBER: _builtins.int
     network: _builtins.str
     container: _builtins.str
     mac: _builtins.str
@@ -630,6 +632,8 @@ class ConnectContainerRequest(_message.Message):
     """As in Connection."""
     rate_out: _builtins.str
     gw_priority: _builtins.int
+    interface: _builtins.str
+    """Name inside; by the network's prefix if empty."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """One fixed address per family."""
@@ -638,6 +642,10 @@ class ConnectContainerRequest(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def link_local(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def driver_options(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Docker's, KEY=VALUE."""
+
     def __init__(
         self,
         *,
@@ -650,10 +658,12 @@ class ConnectContainerRequest(_message.Message):
         rate_out: _builtins.str = ...,
         gw_priority: _builtins.int = ...,
         link_local: _abc.Iterable[_builtins.str] | None = ...,
+        interface: _builtins.str = ...,
+        driver_options: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "container", b"container", "gw_priority", b"gw_priority", "link_local", b"link_local", "mac", b"mac", "network", b"network", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "container", b"container", "driver_options", b"driver_options", "gw_priority", b"gw_priority", "interface", b"interface", "link_local", b"link_local", "mac", b"mac", "network", b"network", "rate_in", b"rate_in", "rate_out", b"rate_out"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

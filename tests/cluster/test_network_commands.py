@@ -126,6 +126,42 @@ def test_templates_read_what_is_there(lab: Lab) -> None:
     assert "there is no field 'Nope'" in refusal(h1, "inspect", "-f", "{{.Nope}}", "web")
 
 
+def test_interfaces_settings_and_capabilities_are_as_asked_for(lab: Lab) -> None:
+    h1, _ = lab.hosts
+    before = dump(h1)
+    prefix = "com.docker.network.container_iface_prefix=net"
+    ifname = "com.docker.network.endpoint.ifname"
+    netagent(h1, "network", "create", "--subnet", "10.22.0.0/24", "-o", prefix, "named")
+    settings = ("--sysctl", "net.ipv4.ip_forward=0", "--sysctl", "net.ipv4.conf.net0.log_martians=1")
+    networks = ("--network", f"name=app,driver-opt={ifname}=front", "--network", "named")
+    run(h1, "odd", *networks, *settings, "--cap-add", "net_admin", "--cap-drop", "chown")
+    netagent(h1, "network", "connect", "--driver-opt", f"{ifname}=back", "staticnet", "odd")
+    for _ in range(2):
+        links = json.loads(inside(h1, "odd", "ip", "-j", "link", check=True).stdout)
+        assert {link["ifname"] for link in links} == {"lo", "front", "net0", "back"}
+        shown = inside(h1, "odd", "cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf/net0/log_martians")
+        assert shown.stdout.split() == ["0", "1"]
+        netagent(h1, "restart", "-t", "0", "odd")
+    assert inside(h1, "odd", "ip", "link", "set", "front", "mtu", "1400").returncode == 0
+    assert inside(h1, "odd", "chown", "1", "/tmp").returncode != 0
+    assert (inspect(h1, "odd")["HostConfig"]["CapAdd"]) == ["CAP_NET_ADMIN"]
+    netagent(h1, "rm", "-f", "odd")
+    netagent(h1, "network", "rm", "named")
+    for options, said in (
+        (["--sysctl", "kernel.panic=1"], "sysctl 'kernel.panic=1' is not allowed ("),
+        (["--sysctl", "net.no.such=1"], "the OCI runtime refused to create container "),
+        (
+            ["--sysctl", "net.ipv4.ip_forward=1", "--network", "host"],
+            "sysctl 'net.ipv4.ip_forward' not allowed in host",
+        ),
+        (["--cap-add", "nope"], "invalid CapAdd: unknown capability: 'nope' ("),
+        (["--network", "name=app,interface=lo"], "interface lo is there already ("),
+        (["--network", "name=app,driver-opt=a=b"], "unknown driver option a ("),
+    ):
+        assert refusal(h1, "run", "-d", *options, "--", "true", status=125).startswith(said)
+    eventually(lambda: same(h1, before))
+
+
 def test_a_network_with_ranges_and_options_is_made_as_asked_and_shown_so(lab: Lab) -> None:
     h1, _ = lab.hosts
     netagent(

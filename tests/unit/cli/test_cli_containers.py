@@ -230,6 +230,9 @@ def test_inspect_has_dockers_shape(agent: ServedAgent, netagent_cli: Cli) -> Non
             "Dns": [],
             "DnsSearch": [],
             "DnsOptions": [],
+            "Sysctls": {},
+            "CapAdd": None,
+            "CapDrop": None,
         },
         "Config": {
             "Hostname": "web",

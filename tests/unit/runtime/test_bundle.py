@@ -2,7 +2,8 @@ from dataclasses import replace
 from typing import Any
 
 from netagent.model.ids import ContainerId
-from netagent.runtime.bundle import CAPABILITIES, render_config
+from netagent.runtime.bundle import DEFAULT_CAPABILITIES as CAPABILITIES
+from netagent.runtime.bundle import render_config
 from netagent.runtime.spec import BindMount, ContainerSpec
 
 SPEC = ContainerSpec(id=ContainerId("ab" * 32), name="web", command=("nginx", "-g"), hostname="box")
@@ -50,6 +51,22 @@ def test_the_hosts_network_is_no_namespace_at_all() -> None:
 def test_devices_are_denied_because_mknod_is_allowed() -> None:
     assert "CAP_MKNOD" in CAPABILITIES
     assert config()["linux"]["resources"]["devices"] == [{"allow": False, "access": "rwm"}]
+
+
+def test_capabilities_are_added_and_taken_away() -> None:
+    def capabilities(**changes: object) -> list[str]:
+        return list(config(**changes)["process"]["capabilities"]["bounding"])
+
+    assert set(capabilities(cap_add=("CAP_NET_ADMIN",), cap_drop=("CAP_CHOWN",))) == (
+        {*CAPABILITIES, "CAP_NET_ADMIN"} - {"CAP_CHOWN"}
+    )
+    assert capabilities(cap_drop=("ALL",)) == []
+    assert capabilities(cap_drop=("ALL",), cap_add=("CAP_NET_RAW",)) == ["CAP_NET_RAW"]
+    assert len(capabilities(cap_add=("ALL",), cap_drop=("CAP_BPF",))) == 40
+
+
+def test_sysctls_are_asked_of_the_runtime() -> None:
+    assert config(sysctls=(("net.ipv4.ip_forward", "0"),))["linux"]["sysctl"] == {"net.ipv4.ip_forward": "0"}
 
 
 def test_no_sysctl_of_the_sandbox_is_touched() -> None:
