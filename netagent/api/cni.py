@@ -6,13 +6,13 @@ taken down again, because nobody was told of it.
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import msgspec
 
 from netagent.api.cni_error import CniCode, CniError, error_object
-from netagent.api.cni_queue import drain_queue, exclusive
+from netagent.api.cni_queue import drain_queue, exclusive, place_link, queues_for
 from netagent.api.cni_request import (
     LENGTH,
     REQUEST_LIMIT,
@@ -49,10 +49,13 @@ class CniServer:
 
     async def start(self) -> None:
         """Carry out the queue, then listen. Conflict if another agent listens at the path."""
-        async with exclusive(self._queue_dir):
-            done = await drain_queue(self._queue_dir, self._verbs.perform_queued)
-            if done:
-                log.info("%d deletions that waited for the agent are carried out", done)
+        async with AsyncExitStack() as locks:
+            for queue in queues_for(self._socket_path, self._queue_dir):
+                await locks.enter_async_context(exclusive(queue))
+                done = await drain_queue(queue, self._verbs.perform_queued)
+                if done:
+                    log.info("%d deletions that waited for the agent are carried out", done)
+            place_link(self._socket_path, self._queue_dir)
             self._server = await asyncio.start_unix_server(
                 self._serve, sock=bound_socket(self._socket_path, 0o600), backlog=BACKLOG
             )

@@ -16,11 +16,17 @@ from pathlib import Path
 
 from netagent.api.cni_error import CniCode, CniError
 from netagent.api.cni_request import REQUEST_LIMIT
+from netagent.api.unix_socket import prepare_directory
 
 log = logging.getLogger("netagent.cni")
 
 LOCK_S = 5.0
 """How long a plugin may hold the lock; it takes milliseconds, unless somebody has stopped it."""
+
+LINK = "cni-queue"
+DEFAULT_SOCKET = Path("/run/netagent/cni.sock")
+DEFAULT_QUEUE = Path("/var/lib/netagent/cni-queue")
+"""As in the plugin."""
 
 _HOPELESS = (
     CniCode.INCOMPATIBLE_VERSION,
@@ -31,6 +37,37 @@ _HOPELESS = (
     CniCode.INVALID_CONFIGURATION,
 )
 """What the same request will be answered with for ever, so that its file is not kept."""
+
+
+def queues_for(socket_path: Path, own: Path) -> list[Path]:
+    """Return where deletions for the agent at ``socket_path`` may wait: its ``own`` queue first.
+
+    A plugin that finds no link of an agent's beside the socket, as after a reboot, takes the default one.
+    """
+    found = [own]
+    with suppress(OSError):
+        found.append(link_at(socket_path).readlink())
+    if socket_path == DEFAULT_SOCKET:
+        found.append(DEFAULT_QUEUE)
+    return list(dict.fromkeys(queue for queue in found if queue == own or queue.is_dir()))
+
+
+def link_at(socket_path: Path) -> Path:
+    """Return where the plugin looks for the link to the queue."""
+    return socket_path.with_name(LINK)
+
+
+def place_link(socket_path: Path, own: Path) -> None:
+    """Tell the plugin where the queue is."""
+    link = link_at(socket_path)
+    aside = link.with_name(f".{LINK}")
+    try:
+        prepare_directory(link.parent)
+        aside.unlink(missing_ok=True)
+        aside.symlink_to(own.absolute())
+        aside.replace(link)
+    except OSError as error:
+        log.error("the CNI plugin is not told that its queue is %s: %s: %s", own, link, error.strerror)
 
 
 @asynccontextmanager

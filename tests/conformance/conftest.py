@@ -25,6 +25,9 @@ ETCD = (
     *("--listen-peer-urls", "http://127.0.0.1:2380"),
 )
 
+STATE = "/var/lib/elsewhere"
+"""Where that agent keeps its state: not where the plugin would look for its queue by itself."""
+
 _numbers = itertools.count(1)
 
 Make = Callable[[], tuple[str, str]]
@@ -64,7 +67,7 @@ def started_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machin
     """Yield the machine with the networks app, tiny (six addresses), dual (both families) and wide (VXLAN)."""
     directory = tmp_path_factory.mktemp("conformance")
     configuration = directory / "agent.toml"
-    configuration.write_text(f'store = "etcd://127.0.0.1:2379"\n[cni]\ngrace_s = {GRACE_S}\n')
+    configuration.write_text(f'store = "etcd://127.0.0.1:2379"\nstate_dir = "{STATE}"\n[cni]\ngrace_s = {GRACE_S}\n')
     with Machine(directory / "agent.log", options=("--config", str(configuration))) as machine:
         machine.start_etcd()
         machine.start_agent()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.conftest import Machine, Make, previous
+from tests.conformance.conftest import STATE, Machine, Make, previous
 from tests.support.cni import Outcome, Plugin, a_configuration
 from tests.support.cni_runner import Runner
 from tests.support.lab import eventually
@@ -104,14 +104,30 @@ def test_c71_delete_without_an_agent_is_carried_out_at_its_start(machine: Machin
     assert plugin.delete(name, path, configuration=CONFIGURATION) == DONE
     machine.start_agent()
     machine.settles(before)
+    assert machine.run("ls", f"{STATE}/cni-queue") == ""
+
+
+def test_c71_delete_before_the_agents_first_start_after_a_reboot_is_carried_out(
+    machine: Machine, plugin: Plugin, netns: Make
+) -> None:
+    """/run is empty then, and nothing tells the plugin where this agent keeps its state."""
+    name, path = netns()
+    before = machine.dump()
+    plugin.add(name, path, configuration=CONFIGURATION)
+    machine.kill_agent()
+    machine.run("rm", "/run/netagent/cni-queue")
+    assert plugin.delete(name, path, configuration=CONFIGURATION) == DONE
+    assert machine.run("ls", "/var/lib/netagent/cni-queue")
+    machine.start_agent()
+    machine.settles(before)
     assert machine.run("ls", "/var/lib/netagent/cni-queue") == ""
 
 
 def test_c71_delete_with_a_full_queue_may_be_tried_again(machine: Machine, plugin: Plugin) -> None:
     machine.stop_agent()
-    machine.run("sh", "-c", "cd /var/lib/netagent/cni-queue && for i in $(seq 256); do echo > full$i; done")
+    machine.run("sh", "-c", f"cd {STATE}/cni-queue && for i in $(seq 256); do echo > full$i; done")
     assert plugin.delete("c71", "").code == 11
-    machine.run("sh", "-c", "rm /var/lib/netagent/cni-queue/full*")
+    machine.run("sh", "-c", f"rm {STATE}/cni-queue/full*")
     assert plugin.delete("c71", "") == DONE
     machine.start_agent()
 
@@ -224,5 +240,6 @@ def test_what_another_ipam_plugin_gave_is_released_by_the_agents_own_collection(
         return not any("10.20.202.1" in line for line in machine.run("ls", "/var/lib/cni/networks/app").splitlines())
 
     eventually(is_free, within=20)
+    eventually(lambda: one not in machine.netagent("ps", "--format", "{{.Names}}").split())
     assert libcni.add(two, two_path)["ips"][0]["address"] == "10.20.202.1/16"
     libcni.delete(two, two_path)

@@ -435,6 +435,33 @@ async def test_a_delete_without_an_agent_is_carried_out_when_it_starts(
     await server.close()
 
 
+async def test_the_agent_tells_the_plugin_where_its_queue_is(services: RememberingServices, plugin: Plugin) -> None:
+    """Also after it was started with another state directory: what waits in the former one is not forgotten."""
+    untold = replace(plugin, queue=None)
+    former = CniServer(services.bundle(), plugin.socket, plugin.queue)
+    await former.start()
+    await former.close()
+    assert untold.delete("c1").status == 0
+    assert len(queued(plugin)) == 1
+    moved = plugin.queue.with_name("moved")
+    server = CniServer(services.bundle(), plugin.socket, moved)
+    await server.start()
+    await server.close()
+    assert services.calls == [("detach", "c1", "eth0")]
+    assert untold.delete("c2").status == 0
+    assert len(queued(replace(plugin, queue=moved))) == 1
+
+
+async def test_a_link_that_cannot_be_placed_does_not_stop_the_agent(
+    services: RememberingServices, plugin: Plugin
+) -> None:
+    (plugin.socket.with_name("cni-queue") / "in-the-way").mkdir(parents=True)
+    server = CniServer(services.bundle(), plugin.socket, plugin.queue)
+    await server.start()
+    assert (await call(plugin, "DEL")).status == 0
+    await server.close()
+
+
 def test_the_queue_is_private_whatever_the_umask(plugin: Plugin) -> None:
     before = os.umask(0)
     try:

@@ -48,10 +48,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """The plugin with the agent's socket and the queue it is to use; ``prefix`` is a command that enters a host."""
+    """The plugin with the agent's socket, and the queue if it is told; ``prefix`` is a command that enters a host."""
 
     socket: Path = Path("/run/netagent/cni.sock")
-    queue: Path = Path("/var/lib/netagent/cni-queue")
+    queue: Path | None = None
     prefix: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,7 +64,7 @@ class Plugin:
             "CNI_IFNAME": interface,
             "CNI_PATH": "/opt/cni/bin",
             "NETAGENT_CNI_SOCKET": str(self.socket),
-            "NETAGENT_CNI_QUEUE": str(self.queue),
+            "NETAGENT_CNI_QUEUE": str(self.queue or ""),
             **self.environment,
             **more,
         }
