@@ -20,13 +20,14 @@ QUICK = {
     "ports": ["--rounds=1", "--connections=40", "--among=10"],
     "start": ["--rounds=2", "--endpoints=10"],
     "peers": ["--peers", "10", "--rounds", "2"],
-    "overlay": ["--drivers=vxlan", "--rounds=1", "--seconds=1"],
+    "overlay": ["--paths", "vxlan", "swarm", "--rounds=1", "--seconds=1"],
     "dns": ["--rounds=1", "--seconds=0.3", "--names=3"],
 }
 """The benchmarks in their order, and what they are told for a quick run."""
 FULL = {
     "cni": ["--count=100"],
     "scale": ["--reference=3000", "--rounds=30"],
+    "overlay": ["--rounds=10", "--seconds=3"],
 }
 """What they are told for a run of the largest sizes; nothing means their defaults."""
 

@@ -25,6 +25,22 @@ def set_up_by_hand(host: Host, peer: Host, driver: str, number: int) -> None:
     _WAYS[driver](host, peer, own, far)
 
 
+def set_up_bridge(host: Host) -> None:
+    """Give ``host`` a bridge with the containers ``hand1`` and ``hand2``, 10.68.0.1 and 10.68.0.2."""
+    host.run("ip", "link", "add", "hl0", "type", "bridge")
+    host.run("ip", "link", "set", "hl0", "up")
+    for number in (1, 2):
+        name = f"hand{number}"
+        for command in (
+            f"netns add {name}",
+            f"link add hl{number} type veth peer name eth0 netns {name}",
+            f"link set hl{number} master hl0 up",
+            f"-n {name} link set eth0 up",
+            f"-n {name} address add 10.68.0.{number}/24 dev eth0",
+        ):
+            host.run("ip", *command.split())
+
+
 def _mac(host: Host) -> str:
     return f"02:00:00:00:77:0{host.name[1:]}"
 

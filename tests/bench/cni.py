@@ -95,7 +95,8 @@ def report(times: Times, rates: Times, count: int) -> None:
 
 
 def _report_bursts(times: Times, rates: Times) -> None:
-    rows, groups = [], {}
+    rows = []
+    groups: dict[str, dict[str, float]] = {}
     for verb in ("attach at once", "detach at once"):
         for side, each in rates.items():
             if not each.get(verb):

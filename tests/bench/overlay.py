@@ -1,110 +1,207 @@
-"""TCP throughput between containers on two hosts of a lab: by each driver, and by the same datapath set up by hand.
+"""What containers get from their network: throughput by TCP and UDP, latency, and what a gigabyte costs in CPU time.
 
-In turns and over the same underlay, so that the ratio says what netagent's own part costs: its firewall. ``plain`` is
-between the hosts themselves; ``gre`` is Open vSwitch's userspace datapath, with a plain path of its own. Both ends
-share this machine's CPUs.
+Between two hosts by each driver, by Swarm's overlay, and on one host; beside the same datapath set up by hand, and the
+plain way between the hosts. In turns, so that ratios say what a side's own part costs. Both ends share this machine's
+CPUs; ``gre`` is Open vSwitch's userspace datapath, with a plain way of its own.
 """
 
 import argparse
 import json
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any
 
-from netagent.lab.host import Host
-from netagent.lab.lab import Lab
-from tests.bench.by_hand import set_up_by_hand
-from tests.bench.report import draw_bars, keep, median, show
+from tests.bench.paths import DRIVERS, SAME_HOST, SWARM, End, Way, between_hosts, docker, over_ovs
+from tests.bench.report import draw_bars, keep, median, missing, p99, say, show
 from tests.support.lab import eventually
 
 PORT = 5201
+ECHO_PORT = 5202
+EXCHANGE = Path(__file__).with_name("exchange.py")
+STREAMS = 8
+DATAGRAM = 1350
+"""Bytes: fits into all ways' MTU, so that each carries as many packets."""
+LOSS = 0.001
+"""Of all datagrams, what may be lost of a rate that is called free of loss: both ends share two CPUs."""
+FASTEST = 3
+"""Gbit/s: about what goes at full speed, for the number of datagrams."""
+BUFFER = 212992
+"""Bytes of each socket: what the kernel gives without a changed limit."""
+PACE_US = 100
+"""Between two bursts of datagrams; by default there is one in a millisecond, which is more than a socket holds."""
+STEPS = 4
+"""By which the rate without loss is searched for, each with half of what is left."""
+METRICS = {
+    "TCP, one stream": "Gbit/s",
+    f"TCP, {STREAMS} streams": "Gbit/s",
+    f"UDP, at most {LOSS:.1%} lost": "Gbit/s",
+    "CPU time a gigabyte, one stream": "s",
+    "UDP round trip": "us",
+    "TCP round trip": "us",
+}
+ONE, MANY, UDP, CPU, UDP_TRIP, TCP_TRIP = METRICS
+Results = dict[str, dict[str, list[float]]]
 
 
 def main(arguments: list[str]) -> None:
-    """Measure and print; ``--rounds`` turns of ``--seconds`` each."""
+    """Measure and print; ``--rounds`` turns, ``--seconds`` of each stream."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench overlay", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=2)
-    parser.add_argument("--drivers", nargs="*", default=["vxlan", "route", "gre"])
+    parser.add_argument("--paths", nargs="*", default=[*DRIVERS, SWARM, SAME_HOST])
     options = parser.parse_args(arguments)
-    results: dict[str, list[float]] = {}
-    for underlay, drivers in (("both", ("vxlan", "route")), ("ovs", ("gre",))):
-        chosen = [driver for driver in drivers if driver in options.drivers]
-        if not chosen:
-            continue
-        with Lab.up(f"bench{os.getpid()}", hosts=2, underlay=underlay) as lab:
-            results |= measure(lab, chosen, options.rounds, options.seconds)
-    report(results, options.seconds)
+    with ExitStack() as stack:
+        ways = _make_ways(stack, options.paths)
+        results: Results = {metric: {way.name: [] for way in ways} for metric in METRICS}
+        for way in ways:
+            _serve(stack, way.server)
+        for number in range(options.rounds):
+            for way in tuple(ways):
+                say(f"turn {number + 1} of {options.rounds}: {way.name}")
+                try:
+                    measure(way, options.seconds, results)
+                except (subprocess.SubprocessError, ValueError, KeyError, AssertionError) as error:
+                    missing(f"{way.name}: {' '.join(str(error).split())[:300]}")
+                    ways.remove(way)
+    report(results, ways, options.rounds)
 
 
-def measure(lab: Lab, drivers: Sequence[str], rounds: int, seconds: int) -> dict[str, list[float]]:
-    """Return Gbit/s by path, one figure a round."""
-    client, server = lab.hosts
-    plain = "plain (Open vSwitch)" if lab.layout.underlay == "ovs" else "plain"
-    paths: dict[str, tuple[tuple[str, ...], str]] = {plain: ((), str(server.ip))}
-    for number, driver in enumerate(drivers, 1):
-        client.run("netagent", "network", "create", "--driver", driver, "--subnet", f"10.5{number}.0.0/16", driver)
-        for host in (client, server):
-            _attach(host, driver)
-            set_up_by_hand(host, server if host is client else client, driver, number)
-        paths[driver] = (_inside(driver), _address_of(server, driver))
-        paths[f"{driver} by hand"] = (_inside(f"{driver}-hand"), f"10.6{number}.2.2")
-    results: dict[str, list[float]] = {path: [] for path in paths}
-    for _ in range(rounds):
-        for path, (inside, target) in paths.items():
-            results[path].append(_throughput(client, server, inside, target, seconds))
-    return results
+def _make_ways(stack: ExitStack, paths: Sequence[str]) -> list[Way]:
+    """Make the labs; one that cannot be made is a line in the report."""
+    same = SAME_HOST in paths
+    drivers = [path for path in ("route", "vxlan") if path in paths]
+    labs: list[tuple[str, AbstractContextManager[list[Way]]]] = []
+    if drivers or same:
+        labs.append(("netagent", between_hosts(drivers, same_host=same)))
+    if "gre" in paths:
+        labs.append(("gre", over_ovs()))
+    if SWARM in paths:
+        labs.append((SWARM, docker(same_host=same)))
+    ways: list[Way] = []
+    for name, lab in labs:
+        say(f"{name}: making the lab")
+        try:
+            ways += stack.enter_context(lab)
+        except Exception as error:
+            missing(f"{name}: {' '.join(str(error).split())[:300]}")
+    return ways
 
 
-def _inside(namespace: str) -> tuple[str, ...]:
-    return ("nsenter", f"--net=/run/netns/{namespace}")
+def _serve(stack: ExitStack, end: End) -> None:
+    """Start what answers at an end."""
+    for command in (
+        ("iperf3", "--server", f"--port={PORT}"),
+        (sys.executable, str(EXCHANGE), "serve", str(ECHO_PORT)),
+    ):
+        server = end.host.popen(*end.inside, *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+
+    def listening() -> bool:
+        shown = end.host.run(*end.inside, "ss", "-tlnH").stdout
+        return all(f":{port} " in shown for port in (PORT, ECHO_PORT))
+
+    eventually(listening)
 
 
-def _attach(host: Host, name: str) -> None:
-    eventually(lambda: host.run("netagent", "network", "inspect", name, check=False).returncode == 0)
-    host.run("ip", "netns", "add", name)
-    host.run("netagent", "attach", "--netns", f"/run/netns/{name}", "--name", name, "--network", name)
-
-
-def _address_of(host: Host, name: str) -> str:
-    shown = host.run(*_inside(name), "ip", "-4", "-j", "address", "show", "dev", "eth0")
-    return str(json.loads(shown.stdout)[0]["addr_info"][0]["local"])
-
-
-def _throughput(client: Host, server: Host, inside: Sequence[str], target: str, seconds: int) -> float:
-    """Return what one TCP connection carries from client to server, in Gbit/s."""
-    listener = server.popen(
-        *inside,
-        "iperf3",
-        "--server",
-        "--one-off",
-        f"--port={PORT}",
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def measure(way: Way, seconds: int, results: Results) -> None:
+    """Take one turn of one way: all metrics."""
+    before, begun = _busy_seconds(), time.perf_counter()
+    sent = _iperf(way, f"--time={seconds}")
+    spent, took = _busy_seconds() - before, time.perf_counter() - begun
+    results[ONE][way.name].append(_gbits(sent))
+    results[CPU][way.name].append(
+        min(spent, took * (os.cpu_count() or 1)) / (sent["end"]["sum_received"]["bytes"] / 1e9)
     )
-    try:
-        eventually(lambda: f":{PORT}" in server.run(*inside, "ss", "-tlnH").stdout)
-        command = ["iperf3", "--client", target, f"--port={PORT}", f"--time={seconds}", "--json"]
-        answer: dict[str, Any] = json.loads(client.run(*inside, *command, timeout=seconds + 30).stdout)
-    finally:
-        listener.kill()
-        listener.wait()
+    results[MANY][way.name].append(_gbits(_iperf(way, f"--time={seconds}", f"--parallel={STREAMS}")))
+    results[UDP][way.name].append(_loss_free(way, max(seconds / 4, 0.3)))
+    asked = (sys.executable, str(EXCHANGE), "ask", way.target, str(ECHO_PORT), str(seconds / 4))
+    trips = json.loads(way.client.host.run(*way.client.inside, *asked, timeout=60).stdout)
+    results[UDP_TRIP][way.name] += trips["udp"]
+    results[TCP_TRIP][way.name] += trips["tcp"]
+
+
+def _gbits(answer: dict[str, Any]) -> float:
     return float(answer["end"]["sum_received"]["bits_per_second"]) / 1e9
 
 
-def report(results: dict[str, list[float]], seconds: int) -> None:
-    """Print the table and keep the figures."""
-    rows = [
-        (path, f"{median(samples):.2f}", f"{min(samples):.2f} to {max(samples):.2f}", _of_hand(path, results))
-        for path, samples in results.items()
-    ]
-    count = len(next(iter(results.values())))
-    draw_bars("overlay", "TCP between two hosts: median", "Gbit/s", {k: median(v) for k, v in results.items()})
-    show(f"TCP between two hosts, {count} turns of {seconds} s", ("", "median Gbit/s", "range", "of by hand"), rows)
-    keep("overlay", {"unit": "Gbit/s", "samples": results})
+def _iperf(way: Way, *options: str) -> dict[str, Any]:
+    command = ("iperf3", "--client", way.target, f"--port={PORT}", "--json", *options)
+    said = way.client.host.run(*way.client.inside, *command, timeout=30, check=False)
+    answer: dict[str, Any] = json.loads(said.stdout)
+    if "error" in answer:
+        raise ValueError(f"iperf3: {answer['error']}")
+    return answer
 
 
-def _of_hand(path: str, results: dict[str, list[float]]) -> str:
-    by_hand = results.get(f"{path} by hand")
-    return f"{median(results[path]) / median(by_hand):.2f}" if by_hand else ""
+def _loss_free(way: Way, seconds: float) -> float:
+    """Return the highest rate in Gbit/s that arrives, by halving; what goes at full speed bounds it."""
+
+    def arrives(gbits: float) -> tuple[float, float]:
+        count = max(round((gbits or FASTEST) * seconds * 1e9 / 8 / DATAGRAM), 10)
+        rate = (f"--length={DATAGRAM}", f"--blockcount={count}", f"--bitrate={gbits * 1e9:.0f}", f"--window={BUFFER}")
+        total = _iperf(way, "--udp", f"--pacing-timer={PACE_US}", *rate, *apart)["end"]["sum"]
+        sent = total["packets"] * DATAGRAM * 8 / total["seconds"] / 1e9
+        return sent, total["lost_packets"] / max(total["packets"], 1)
+
+    apart = ("--affinity=0,1",) if (os.cpu_count() or 1) > 1 else ()
+    high, lost = arrives(0)
+    if lost <= LOSS:
+        return high
+    low, high = 0.0, high * (1 - lost) * 1.1
+    for _ in range(STEPS):
+        rate = (low + high) / 2
+        sent, lost = arrives(rate)
+        low, high = (max(low, min(sent, rate)), high) if lost <= LOSS else (low, rate)
+    return low
+
+
+def _busy_seconds() -> float:
+    """Return the CPU time of this machine, interrupts and all, that was not idle (/proc/stat, proc(5))."""
+    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = fields
+    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+def report(results: Results, ways: Sequence[Way], rounds: int) -> None:
+    """Print the tables and keep the figures."""
+    for metric, unit in METRICS.items():
+        per_packet = metric in (UDP_TRIP, TCP_TRIP)
+        spread = "p99" if per_packet else "range"
+        rows = []
+        for way in ways:
+            if not (samples := results[metric][way.name]):
+                continue
+            shown = f"{p99(samples):.1f}" if per_packet else f"{min(samples):.2f} to {max(samples):.2f}"
+            ratios = [_ratio(results[metric], way.name, other) for other in (way.plain, way.by_hand)]
+            rows.append((way.name, *ratios, f"{median(samples):.2f}", shown))
+        columns = ("", "of plain", "of by hand", f"median {unit}", f"{spread} {unit}")
+        show(f"{metric}, turns: {rounds}", columns, rows)
+    for name, title, chosen in (
+        ("overlay", "TCP throughput: median", (ONE, MANY)),
+        ("overlay-udp", f"UDP throughput with at most {LOSS:.1%} lost: median", (UDP,)),
+        ("overlay-latency", "Round trip of 64 bytes: median", (UDP_TRIP, TCP_TRIP)),
+        ("overlay-cpu", "CPU time of both ends and the kernel: median", (CPU,)),
+    ):
+        groups = {metric: {k: median(v) for k, v in results[metric].items() if v} for metric in chosen}
+        draw_bars(name, title, METRICS[chosen[0]], groups)
+    kept = {metric: {way: _thinned(samples) for way, samples in each.items()} for metric, each in results.items()}
+    keep("overlay", {"units": METRICS, "samples": kept})
+
+
+def _ratio(samples: dict[str, list[float]], way: str, other: str) -> str:
+    compared = samples.get(other)
+    return f"{median(samples[way]) / median(compared):.2f}" if compared else ""
+
+
+def _thinned(samples: Sequence[float], most: int = 1000) -> Sequence[float]:
+    """Return at most so many of the sorted samples, evenly spread, if there are many more."""
+    if len(samples) <= most:
+        return samples
+    ordered = sorted(samples)
+    return [round(ordered[number * len(ordered) // most], 2) for number in range(most)]

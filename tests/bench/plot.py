@@ -8,9 +8,9 @@ from html import escape
 from math import ceil, floor, log10
 
 _WIDTH, _LEFT, _TOP, _ROW = 760, 300, 48, 19
-_OURS = ("#1b6ca8", "#5aa9dd", "#0b3c5d", "#7fb7be")
-_BY_HAND = ("#6b7280", "#9aa3ad", "#4b5563")
-_OTHERS = ("#d1603d", "#4d8b31", "#8d6cab", "#b8860b", "#c03a6b", "#2a9d8f", "#a0522d", "#e09f3e")
+_OURS: tuple[str, ...] = ("#1b6ca8", "#5aa9dd", "#0b3c5d", "#7fb7be")
+_BY_HAND: tuple[str, ...] = ("#6b7280", "#9aa3ad", "#4b5563")
+_OTHERS: tuple[str, ...] = ("#d1603d", "#4d8b31", "#8d6cab", "#b8860b", "#c03a6b", "#2a9d8f", "#a0522d", "#e09f3e")
 _FRAME = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
     'font-family="DejaVu Sans, Arial, sans-serif" font-size="12">\n'

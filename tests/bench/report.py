@@ -25,8 +25,10 @@ from netagent import __version__
 from tests.bench import plot
 
 DIRECTORY = Path(__file__).parents[2] / "build" / "bench"
-PEERS = ("containernetworking-plugins", "docker.io", "netavark", "podman", "iproute2", "iptables", "nftables")
-PEERS += ("dnsmasq-base", "etcd-server", "openvswitch-switch", "iperf3")
+PEERS = (
+    *("containernetworking-plugins", "docker.io", "netavark", "podman", "iproute2", "iptables", "nftables"),
+    *("dnsmasq-base", "etcd-server", "openvswitch-switch", "iperf3"),
+)
 """Debian's packages that are measured, or measured with."""
 SIZES = "NETAGENT_BENCH_SIZES"
 """The environment variable that says ``quick`` or ``full`` to all processes of a run."""

@@ -54,11 +54,11 @@ class Turns:
             answer: dict[str, Any] = json.loads(worker.stdout.readline() or '{"error": "its process ended"}')
         except (BrokenPipeError, ValueError) as error:
             answer = {"error": str(error)}
-        if (error := answer.get("error")) is not None:
-            missing(f"{side}: {verb}: {' '.join(str(error).split())[:300]}")
+        if (why := answer.get("error")) is not None:
+            missing(f"{side}: {verb}: {' '.join(str(why).split())[:300]}")
             self._leave(side)
             if side == OWN:
-                raise SideFailed(f"{side}: {verb}: {error}")
+                raise SideFailed(f"{side}: {verb}: {why}")
             return {}
         return answer
 
