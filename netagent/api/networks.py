@@ -12,21 +12,18 @@ from netagent.api.convert import (
     encode_network_details,
 )
 from netagent.api.shield import Shield
-from netagent.services.connections import ConnectionService
-from netagent.services.info import InfoService
-from netagent.services.networks import NetworkService
+from netagent.services.all import Services
 from netagent.v1 import networks_pb2, networks_pb2_grpc
 
 
 class NetworksServicer(networks_pb2_grpc.NetworksServicer):
     """Networks, made and removed under a shield."""
 
-    def __init__(
-        self, networks: NetworkService, connections: ConnectionService, info: InfoService, shield: Shield
-    ) -> None:
-        self._networks = networks
-        self._connections = connections
-        self._info = info
+    def __init__(self, services: Services, shield: Shield) -> None:
+        self._networks = services.networks
+        self._removal = services.network_removal
+        self._connections = services.connections
+        self._info = services.info
         self._shield = shield
 
     async def Create(
@@ -55,10 +52,10 @@ class NetworksServicer(networks_pb2_grpc.NetworksServicer):
         self, request: networks_pb2.RemoveNetworkRequest, context: object
     ) -> AsyncIterator[networks_pb2.RemoveNetworkProgress]:
         """Remove a network, telling which hosts are waited for. Each step is finished even if nobody listens."""
-        steps = self._networks.remove(request.name, force=request.force)
+        steps = self._removal.remove(request.name, force=request.force)
         while (waiting_for := await self._shield.finish(_next(steps))) is not None:
             yield networks_pb2.RemoveNetworkProgress(waiting_for=waiting_for)
-        yield networks_pb2.RemoveNetworkProgress(done=True, taken_from=self._networks.taken_from(request.name))
+        yield networks_pb2.RemoveNetworkProgress(done=True, taken_from=self._removal.taken_from(request.name))
 
     async def Update(self, request: networks_pb2.UpdateNetworkRequest, context: object) -> networks_pb2.Network:
         """Change a network."""

@@ -134,9 +134,7 @@ def _serving(
     add_FirewallServicer_to_server(FirewallServicer(services.exposure), server)
     add_HostsServicer_to_server(HostsServicer(services.hosts, services.host_blocks, shield), server)
     add_NamesServicer_to_server(NamesServicer(services.resolving), server)
-    add_NetworksServicer_to_server(
-        NetworksServicer(services.networks, services.connections, services.info, shield), server
-    )
+    add_NetworksServicer_to_server(NetworksServicer(services, shield), server)
     add_StatsServicer_to_server(StatsServicer(services.stats), server)
     liveness = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(liveness, server)

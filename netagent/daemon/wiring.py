@@ -40,6 +40,7 @@ from netagent.services.loopback import LoopbackService
 from netagent.services.moving import MovingService
 from netagent.services.naming import NamingService
 from netagent.services.network_options import parse_host_bindings
+from netagent.services.network_removal import NetworkRemovalService
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.presence import Presence
@@ -142,7 +143,8 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     endpoints = EndpointService(context, blocks, ports)
     networks = NetworkService(context)
     dockerd = Dockerd((config.docker_options or DockerOptions()).socket)
-    docker_networks = DockerNetworks(context, networks, dockerd)
+    network_removal = NetworkRemovalService(context, networks)
+    docker_networks = DockerNetworks(context, networks, network_removal, dockerd)
     docker_endpoints = DockerEndpoints(context, docker_networks, endpoints, blocks, ports)
     containers = ContainerService(
         context, networks, endpoints, Runtime(run_dir), sandboxes=run_dir / "netns", tasks=tasks
@@ -150,6 +152,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     attachments = AttachmentService(context, networks, endpoints)
     services = Services(
         networks=networks,
+        network_removal=network_removal,
         containers=containers,
         attachments=attachments,
         connections=ConnectionService(context, networks, endpoints, containers, attachments),

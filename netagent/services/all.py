@@ -12,6 +12,7 @@ from netagent.services.host_blocks import HostBlockService
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
+from netagent.services.network_removal import NetworkRemovalService
 from netagent.services.networks import NetworkService
 from netagent.services.publishing import PublishingService
 from netagent.services.readiness import ReadinessService
@@ -26,6 +27,7 @@ class Services:
     """What ``api`` works with."""
 
     networks: NetworkService
+    network_removal: NetworkRemovalService
     containers: ContainerService
     attachments: AttachmentService
     connections: ConnectionService

@@ -10,7 +10,7 @@ from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import ContainerId, parse_name
 from netagent.model.label import parse_labels
 from netagent.services.context import Context
-from netagent.services.endpoints import EndpointService, parse_served, parse_wanted, refuse_taken_name
+from netagent.services.endpoints import EndpointService, refuse_taken_name
 from netagent.services.interfaces import choose_interfaces
 from netagent.services.locks import Locks
 from netagent.services.names import find_by_name
@@ -18,6 +18,7 @@ from netagent.services.network_texts import names_of, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Attachment, ContainerView
 from netagent.services.veths import has_veth
+from netagent.services.wanted import parse_served, parse_wanted
 
 
 class AttachmentService:

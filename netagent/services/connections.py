@@ -12,11 +12,12 @@ from netagent.model.network import Network
 from netagent.services.attachments import AttachmentService
 from netagent.services.containers import ContainerService
 from netagent.services.context import Context
-from netagent.services.endpoints import EndpointService, Wanted, parse_wanted
+from netagent.services.endpoints import EndpointService
 from netagent.services.interfaces import choose_interfaces
 from netagent.services.network_texts import parse_driver_option, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Connection, NewConnection
+from netagent.services.wanted import Wanted, parse_wanted
 
 _NONE_WITH_OTHERS = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 

@@ -20,17 +20,14 @@ from netagent.runtime.runc import RunStatus, Runtime
 from netagent.runtime.spec import ContainerSpec
 from netagent.services.container_files import ContainerFiles
 from netagent.services.context import Context
-from netagent.services.endpoints import (
-    EndpointService,
-    Wanted,
-    wanted_again,
-)
+from netagent.services.endpoints import EndpointService
 from netagent.services.locks import Locks
 from netagent.services.names import find_by_name, natural_key
 from netagent.services.networks import NetworkService
 from netagent.services.new_containers import ContainerParser
 from netagent.services.requests import ContainerView, NewContainer
 from netagent.services.tasks import Tasks
+from netagent.services.wanted import Wanted, wanted_again
 
 log = logging.getLogger("netagent.containers")
 

@@ -22,9 +22,10 @@ from netagent.model.port_grammar import parse_published
 from netagent.services.blocks import BlockService
 from netagent.services.context import Context
 from netagent.services.docker_networks import DockerNetworks
-from netagent.services.endpoints import EndpointService, Wanted, refuse_taken_name
+from netagent.services.endpoints import EndpointService, refuse_taken_name
 from netagent.services.locks import Locks
 from netagent.services.ports import PortService
+from netagent.services.wanted import Wanted
 
 log = logging.getLogger("netagent.docker")
 

@@ -21,6 +21,7 @@ from netagent.runtime.dockerd import Dockerd
 from netagent.services.context import Context
 from netagent.services.docker_shares import ORIGIN_LABEL, DockerShares
 from netagent.services.locks import Locks
+from netagent.services.network_removal import NetworkRemovalService
 from netagent.services.networks import ATTEMPTS, NetworkService
 from netagent.services.requests import NewNetwork
 
@@ -52,11 +53,13 @@ class NewDockerNetwork:
 class DockerNetworks:
     """The pools and networks of this host's dockerd."""
 
-    def __init__(self, context: Context, networks: NetworkService, dockerd: Dockerd) -> None:
+    def __init__(
+        self, context: Context, networks: NetworkService, removal: NetworkRemovalService, dockerd: Dockerd
+    ) -> None:
         self._context = context
         self._networks = networks
         self._dockerd = dockerd
-        self._shares = DockerShares(context, networks)
+        self._shares = DockerShares(context, removal)
         self._book = context.journal.docker
         self._locks = Locks()
 

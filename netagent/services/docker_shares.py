@@ -12,7 +12,8 @@ from netagent.errors import Conflict, NetagentError, NotFound, Unavailable
 from netagent.model.network import Network, NetworkState
 from netagent.reconcile.ports import Put
 from netagent.services.context import Context
-from netagent.services.networks import ATTEMPTS, NetworkService
+from netagent.services.network_removal import NetworkRemovalService
+from netagent.services.networks import ATTEMPTS
 from netagent.store import keys
 from netagent.store.network_records import encode_network
 
@@ -28,9 +29,9 @@ GONE_WITHIN_S = 5.0
 class DockerShares:
     """Which networks this host's dockerd shares with others."""
 
-    def __init__(self, context: Context, networks: NetworkService) -> None:
+    def __init__(self, context: Context, removal: NetworkRemovalService) -> None:
         self._context = context
-        self._networks = networks
+        self._removal = removal
 
     async def join(self, network: Network) -> bool:
         """Note that this host has a network; False if it is gone or going."""
@@ -49,7 +50,7 @@ class DockerShares:
             noted = await self._note(network, is_used=False)
             if noted is None or ORIGIN_LABEL not in noted.labels or _has_users(noted):
                 return
-            async for _ in self._networks.remove(network.name, unless=_has_users):
+            async for _ in self._removal.remove(network.name, unless=_has_users):
                 pass
         except (Conflict, NotFound) as error:
             log.info("network %s stays: %s", network.name, error)

@@ -8,147 +8,31 @@ the store that no row asks for any more are given back by ``services/publisher.p
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from netagent.errors import AlreadyExists, Conflict, Exhausted, InvalidRequest, NetagentError, NotFound
+from netagent.errors import AlreadyExists, Conflict, Exhausted, NetagentError, NotFound
 from netagent.ipam.allocate import choose_address, choose_in_ranges, needs_claim
-from netagent.model.address import Address, Mac, derive_mac, parse_address, parse_mac
+from netagent.model.address import derive_mac
 from netagent.model.container import Container, ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
-from netagent.model.ids import EndpointId, parse_alias, short
-from netagent.model.link_local import parse_link_locals
-from netagent.model.network import DEFAULT_NETWORK, Network, NetworkState
+from netagent.model.ids import EndpointId, short
+from netagent.model.network import Network, NetworkState
 from netagent.model.port import PortMapping
-from netagent.model.port_grammar import parse_exposed, parse_published
-from netagent.model.rate import Rate, check_rate, parse_rate
+from netagent.model.rate import Rate
 from netagent.model.snapshot import Snapshot
 from netagent.plan.render import bridge_mac
 from netagent.plan.ways_out import changed_ways_out, choose_ways_out
 from netagent.services.blocks import BlockService
 from netagent.services.context import Context
 from netagent.services.link_local import refuse_taken_link_locals
-from netagent.services.network_texts import NetworkText, split_networks
 from netagent.services.ports import PortService
-from netagent.services.requests import AddressRange, Connection
+from netagent.services.wanted import Wanted
 from netagent.store import keys
 
 log = logging.getLogger("netagent.endpoints")
 
 BRIDGE_PORT_LIMIT = 1023
 """Ports of one Linux bridge: BR_MAX_PORTS - 1, net/bridge/br_private.h."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """One endpoint as it was asked for, parsed and checked: what is left to decide are addresses and free ports."""
-
-    network: Network
-    interface: str
-    addresses: tuple[Address, ...] = ()
-    mac: Mac | None = None
-    aliases: tuple[str, ...] = ()
-    ports: tuple[PortMapping, ...] = ()
-    gw_priority: int = 0
-    rate_in: Rate | None = None
-    rate_out: Rate | None = None
-    ranges: tuple[tuple[Address, Address], ...] = ()
-    link_local: tuple[Address, ...] = ()
-
-
-def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces: Sequence[str]) -> tuple[Wanted, ...]:
-    """Return what ``connection`` asks of ``networks``, which are those that it names.
-
-    Ports go to the first; aliases and limits beside the networks are the same in each.
-    """
-    texts = split_networks(connection)
-    rate_in = _parse_limit(connection.rate_in, what="--rate-in")
-    rate_out = _parse_limit(connection.rate_out, what="--rate-out")
-    return tuple(
-        Wanted(
-            network=network,
-            interface=interface,
-            addresses=_parse_addresses(text, network),
-            mac=parse_mac(text.mac) if text.mac else None,
-            aliases=_parse_aliases(text, network),
-            ports=parse_ports(connection) if text is texts[0] else (),
-            gw_priority=text.gw_priority or 0,
-            rate_in=rate_in,
-            rate_out=rate_out,
-            ranges=tuple(_parse_range(asked, network) for asked in connection.ranges),
-            link_local=_parse_link_locals(text, network),
-        )
-        for text, network, interface in zip(texts, networks, interfaces, strict=True)
-    )
-
-
-def _parse_limit(limit: str | Rate, *, what: str) -> Rate | None:
-    if isinstance(limit, Rate):
-        return check_rate(limit, what=what)
-    return parse_rate(limit, what=what) if limit else None
-
-
-def _parse_range(asked: AddressRange, network: Network) -> tuple[Address, Address]:
-    first, last = parse_address(asked.first), parse_address(asked.last)
-    subnet = network.subnet_of(first)
-    if subnet is None or subnet != network.subnet_of(last) or int(last) < int(first):
-        raise InvalidRequest(
-            f"no configured subnet contains the range {first} to {last}",
-            hint=f"network {network.name} has {', '.join(str(s.prefix) for s in network.subnets)}",
-        )
-    if asked.gateway and parse_address(asked.gateway) != subnet.gateway:
-        raise InvalidRequest(
-            f"invalid gateway {asked.gateway} of a range", hint=f"network {network.name} has {subnet.gateway}"
-        )
-    return first, last
-
-
-def _parse_addresses(text: NetworkText, network: Network) -> tuple[Address, ...]:
-    addresses = tuple(parse_address(address) for address in text.addresses)
-    if addresses and network.is_predefined:
-        raise InvalidRequest(
-            "user specified IP address is supported on user defined networks only",
-            hint=f"netagent network create NAME, then --network NAME instead of {network.name}",
-        )
-    if len({address.version for address in addresses}) < len(addresses):
-        raise InvalidRequest("more than one --ip of the same family", hint="give one IPv4 and one IPv6 address at most")
-    return addresses
-
-
-def _parse_link_locals(text: NetworkText, network: Network) -> tuple[Address, ...]:
-    found = parse_link_locals(text.link_local)
-    versions = {subnet.prefix.version for subnet in network.subnets}
-    missing = next((address for address in found if address.version not in versions), None)
-    if missing is not None:
-        raise InvalidRequest(
-            f"no configured subnet contains IP address {missing}",
-            hint=f"network {network.name} has no IPv{missing.version}",
-        )
-    return found
-
-
-def _parse_aliases(text: NetworkText, network: Network) -> tuple[str, ...]:
-    if text.aliases and network.name == DEFAULT_NETWORK and network.is_predefined:
-        raise InvalidRequest(
-            "network-scoped aliases are only supported for user-defined networks",
-            hint="netagent network create NAME, then --network NAME",
-        )
-    return tuple(parse_alias(alias) for alias in text.aliases)
-
-
-def parse_ports(connection: Connection) -> tuple[PortMapping, ...]:
-    """Return what is to be published: ``-p``, and with ``-P`` whatever else is exposed, on free ports."""
-    published = parse_published(connection.publish)
-    exposed = parse_exposed(connection.expose)
-    if not connection.publish_all:
-        return published
-    covered = {(mapping.protocol, port) for mapping in published for port in mapping.container_ports}
-    return published + tuple(m for m in exposed if (m.protocol, m.container_port) not in covered)
-
-
-def parse_served(connection: Connection) -> tuple[str, ...]:
-    """Return the ports that a container serves, as ``80/tcp``: those exposed and those published."""
-    mappings = (*parse_exposed(connection.expose), *parse_published(connection.publish))
-    return tuple(dict.fromkeys(f"{port}/{m.protocol}" for m in mappings for port in m.container_ports))
 
 
 class EndpointService:
@@ -457,22 +341,6 @@ class EndpointService:
                 addresses=",".join(str(a.address) for a in endpoint.addresses),
             )
         self._context.publish_records()
-
-
-def wanted_again(endpoint: Endpoint, network: Network) -> Wanted:
-    """Return what a dormant endpoint needs to come back: its fixed addresses, ports and names."""
-    return Wanted(
-        network=network,
-        interface=endpoint.interface,
-        addresses=tuple(a.address for a in endpoint.addresses if a.fixed),
-        link_local=endpoint.link_local,
-        mac=endpoint.mac,
-        aliases=endpoint.aliases,
-        ports=endpoint.ports,
-        gw_priority=endpoint.gw_priority,
-        rate_in=endpoint.rate_in,
-        rate_out=endpoint.rate_out,
-    )
 
 
 def _refuse_taken_mac(want: Wanted, snapshot: Snapshot, ours: Iterable[Endpoint]) -> None:

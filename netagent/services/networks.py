@@ -1,14 +1,9 @@
-"""Networks: created by one transaction that no overlapping create can pass beside, removed in steps every host takes.
+"""Networks: looked up, created by one transaction that no overlapping create can pass beside, and changed."""
 
-A network goes by its ``deleting`` record: each host that holds blocks takes its part out of the kernel and gives the
-blocks back (``services/publisher.py``), and the record goes last, under the guard that no block is left.
-"""
-
-import asyncio
 import builtins
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -21,21 +16,21 @@ from netagent.model.address import is_inside
 from netagent.model.block import Block
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host, HostFacts, HostRoute
-from netagent.model.ids import NetworkId, parse_name, short
+from netagent.model.ids import NetworkId, parse_name
 from netagent.model.label import parse_labels
-from netagent.model.network import PREDEFINED, GoneNetwork, Network, NetworkState, Scope, Subnet
+from netagent.model.network import PREDEFINED, Network, NetworkState, Scope, Subnet
 from netagent.plan.render import network_mtu
-from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Unchanged, Write
+from netagent.reconcile.ports import Delete, Guard, Put, Write
 from netagent.services.blocks import refuse_unreachable_peers
 from netagent.services.context import Context
 from netagent.services.existing_bridge import subnets_of_bridge, without_bridge
 from netagent.services.names import find_by_name, natural_key
 from netagent.services.network_change import change_network
 from netagent.services.network_options import check_families, parse_options, parse_subnets
+from netagent.services.network_transactions import create_guards, create_writes, generation_guard
 from netagent.services.requests import NetworkChange, NetworkView, NewNetwork
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
-from netagent.store.host_records import encode_gone
 from netagent.store.network_records import check_network, encode_network
 
 log = logging.getLogger("netagent.networks")
@@ -45,9 +40,6 @@ FIRST_VNI = 4097
 
 LAST_VNI = (1 << 24) - 1
 ATTEMPTS = 50
-CLAIMS_AT_ONCE = 100
-REMOVE_PATIENCE_S = 20.0
-"""How long a removal waits for the other hosts before it says which ones did not answer."""
 
 
 class NetworkService:
@@ -55,7 +47,6 @@ class NetworkService:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._taken: dict[str, builtins.list[str]] = {}
 
     # Looking
 
@@ -101,7 +92,7 @@ class NetworkService:
         """Return a network with its endpoints on all hosts and the blocks they hold."""
         network = self.find(name)
         snapshot = self._context.snapshot()
-        endpoints = self._endpoints_of(network)
+        endpoints = self.endpoints_of(network)
         used = Counter(
             block_around(subnet, given.address)
             for endpoint, _ in endpoints
@@ -112,7 +103,7 @@ class NetworkService:
             network=network,
             endpoints=tuple(endpoints),
             blocks=tuple(
-                (block, self._host(block), used[block.prefix])
+                (block, self.holder(block), used[block.prefix])
                 for block in sorted(snapshot.blocks_in(network.id), key=lambda b: (b.prefix.version, b.prefix))
             ),
             effective_mtu=network_mtu(network, snapshot) if network.has_endpoints else 0,
@@ -127,11 +118,13 @@ class NetworkService:
         held |= {b.own_address for b in snapshot.blocks_in(network.id) if b.own_address is not None}
         return tuple(count_usage(subnet, held) for subnet in network.subnets)
 
-    def _host(self, block: Block) -> Host | None:
+    def holder(self, block: Block) -> Host | None:
+        """Return the host that holds a block, if it is known."""
         own = self._context.host
         return own if block.owner == own.id else self._context.snapshot().hosts.get(block.owner)
 
-    def _endpoints_of(self, network: Network) -> builtins.list[tuple[Endpoint, Host]]:
+    def endpoints_of(self, network: Network) -> builtins.list[tuple[Endpoint, Host]]:
+        """Return what is connected to a network, on all hosts, each with its host."""
         snapshot = self._context.snapshot()
         found = [(e, snapshot.host) for e in snapshot.endpoints_in(network.id) if e.in_kernel]
         for host_id, endpoints in self._context.stores.of(network).view.remote_endpoints.items():
@@ -288,7 +281,7 @@ class NetworkService:
         guards: builtins.list[Guard] = [access.unchanged(key)]
         writes: builtins.list[Write] = [Put(key=key, value=encode_network(changed, entry.value if entry else None))]
         if changed.subnets != network.subnets:
-            guards.append(_generation_guard(access))
+            guards.append(generation_guard(access))
             writes.append(Put(key=keys.GENERATION, value=network.id.encode()))
         kept = {subnet.prefix for subnet in changed.subnets}
         gone = [subnet.prefix for subnet in network.subnets if subnet.prefix not in kept]
@@ -306,158 +299,6 @@ class NetworkService:
         except NetagentError as error:
             log.error("network %s could not be changed at once: %s", network.name, error)
             self._context.engine.request()
-
-    # Removing
-
-    async def remove(
-        self, name: str, *, force: bool = False, unless: Callable[[Network], bool] = lambda network: False
-    ) -> AsyncIterator[tuple[str, ...]]:
-        """Remove a network; yield the names of the hosts that still hold blocks of it, until none does.
-
-        With ``force`` the blocks of hosts that are not live are taken from them: they learn of it when they return.
-        Conflict if ``unless`` holds for the record that would be marked.
-        """
-        network = self.find(name)
-        if network.is_predefined:
-            raise Conflict(f"{network.name} is a pre-defined network and cannot be removed")
-        self._refuse_in_use(network, force=force)
-        access = self._context.stores.of(network)
-        await self._mark_deleting(access, network, unless)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + REMOVE_PATIENCE_S
-        while waiting := self._holders(network):
-            if force:
-                await self._take_from_dead(access, network)
-            yield tuple(sorted(waiting.values()))
-            if loop.time() > deadline:
-                raise Unavailable(
-                    f"network {network.name} is being deleted, but {', '.join(sorted(waiting.values()))} did not"
-                    " give its blocks back",
-                    hint=f"start the agent there, or netagent network rm -f {network.name} if the host is gone",
-                )
-            await access.mirror.wait_until(lambda: self._holders(network) != waiting, within=1.0)
-        while network.id in self._context.snapshot().networks:
-            if loop.time() > deadline:
-                raise Unavailable(
-                    f"the record of network {network.name} is not gone", hint=f"netagent network rm {network.name}"
-                )
-            await finish_removal(access, network)
-            await access.mirror.wait_until(lambda: network.id not in self._context.snapshot().networks, within=0.5)
-        self._taken[name] = self.ignorant_of(network.id)
-        self._context.journal.forget_network(network.id)
-        self._context.events.publish("network", "destroy", network.id, name=network.name)
-
-    def _refuse_in_use(self, network: Network, *, force: bool) -> None:
-        """Refuse while containers are connected; with ``force`` those of hosts that are not live do not count."""
-        live = self._context.snapshot().live | {self._context.host.id}
-        connected = [e for e, host in self._endpoints_of(network) if host.id in live or not force]
-        users = [f'name:"{e.container_name}" id:"{short(e.container_id)}"' for e in connected]
-        if users:
-            raise Conflict(
-                f"error while removing network: network {network.name} has active endpoints ({', '.join(users)})",
-                hint="remove or detach these containers first",
-            )
-
-    async def _mark_deleting(self, access: StoreAccess, network: Network, unless: Callable[[Network], bool]) -> None:
-        key = keys.network_key(network.name)
-        for _ in range(ATTEMPTS):
-            entry = access.entry(key)
-            if entry is None:
-                return
-            if unless(network):
-                raise Conflict(f"network {network.name} is in use again", hint="remove it where it is used first")
-            record = encode_network(replace(network, state=NetworkState.DELETING), entry.value)
-            writes = (Put(key=key, value=record), Put(key=keys.GENERATION, value=network.id.encode()))
-            if await access.commit((access.unchanged(key),), writes):
-                return
-            network = self.find(network.id)
-        raise Unavailable(f"network {network.name} is changed by others all the time", hint="try again")
-
-    def _holders(self, network: Network) -> dict[str, str]:
-        blocks = self._context.snapshot().blocks_in(network.id)
-        return {b.owner: host.name if (host := self._host(b)) else b.owner for b in blocks}
-
-    async def _take_from_dead(self, access: StoreAccess, network: Network) -> None:
-        snapshot = self._context.snapshot()
-        await self._leave_word(access, network)
-        for block in snapshot.blocks_in(network.id):
-            if block.owner not in snapshot.live and block.owner != snapshot.host.id:
-                key = keys.block_key(network.id, block.prefix)
-                await access.commit((access.unchanged(key),), (Delete(key=key),))
-                published = f"{keys.own_endpoints_prefix(block.owner)}{network.id}/"
-                for record in [record for record in access.mirror.entries if record.startswith(published)]:
-                    await access.commit((), (Delete(key=record),))
-
-    def taken_from(self, name: str) -> builtins.list[str]:
-        """Return from whom the network was taken that was just removed as ``name``; ask once, after ``remove``."""
-        return self._taken.pop(name, [])
-
-    def ignorant_of(self, network_id: NetworkId) -> builtins.list[str]:
-        """Return the names of the hosts that had part in a removed network and do not know yet that it is gone."""
-        gone = self._context.stores.cluster.view.gone.get(network_id)
-        hosts = self._context.snapshot().hosts
-        return sorted(host.name if (host := hosts.get(i)) else str(i) for i in (gone.hosts if gone else ()))
-
-    async def _leave_word(self, access: StoreAccess, network: Network) -> None:
-        """Write down which hosts are away and have part in a network, so that they learn of its end one day."""
-        snapshot = self._context.snapshot()
-        parts = {b.owner for b in snapshot.blocks_in(network.id)} | {h.id for _, h in self._endpoints_of(network)}
-        absent = parts - snapshot.live - {snapshot.host.id}
-        key = keys.gone_key(network.id)
-        while True:
-            entry = access.entry(key)
-            known = set(access.view.gone[network.id].hosts) if network.id in access.view.gone else set()
-            if absent <= known:
-                return
-            gone = GoneNetwork(id=network.id, name=network.name, hosts=tuple(sorted(absent | known)))
-            guard = Absent(key=key) if entry is None else Unchanged(key=key, revision=entry.revision)
-            if await access.commit((guard,), (Put(key=key, value=encode_gone(gone)),)):
-                names = self.ignorant_of(network.id)
-                log.warning("network %s is taken from hosts that do not answer: %s", network.name, ", ".join(names))
-                self._context.events.publish("network", "take", network.id, name=network.name, hosts=",".join(names))
-
-
-async def finish_removal(access: StoreAccess, network: Network) -> bool:
-    """Remove the records of a network that is being deleted, if no host holds a block of it any more."""
-    key = keys.network_key(network.name)
-    if access.entry(key) is None:
-        return True
-    guards = (access.unchanged(key), AbsentBelow(prefix=keys.blocks_prefix(network.id)))
-    prefix = f"{keys.ADDRESSES}{network.id}/"
-    claims = [claim for claim in access.mirror.entries if claim.startswith(prefix)]
-    # One transaction takes a hundred or so; no new claim can come while the record says "deleting".
-    for start in range(0, len(claims), CLAIMS_AT_ONCE):
-        if not await access.commit(guards, [Delete(key=c) for c in claims[start : start + CLAIMS_AT_ONCE]]):
-            return False
-    writes: list[Write] = [Delete(key=key), Put(key=keys.GENERATION, value=network.id.encode())]
-    if network.vni is not None:
-        writes.append(Delete(key=keys.number_key(network.vni)))
-    return await access.commit(guards, writes)
-
-
-def create_guards(access: StoreAccess, network: Network) -> list[Guard]:
-    """Return what must hold for a create: the name and number are free, and no network has changed meanwhile."""
-    guards: list[Guard] = [Absent(key=keys.network_key(network.name))]
-    guards.append(_generation_guard(access))
-    if network.vni is not None:
-        guards.append(Absent(key=keys.number_key(network.vni)))
-    return guards
-
-
-def _generation_guard(access: StoreAccess) -> Guard:
-    has_generation = access.entry(keys.GENERATION) is not None
-    return access.unchanged(keys.GENERATION) if has_generation else Absent(key=keys.GENERATION)
-
-
-def create_writes(network: Network) -> list[Write]:
-    """Return what a create writes."""
-    writes: list[Write] = [
-        Put(key=keys.network_key(network.name), value=encode_network(network)),
-        Put(key=keys.GENERATION, value=network.id.encode()),
-    ]
-    if network.vni is not None:
-        writes.append(Put(key=keys.number_key(network.vni), value=network.id.encode()))
-    return writes
 
 
 def _has_ipv6(request: NewNetwork) -> bool:

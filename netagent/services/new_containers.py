@@ -27,12 +27,13 @@ from netagent.model.resolver import (
 from netagent.runtime.kernel_options import parse_capabilities, parse_sysctls
 from netagent.runtime.spec import ContainerSpec, parse_environment, parse_mounts
 from netagent.services.context import Context
-from netagent.services.endpoints import Wanted, parse_served, parse_wanted, refuse_taken_name
+from netagent.services.endpoints import refuse_taken_name
 from netagent.services.interfaces import choose_interfaces
 from netagent.services.links import find_linked
 from netagent.services.network_texts import names_of, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Connection, NewContainer
+from netagent.services.wanted import Wanted, parse_served, parse_wanted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

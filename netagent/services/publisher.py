@@ -24,7 +24,7 @@ from netagent.model.network import Network, NetworkState, Scope
 from netagent.reconcile.engine import Engine
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, StoreEntry, Unchanged, Write
 from netagent.services.context import Knowledge
-from netagent.services.networks import finish_removal
+from netagent.services.network_transactions import finish_removal
 from netagent.services.presence import Presence
 from netagent.services.stores import StoreAccess, Stores
 from netagent.store import keys

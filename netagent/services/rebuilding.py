@@ -15,7 +15,7 @@ from netagent.model.host import HostFacts
 from netagent.model.network import Network
 from netagent.reconcile.ports import Absent, Put, Unchanged, Write
 from netagent.services.context import Context
-from netagent.services.networks import create_guards, create_writes
+from netagent.services.network_transactions import create_guards, create_writes
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
 from netagent.store.host_records import decode_epoch, encode_epoch

@@ -34,6 +34,7 @@ from netagent.services.events import EventBus
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
+from netagent.services.network_removal import NetworkRemovalService
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
 from netagent.services.predefined import create_predefined
@@ -160,6 +161,7 @@ class Agent:
         self.blocks = BlockService(self.context)
         self.endpoints = EndpointService(self.context, self.blocks, self.ports)
         self.networks = NetworkService(self.context)
+        self.network_removal = NetworkRemovalService(self.context, self.networks)
         self.attachments = AttachmentService(self.context, self.networks, self.endpoints)
         self.hosts = HostService(self.context)
         self.info = InfoService(self.context, store="memory", run_dir=str(directory))

@@ -71,6 +71,7 @@ class FakeServices:
         self.events = EventBus(lambda: CREATED)
         fakes: dict[str, Any] = {
             "networks": _Networks(self),
+            "network_removal": _Networks(self),
             "containers": _Containers(self),
             "attachments": _Attachments(self),
             "connections": _Connections(self),

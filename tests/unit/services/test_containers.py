@@ -180,7 +180,7 @@ async def test_a_start_after_the_network_was_removed_says_so(online: Agent) -> N
     await online.create_network("brief", subnets=("10.55.0.0/16",))
     await run(online, "web", "brief")
     await online.containers.stop("web")
-    async for _ in online.networks.remove("brief"):
+    async for _ in online.network_removal.remove("brief"):
         pass
     with pytest.raises(NotFound) as caught:
         await online.containers.start("web")

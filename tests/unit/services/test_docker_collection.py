@@ -50,7 +50,7 @@ class World:
         self.agent = agent
         self.dockerd = FakeDockerd()
         dockerd = cast("Dockerd", self.dockerd)
-        self.networks = DockerNetworks(agent.context, agent.networks, dockerd)
+        self.networks = DockerNetworks(agent.context, agent.networks, agent.network_removal, dockerd)
         self.endpoints = DockerEndpoints(agent.context, self.networks, agent.endpoints, agent.blocks, agent.ports)
         self.collection = DockerCollection(agent.context, self.endpoints, dockerd, grace_s=GRACE_S)
         self.now = 1000.0

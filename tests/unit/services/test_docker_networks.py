@@ -25,7 +25,7 @@ async def pair(start_agent: StartAgent, cluster: MemoryStore) -> tuple[Agent, Ag
 
 
 def docker(agent: Agent) -> DockerNetworks:
-    return DockerNetworks(agent.context, agent.networks, Dockerd("/nonexistent"))
+    return DockerNetworks(agent.context, agent.networks, agent.network_removal, Dockerd("/nonexistent"))
 
 
 def asked(identity: str, **fields: Any) -> NewDockerNetwork:
@@ -48,14 +48,14 @@ async def test_a_network_that_is_joined_while_its_last_user_removes_it_stays(
     """The other host joins between the note that nobody has the network and the mark that it is deleted."""
     one, two = (docker(agent) for agent in pair)
     made = await one.create(asked(ONES))
-    remove = pair[0].networks.remove
+    remove = pair[0].network_removal.remove
 
     async def late(name: str, **options: Any) -> AsyncIterator[tuple[str, ...]]:
         await two.create(asked(TWOS))
         async for waiting in remove(name, **options):
             yield waiting
 
-    monkeypatch.setattr(pair[0].networks, "remove", late)
+    monkeypatch.setattr(pair[0].network_removal, "remove", late)
     await one.delete(ONES)
     kept = pair[1].networks.find(made.id)
     assert (kept.state, kept.labels[ORIGIN_LABEL]) == (NetworkState.ACTIVE, pair[1].host.id)
@@ -65,7 +65,7 @@ async def test_a_network_that_is_joined_while_its_last_user_removes_it_stays(
 async def test_a_network_that_is_going_is_waited_for_and_made_anew(pair: tuple[Agent, Agent]) -> None:
     one, two = (docker(agent) for agent in pair)
     made = await one.create(asked(ONES))
-    steps = pair[0].networks.remove(made.name)
+    steps = pair[0].network_removal.remove(made.name)
     await pair[1].blocks.ensure(made)
     assert await anext(steps), "the other host holds a block"
     creating = asyncio.ensure_future(two.create(asked(TWOS)))

@@ -21,8 +21,8 @@ from netagent.kernel.fake import FakeReservations
 from netagent.model.address import derive_mac, parse_address
 from netagent.model.container import ContainerKind
 from netagent.model.endpoint import EndpointState
-from netagent.services.endpoints import wanted_again
 from netagent.services.requests import Attachment, Connection
+from netagent.services.wanted import wanted_again
 from netagent.store import keys
 from netagent.store.memory import MemoryStore
 from tests.support.agent import ATTACH_STEPS, EPHEMERAL, Agent, settled

@@ -68,7 +68,7 @@ async def test_containers_become_its_ports_and_nothing_else_of_it_is_touched(hos
     assert "kbr0" in host.kernel.ruleset.elements["inside"]
     assert not await host.engine.reconcile()
     await host.attachments.detach("web")
-    async for _ in host.networks.remove(network.name):
+    async for _ in host.network_removal.remove(network.name):
         pass
     await settled()
     assert not host.kernel.links

@@ -31,7 +31,7 @@ from tests.unit.services.conftest import StartAgent
 
 async def remove(agent: Agent, name: str = "staticnet", *, force: bool = False) -> list[tuple[str, ...]]:
     """Remove a network; return whom the removal waited for, round by round."""
-    return [waiting async for waiting in agent.networks.remove(name, force=force)]
+    return [waiting async for waiting in agent.network_removal.remove(name, force=force)]
 
 
 @pytest.fixture
@@ -301,7 +301,7 @@ async def test_predefined_networks_are_not_removed(agent: Agent, name: str) -> N
 async def test_a_network_being_deleted_takes_no_container(agent: Agent, cluster: MemoryStore) -> None:
     network = await agent.create_network()
     await _held_by_absent_host(cluster, network)
-    removal = agent.networks.remove("staticnet")
+    removal = agent.network_removal.remove("staticnet")
     assert await anext(removal) == ("h3",)
     with pytest.raises(Conflict, match="network staticnet is being deleted"):
         await agent.attach("web", "staticnet")
@@ -328,7 +328,7 @@ async def _held_by_absent_host(cluster: MemoryStore, network: Network) -> None:
 async def test_a_removal_names_the_hosts_it_waits_for_and_says_what_to_do(
     agent: Agent, cluster: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("netagent.services.networks.REMOVE_PATIENCE_S", 0)
+    monkeypatch.setattr("netagent.services.network_removal.REMOVE_PATIENCE_S", 0)
     network = await agent.create_network()
     await _held_by_absent_host(cluster, network)
     with pytest.raises(Unavailable) as caught:
@@ -342,7 +342,7 @@ async def test_force_takes_the_blocks_of_hosts_that_are_not_live(agent: Agent, c
     await _held_by_absent_host(cluster, network)
     await remove(agent, force=True)
     assert _of_network(agent, network) == [keys.gone_key(network.id)]
-    assert agent.networks.ignorant_of(network.id) == ["h3"]
+    assert agent.network_removal.ignorant_of(network.id) == ["h3"]
 
 
 async def test_force_does_not_count_the_containers_of_hosts_that_are_not_live(
@@ -369,7 +369,7 @@ async def test_force_takes_nothing_from_a_live_host(pair: tuple[Agent, Agent], c
     await pair[1].stop()
     blocks = (await cluster.list(keys.BLOCKS)).entries
     # That agent has stopped without a word, and its lease is still there.
-    removal = pair[0].networks.remove("staticnet", force=True)
+    removal = pair[0].network_removal.remove("staticnet", force=True)
     assert await anext(removal) == ("h2",)
     await settled()
     assert (await cluster.list(keys.BLOCKS)).entries == blocks
@@ -439,7 +439,7 @@ async def test_creation_and_removal_are_told(agent: Agent) -> None:
 
 
 async def test_a_stopped_container_does_not_hold_a_network_back(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("netagent.services.networks.REMOVE_PATIENCE_S", 1)
+    monkeypatch.setattr("netagent.services.network_removal.REMOVE_PATIENCE_S", 1)
     await agent.create_network()
     endpoint = await agent.attach("web", "staticnet", ip="192.168.0.2")
     await agent.endpoints.detach([endpoint], keep_fixed=True)

@@ -238,7 +238,7 @@ async def test_blocks_are_given_back_when_the_kernel_holds_nothing_of_the_networ
     assert online.kernel.links
     order: list[str] = []
     online.stores.cluster.subscribe(lambda changed: order.append(f"{len(online.kernel.links)} {sorted(changed)}"))
-    async for _ in other.networks.remove("staticnet"):
+    async for _ in other.network_removal.remove("staticnet"):
         pass
     await settled()
     released = next(line for line in order if keys.BLOCKS in line)
