@@ -16,7 +16,7 @@ from netagent.model.address import Mac, parse_mac
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import HostId
 from netagent.model.network import Network
-from netagent.plan.render import bridge_mac, bridge_name, veth_mac, veth_name
+from netagent.plan.names import bridge_mac, bridge_name, veth_mac, veth_name
 
 Result: TypeAlias = dict[str, Any]
 

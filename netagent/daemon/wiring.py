@@ -237,7 +237,7 @@ def _react(
     def react(changed: frozenset[str]) -> None:
         knowledge.invalidate()
         if _any_outside(changed, (keys.ENDPOINTS, keys.LIVE)):
-            engine.request()
+            engine.follow_snapshot()
         if any(key.startswith(own_endpoints) or not key.startswith(keys.ENDPOINTS) for key in changed):
             publisher.request()
 

@@ -27,15 +27,14 @@ STRANGERS = (
 """Rules for every hook that packets from other machines pass."""
 
 
-def elements(prefixes: Iterable[Prefix], interfaces: Iterable[str], ways: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Return the elements of one network: what lies behind its peers, its own interfaces, and where they come in."""
+def elements(prefixes: Iterable[Prefix], interfaces: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Return the elements for ``prefixes`` behind peers of a network with these ``interfaces`` of its own."""
     texts: dict[int, set[str]] = {4: set(), 6: set()}
     for prefix in prefixes:
         is_single = prefix.prefixlen == prefix.max_prefixlen
         texts[prefix.version].add(str(prefix.network_address if is_single else prefix))
     named = tuple(interfaces)
     return {
-        "ways": frozenset(ways),
         **{f"routed{version}": frozenset(group) for version, group in texts.items()},
         **{
             f"remote{version}": frozenset(f"{text} . {name}" for text in group for name in named)

@@ -78,8 +78,19 @@ CHAINS = (
 )
 
 
-def elements(state: State, behind: Iterable[tuple[Host, Prefix]] = ()) -> dict[str, frozenset[str]]:
-    """Return the elements for the tunnel devices in a driver's ``state`` and the peers they lead to.
+def device_elements(state: State) -> dict[str, frozenset[str]]:
+    """Return the elements for the tunnel devices in a driver's ``state``, whatever peers there are."""
+    kinds = [link.kind for link in state.links.values()]
+    return {
+        "vnis": frozenset(str(kind.vni) for kind in kinds if isinstance(kind, Vxlan)),
+        "anykey": frozenset({"gre"} if any(isinstance(kind, Gretap) for kind in kinds) else ()),
+    }
+
+
+def peer_elements(
+    state: State, key: int | None = None, behind: Iterable[tuple[Host, Prefix]] = ()
+) -> dict[str, frozenset[str]]:
+    """Return the elements for the peers that a driver's ``state`` leads to, by devices and GRE with this ``key``.
 
     ``behind`` pairs every peer with each prefix that lies behind it; no two of the prefixes overlap.
     """
@@ -88,17 +99,15 @@ def elements(state: State, behind: Iterable[tuple[Host, Prefix]] = ()) -> dict[s
     ends = {e.destination for e in state.fdb if e.device not in numbers}
     ends |= {route.encap.destination for route in state.routes if route.encap is not None}
     return {
-        "vnis": frozenset(str(vni) for vni in numbers.values()),
         **{f"peers{v}": frozenset(f"{peer} . {vni}" for peer, vni in peers if peer.version == v) for v in (4, 6)},
-        "anykey": frozenset({"gre"} if any(isinstance(link.kind, Gretap) for link in state.links.values()) else ()),
         **{f"grepeers{v}": frozenset(str(end) for end in ends if end.version == v) for v in (4, 6)},
-        **_behind(state, tuple(behind)),
+        **_behind(state, key, tuple(behind)),
     }
 
 
-def _behind(state: State, behind: tuple[tuple[Host, Prefix], ...]) -> Mapping[str, frozenset[str]]:
+def _behind(state: State, key: int | None, behind: tuple[tuple[Host, Prefix], ...]) -> Mapping[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
-    for name, version, number in _tunnels(state):
+    for name, version, number in _tunnels(state, key):
         for host, prefix in behind:
             end = host.underlay_for(version)
             if end is not None:
@@ -107,15 +116,13 @@ def _behind(state: State, behind: tuple[tuple[Host, Prefix], ...]) -> Mapping[st
     return {name: frozenset(group) for name, group in found.items()}
 
 
-def _tunnels(state: State) -> Iterator[tuple[str, int, int]]:
+def _tunnels(state: State, key: int | None) -> Iterator[tuple[str, int, int]]:
     """Yield the set, the underlay's IP version and the number of each way that packets may come out of a tunnel."""
     for link in state.links.values():
         if isinstance(link.kind, Vxlan):
             yield "behind", link.kind.local.version, link.kind.vni
-    devices = {name: link.kind.version for name, link in state.links.items() if isinstance(link.kind, Gretap)}
-    keys = {(devices[r.device], r.encap.key) for r in state.routes if r.encap is not None and r.device in devices}
-    for version, key in keys:
-        yield "grebehind", version, key
+        elif isinstance(link.kind, Gretap) and key is not None:
+            yield "grebehind", link.kind.version, key
 
 
 def _range(prefix: Prefix) -> str:

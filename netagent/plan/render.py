@@ -5,20 +5,17 @@ the same for every driver: a bridge with the network's gateway address, proxy AR
 this host, and one veth per endpoint. What leads to other hosts comes from the driver.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TypeVar
 
 from netagent.drivers import driver_named
-from netagent.drivers.driver import Local, Peer
-from netagent.firewall import admin, apart, isolate, masquerade, publish, resolve, routed, spoof, tunnel
+from netagent.drivers.driver import Local
+from netagent.firewall import admin, apart, isolate, masquerade, publish, resolve, spoof
 from netagent.firewall.ruleset import merge, render_ruleset
-from netagent.model.address import Address, Mac, Prefix, derive_mac, host_prefix, parse_address, parse_prefix
+from netagent.model.address import Address, host_prefix, parse_address, parse_prefix
 from netagent.model.claims import NOTHING
 from netagent.model.endpoint import Endpoint
-from netagent.model.host import Host
-from netagent.model.ids import EndpointId, HostId, NetworkId, short
 from netagent.model.link_local import LENGTHS
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.snapshot import Snapshot
@@ -38,40 +35,29 @@ from netagent.plan.desired import (
 from netagent.plan.limit import render_limits
 from netagent.plan.linking import link_elements
 from netagent.plan.mtu import overlay_mtu
+from netagent.plan.names import bridge_mac, bridge_name, veth_mac, veth_name
+from netagent.plan.peers import (
+    between_hosts,
+    device_elements,
+    devices_of,
+    peer_announcements,
+    peer_elements,
+    peers_of,
+    ways_of,
+)
+from netagent.plan.union import union
 
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 BRIDGE_LINK_LOCAL = parse_address("fe80::1")
 """The host asks for IPv6 neighbours with a link-local address, and its bridge's own is not usable for a second or two
 after the bridge came up (duplicate address detection); until then containers' first packets would be lost."""
 _EVERYWHERE = {4: parse_prefix("0.0.0.0/0"), 6: parse_prefix("::/0")}
 
 
-def bridge_name(network: Network) -> str:
-    """Return the name of a network's bridge."""
-    return network.bridge or f"nab{short(network.id)}"
-
-
-def veth_name(endpoint_id: EndpointId) -> str:
-    """Return the name of the host's end of an endpoint's veth pair."""
-    return f"{spoof.PORT_PREFIX}{short(endpoint_id)}"
-
-
-def bridge_mac(network_id: NetworkId, host_id: HostId) -> Mac:
-    """Return the MAC of a network's bridge on one host: its containers' gateway."""
-    return derive_mac("bridge", network_id, host_id)
-
-
-def veth_mac(endpoint_id: EndpointId) -> Mac:
-    """Return the MAC of the host's end of an endpoint's veth pair."""
-    return derive_mac("veth", endpoint_id)
-
-
 def network_mtu(network: Network, snapshot: Snapshot) -> int:
     """Return the MTU of a network's interfaces: as asked for, else what the narrowest host's underlay leaves."""
     if network.mtu is not None:
         return network.mtu
-    overhead = max(driver_named(by.driver).overhead(by) for by in _ways(network))
+    overhead = max(driver_named(by.driver).overhead(by) for by in ways_of(network))
     hosts = {snapshot.host.id: snapshot.host}
     # A host that nobody can reach has no say.
     hosts.update(
@@ -118,18 +104,18 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
     """Return a network's part of the host: bridge, tunnel, routes to its peers, and its firewall elements."""
     mtu = network_mtu(network, snapshot)
     bridge = bridge_name(network)
-    own = tuple(b.own_address for b in snapshot.own_blocks_in(network.id) if b.own_address is not None)
+    local = local_part(snapshot, network, mtu)
     peers = peers_of(snapshot, network)
-    state = _between_hosts(snapshot, network, Local(host=snapshot.host, own=own, mtu=mtu), peers)
+    state = between_hosts(snapshot, network, local, peers)
     elements = merge(
         (
             *(
                 isolate.elements(bridge, device, internal=network.internal, icc=network.icc)
-                for device in _devices(snapshot, network) or (None,)
+                for device in devices_of(snapshot, network) or (None,)
             ),
             masquerade.elements(network),
-            tunnel.elements(state, _behind(snapshot, network, peers)),
-            _routed_elements(snapshot, network, peers),
+            device_elements(snapshot, network, state),
+            peer_elements(snapshot, network, state, peers),
         )
     )
     held = frozenset(
@@ -138,58 +124,19 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
     )
     own_part = State(
         links=MappingProxyType({} if network.bridge else {bridge: _bridge_link(network, snapshot, mtu)}),
-        addresses=frozenset(() if network.bridge else _bridge_addresses(network, bridge, own)),
+        addresses=frozenset(() if network.bridge else _bridge_addresses(network, bridge, local.own)),
         routes=held if network.scope is Scope.GLOBAL else frozenset(),
         sysctls=MappingProxyType(dict(_sysctls(bridge, network))),
         ruleset=Ruleset(elements=elements),
-        # After a move the neighbours here must ask the bridge, which answers for it. IPv6 ones always do.
-        announcements=frozenset(
-            Announcement(device=bridge, address=claim.address, mac=bridge_mac(network.id, snapshot.host.id))
-            for peer in peers
-            for claim in peer.fixed
-            if claim.address.version == 4
-        ),
+        announcements=peer_announcements(snapshot, network, peers),
     )
     return union([state, own_part])
 
 
-def _ways(network: Network) -> tuple[Network, ...]:
-    """Return a network as each of its ways wants to see it: the present one, and before it the one that is left."""
-    present = network.by(network.way)
-    return (present,) if network.before is None else (network.by(network.before), present)
-
-
-def _devices(snapshot: Snapshot, network: Network) -> tuple[str, ...]:
-    found = (driver_named(by.driver).device(by, snapshot.host) for by in _ways(network))
-    return tuple(dict.fromkeys(device for device in found if device is not None))
-
-
-def _between_hosts(snapshot: Snapshot, network: Network, local: Local, peers: Sequence[Peer]) -> State:
-    """Return what leads to the peers. While a network is moved: both ways, and to each peer the routes of one.
-
-    A peer that this host has not turned to yet is asked by the new way: its own address alone is routed by it.
-    """
-    present = driver_named(network.driver)
-    if network.before is None:
-        return present.render(network, local, peers)
-    old, new = _ways(network)
-    turned = [peer for peer in peers if snapshot.has_turned(network, peer.host.id)]
-    others = [peer for peer in peers if not snapshot.has_turned(network, peer.host.id)]
-    before = driver_named(old.driver)
-    by_old, by_new = before.render(old, local, others).routes, present.render(new, local, turned).routes
-    asked = frozenset(route for peer in others for route in _to_own_addresses(present.render(new, local, [peer]), peer))
-    taken = {route.destination for route in asked}
-    both = union([before.render(old, local, peers), present.render(new, local, peers)])
-    return replace(both, routes=by_new | asked | {route for route in by_old if route.destination not in taken})
-
-
-def _to_own_addresses(state: State, peer: Peer) -> Iterator[Route]:
-    """Yield the routes of ``state`` to a block of ``peer``, narrowed to the peer's own address in it."""
-    routes = {route.destination: route for route in state.routes}
-    for block in peer.blocks:
-        if block.own_address is not None and block.prefix in routes:
-            narrow = host_prefix(block.own_address)
-            yield routes.get(narrow, replace(routes[block.prefix], destination=narrow))
+def local_part(snapshot: Snapshot, network: Network, mtu: int) -> Local:
+    """Return this host as drivers see it in a network whose interfaces have this ``mtu``."""
+    own = tuple(b.own_address for b in snapshot.own_blocks_in(network.id) if b.own_address is not None)
+    return Local(host=snapshot.host, own=own, mtu=mtu)
 
 
 def _bridge_link(network: Network, snapshot: Snapshot, mtu: int) -> Link:
@@ -210,33 +157,6 @@ def _bridge_addresses(network: Network, bridge: str, own: Iterable[Address]) -> 
         yield from (InterfaceAddress(device=bridge, address=a, length=a.max_prefixlen) for a in own)
     if any(subnet.prefix.version == 6 for subnet in network.subnets):
         yield InterfaceAddress(device=bridge, address=BRIDGE_LINK_LOCAL, length=64)
-
-
-def _routed_elements(snapshot: Snapshot, network: Network, peers: Iterable[Peer]) -> Mapping[str, frozenset[str]]:
-    """Return what the firewall must know of the peers' addresses where devices do not tell networks apart."""
-    ways = {name for by in _ways(network) for name in driver_named(by.driver).ways(by, snapshot.host)}
-    devices = _devices(snapshot, network)
-    if network.before is not None:
-        # A peer may have turned before this host or after it.
-        ways.update(devices)
-    if not ways:
-        return {}
-    interfaces = (bridge_name(network), *devices)
-    return routed.elements({prefix for _, prefix in _behind(snapshot, network, peers)}, interfaces, ways)
-
-
-def _behind(snapshot: Snapshot, network: Network, peers: Iterable[Peer]) -> Iterator[tuple[Host, Prefix]]:
-    """Yield each peer with what lies behind it.
-
-    One element inside another would make the kernel refuse all: a claim in a block is nobody's by the rules.
-    """
-    claims = snapshot.claims_in(network.id)
-    for peer in peers:
-        yield from ((peer.host, block.prefix) for block in peer.blocks)
-        for claim in peer.fixed:
-            subnet = network.subnet_of(claim.address)
-            if subnet is None or claims.block_at(subnet.block_around(claim.address)) is None:
-                yield peer.host, host_prefix(claim.address)
 
 
 def _sysctls(bridge: str, network: Network) -> Iterable[tuple[SysctlName, str]]:
@@ -263,21 +183,6 @@ def _sysctls(bridge: str, network: Network) -> Iterable[tuple[SysctlName, str]]:
     yield ("net", "ipv6", "conf", bridge, "accept_ra"), "0"
     # An IPv4-only network has no business with link-local traffic either.
     yield ("net", "ipv6", "conf", bridge, "disable_ipv6"), "0" if has_ipv6 else "1"
-
-
-def peers_of(snapshot: Snapshot, network: Network) -> tuple[Peer, ...]:
-    """Return the other hosts that hold blocks of a network, with what lies behind each."""
-    own = frozenset(snapshot.host.underlay)
-    return tuple(
-        # Blocks are in an order of their own: the first of each family is the peer's gateway for fixed addresses.
-        Peer(host=snapshot.hosts[owner], blocks=holding.blocks, fixed=holding.fixed)
-        for owner, holding in snapshot.claims_in(network.id).holdings.items()
-        if holding.blocks
-        and owner != snapshot.host.id
-        and owner in snapshot.hosts
-        # A tunnel to this host's own address would lead back here.
-        and own.isdisjoint(snapshot.hosts[owner].underlay)
-    )
 
 
 def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None = None) -> State:
@@ -378,25 +283,3 @@ def _routes_inside(endpoint: Endpoint, network: Network, subnet: Subnet) -> Iter
             yield replace(via, destination=half)
     if subnet.prefix.version in endpoint.ways_out and not network.internal:
         yield via
-
-
-def union(parts: Iterable[State]) -> State:
-    """Return one state that holds everything of ``parts``."""
-    states = tuple(parts)
-    return State(
-        links=_merged(state.links for state in states),
-        addresses=frozenset().union(*(state.addresses for state in states)),
-        routes=frozenset().union(*(state.routes for state in states)),
-        neighbours=frozenset().union(*(state.neighbours for state in states)),
-        fdb=frozenset().union(*(state.fdb for state in states)),
-        shapers=frozenset().union(*(state.shapers for state in states)),
-        redirects=frozenset().union(*(state.redirects for state in states)),
-        announcements=frozenset().union(*(state.announcements for state in states)),
-        source_routes=frozenset().union(*(state.source_routes for state in states)),
-        sysctls=_merged(state.sysctls for state in states),
-        ruleset=Ruleset(elements=merge(state.ruleset.elements for state in states if state.ruleset)),
-    )
-
-
-def _merged(mappings: Iterable[Mapping[_K, _V]]) -> Mapping[_K, _V]:
-    return MappingProxyType({key: value for mapping in mappings for key, value in mapping.items()})

@@ -4,9 +4,11 @@ Both scopes are the same three steps: render, observe, apply the difference. For
 nothing of it exists and looks only when the kernel says otherwise, so an attach costs no observation. Taking an
 endpoint down is the same with nothing desired, and so is undoing one that failed half-way.
 
-Passes over everything run when something asked for one (the store changed, the kernel changed, an attach needs a
-network that is not in the kernel yet), a settle window gathers what comes together, and a failed pass comes again
-with growing pauses. Nothing is pruned while the snapshot is incomplete.
+Passes over everything run when something asked for one (the kernel changed, an attach needs a network that is not in
+the kernel yet), now and then without a reason, and again with growing pauses after a refusal. A change of the store
+that concerns other hosts alone is the third scope: those hosts' parts are rendered from the snapshot that the kernel
+was brought to last and from the present one, and the difference is applied (``plan/scope.py``). A settle window
+gathers what comes together. Nothing is pruned while the snapshot is incomplete.
 """
 
 import asyncio
@@ -24,16 +26,11 @@ from netagent.plan.answering import source_routes
 from netagent.plan.desired import ALIAS_PREFIX, Ruleset, SourceRoute, State, Veth
 from netagent.plan.diff import diff
 from netagent.plan.flows import confirm_flows
+from netagent.plan.names import veth_name
 from netagent.plan.operation import Plan
-from netagent.plan.render import (
-    networks_here,
-    render_endpoint,
-    render_everything,
-    render_network,
-    union,
-    veth_name,
-    with_tables,
-)
+from netagent.plan.render import networks_here, render_endpoint, render_everything, render_network, with_tables
+from netagent.plan.scope import changed_peers, render_peers
+from netagent.plan.union import union
 from netagent.reconcile.ports import Kernel
 
 log = logging.getLogger("netagent.reconcile")
@@ -66,44 +63,82 @@ class Engine:
         self._snapshot = snapshot
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._is_in_doubt = True
+        self._reached: Snapshot | None = None
+        """What the kernel was brought to last, None if it was not reached."""
         self._present: frozenset[NetworkId] = frozenset()
         self.status = Status()
 
     def request(self) -> None:
         """Ask for a pass over everything soon."""
+        self._is_in_doubt = True
+        self._wake.set()
+
+    def follow_snapshot(self) -> None:
+        """Ask for the snapshot's changes to be brought into the kernel soon; the kernel is not looked at for them."""
         self._wake.set()
 
     async def run(self) -> None:
         """Make passes when they are asked for, until cancelled."""
         retry_s = FIRST_RETRY_S
+        loop = asyncio.get_running_loop()
+        resync_at = loop.time() + RESYNC_S
         while True:
             # Not wait_for: until Python 3.12 it may swallow the cancellation that ends this task.
             with suppress(TimeoutError):
-                async with asyncio.timeout(RESYNC_S if self.status.error is None else retry_s):
+                async with asyncio.timeout_at(resync_at if self.status.error is None else loop.time() + retry_s):
                     await self._wake.wait()
             await asyncio.sleep(SETTLE_S)
             try:
-                await self.reconcile()
+                if loop.time() >= resync_at or not await self.follow():
+                    resync_at = loop.time() + RESYNC_S
+                    await self.reconcile()
                 retry_s = FIRST_RETRY_S
             except NetagentError as error:
                 retry_s = min(retry_s * 2, LAST_RETRY_S)
                 log.error("the kernel is not as it should be: %s; again in %.1f s", error, retry_s)
 
+    async def follow(self) -> bool:
+        """Bring into the kernel what other hosts have changed; False if that is not all, or not certain."""
+        async with self._lock:
+            if self._is_in_doubt or self._reached is None:
+                return False
+            self._wake.clear()
+            before, after = self._reached, self._snapshot()
+            changed = changed_peers(before, after)
+            if changed is None:
+                return False
+            plan = diff(render_peers(after, changed), render_peers(before, changed)) if changed else Plan()
+            # Whatever comes in between is not known to have been done.
+            self._reached = None
+            try:
+                await self._apply_logged(plan)
+            except NetagentError as error:
+                log.warning("%s", error)
+                return False
+            self._reached = after
+            self.status = Status(passes=self.status.passes + 1, operations=len(plan.operations))
+        return True
+
+    async def _apply_logged(self, plan: Plan, *, carry_on: bool = False) -> None:
+        if plan:
+            log.info("%d operations bring the kernel up to date", len(plan.operations))
+            for operation in plan.operations:
+                log.debug("to do: %s", operation)
+            await self._kernel.apply(plan, carry_on=carry_on)
+
     async def reconcile(self) -> Plan:
         """Compare everything and apply the difference; return what was applied. Raises KernelRejected."""
         async with self._lock:
             self._wake.clear()
+            self._is_in_doubt, self._reached = False, None
             snapshot = self._snapshot()
             try:
                 if not self.status.passes:
                     await self._kernel.apply(confirm_flows(render_everything(snapshot)))
                 plan = await self._compare(snapshot)
-                if plan:
-                    log.info("%d operations bring the kernel up to date", len(plan.operations))
-                    for operation in plan.operations:
-                        log.debug("to do: %s", operation)
-                    # One object that cannot be made must not keep the others from being made.
-                    await self._kernel.apply(plan, carry_on=True)
+                # One object that cannot be made must not keep the others from being made.
+                await self._apply_logged(plan, carry_on=True)
             except NetagentError as error:
                 self.status = replace(self.status, passes=self.status.passes + 1, error=str(error))
                 self._present = frozenset()
@@ -111,6 +146,7 @@ class Engine:
                 raise
             self.status = Status(passes=self.status.passes + 1, operations=len(plan.operations))
             self._present = frozenset(network.id for network in networks_here(snapshot))
+            self._reached = snapshot
         return plan
 
     async def leave(self, network_id: NetworkId) -> bool:

@@ -18,7 +18,7 @@ from netagent.model.block import FixedAddress
 from netagent.model.ids import EndpointId
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.snapshot import Snapshot
-from netagent.plan.render import peers_of
+from netagent.plan.peers import peers_of
 from netagent.reconcile.ports import Absent, Put
 from netagent.services.block_claims import claim_block
 from netagent.services.context import Context

@@ -13,7 +13,7 @@ from functools import partial
 from netagent.errors import NetagentError
 from netagent.firewall.marks import INSIDE, Needs, Presence
 from netagent.plan.desired import LINK_PREFIX
-from netagent.plan.render import bridge_name
+from netagent.plan.names import bridge_name
 from netagent.reconcile.engine import RESYNC_S
 from netagent.reconcile.ports import ForeignFirewall
 from netagent.services.context import Context

@@ -20,7 +20,7 @@ from netagent.model.network import Network, NetworkState
 from netagent.model.port import PortMapping
 from netagent.model.rate import Rate
 from netagent.model.snapshot import Snapshot
-from netagent.plan.render import bridge_mac
+from netagent.plan.names import bridge_mac
 from netagent.plan.ways_out import changed_ways_out, choose_ways_out
 from netagent.services.blocks import BlockService
 from netagent.services.context import Context

@@ -8,7 +8,7 @@ from netagent.errors import Conflict, InvalidRequest, NotFound
 from netagent.model.address import Address, parse_prefix
 from netagent.model.host import HostFacts
 from netagent.model.network import Network, Scope, Subnet
-from netagent.plan.render import bridge_name
+from netagent.plan.names import bridge_name
 from netagent.services.network_options import match_gateways, parse_subnets
 from netagent.services.requests import NewNetwork
 

@@ -19,7 +19,9 @@ from netagent.model.network import Network
 from netagent.model.port import PortMapping
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import HostPort, Target
-from netagent.plan.render import bridge_name, networks_here, peers_of
+from netagent.plan.names import bridge_name
+from netagent.plan.peers import peers_of
+from netagent.plan.render import networks_here
 from netagent.services.context import Context
 from netagent.services.names import natural_key
 

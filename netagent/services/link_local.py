@@ -9,7 +9,8 @@ from netagent.model.endpoint import Endpoint
 from netagent.model.ids import EndpointId
 from netagent.model.network import Network
 from netagent.model.snapshot import Snapshot
-from netagent.plan.render import BRIDGE_LINK_LOCAL, bridge_mac
+from netagent.plan.names import bridge_mac
+from netagent.plan.render import BRIDGE_LINK_LOCAL
 
 
 def refuse_taken_link_locals(

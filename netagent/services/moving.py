@@ -18,7 +18,8 @@ from netagent.model.address import Address
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.network import Network
 from netagent.model.snapshot import Snapshot
-from netagent.plan.render import networks_here, peers_of
+from netagent.plan.peers import peers_of
+from netagent.plan.render import networks_here
 from netagent.services.context import Context
 from netagent.store import keys
 

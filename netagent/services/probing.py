@@ -19,7 +19,8 @@ from netagent.model.host import Host
 from netagent.model.ids import HostId
 from netagent.model.network import Scope
 from netagent.model.snapshot import Snapshot
-from netagent.plan.render import network_mtu, networks_here, peers_of
+from netagent.plan.peers import peers_of
+from netagent.plan.render import network_mtu, networks_here
 from netagent.services.context import Context
 from netagent.store import keys
 

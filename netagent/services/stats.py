@@ -10,7 +10,7 @@ from netagent.model.counters import Counters
 from netagent.model.endpoint import Endpoint
 from netagent.model.network import Network
 from netagent.plan.limit import ifb_name
-from netagent.plan.render import veth_name
+from netagent.plan.names import veth_name
 from netagent.services.containers import ContainerService
 from netagent.services.context import Context
 from netagent.services.names import natural_key

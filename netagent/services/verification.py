@@ -12,7 +12,8 @@ from netagent.model.endpoint import Endpoint
 from netagent.plan.desired import State, Veth
 from netagent.plan.diff import diff
 from netagent.plan.operation import FlushAddress, FlushPort
-from netagent.plan.render import render_endpoint, render_network, union, with_tables
+from netagent.plan.render import render_endpoint, render_network, with_tables
+from netagent.plan.union import union
 from netagent.services.context import Context
 
 

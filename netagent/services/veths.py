@@ -1,7 +1,8 @@
 """What is in the kernel of one endpoint."""
 
 from netagent.model.endpoint import Endpoint
-from netagent.plan.render import render_endpoint, veth_name
+from netagent.plan.names import veth_name
+from netagent.plan.render import render_endpoint
 from netagent.services.context import Context
 
 

@@ -17,7 +17,7 @@ from netagent.model.address import Mac, derive_mac
 from netagent.plan.desired import Announcement, State
 from netagent.plan.diff import diff
 from netagent.plan.operation import Announce, Plan
-from netagent.plan.render import union
+from netagent.plan.union import union
 from tests.support.netns import Namespace, address, bridge, endpoint, eventually, state, veth
 
 pytestmark = pytest.mark.kernel

@@ -18,7 +18,7 @@ from netagent.firewall.ruleset import render_ruleset
 from netagent.kernel.kernel import Kernel, failpoints
 from netagent.plan.desired import Ruleset, State
 from netagent.plan.diff import diff
-from netagent.plan.render import union
+from netagent.plan.union import union
 from tests.support.netns import Namespace, address, bridge, endpoint, state
 
 pytestmark = pytest.mark.kernel

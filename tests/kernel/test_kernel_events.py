@@ -10,7 +10,7 @@ import pytest
 from netagent.kernel.kernel import Kernel
 from netagent.plan.desired import ElementSet, FdbEntry, Neighbour, Ruleset, State
 from netagent.plan.diff import diff
-from netagent.plan.render import union
+from netagent.plan.union import union
 from tests.support.netns import Namespace, address, bridge, endpoint, route, state, vxlan
 
 pytestmark = pytest.mark.kernel

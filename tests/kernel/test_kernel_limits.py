@@ -14,7 +14,7 @@ from netagent.model.rate import Rate
 from netagent.plan.desired import State
 from netagent.plan.diff import diff
 from netagent.plan.limit import render_limits
-from netagent.plan.render import union
+from netagent.plan.union import union
 from tests.support.netns import Namespace, address, bridge, endpoint, eventually, state
 from tests.support.world import an_endpoint
 

@@ -14,7 +14,7 @@ from netagent.model.address import Mac
 from netagent.plan.desired import Link, State, Veth
 from netagent.plan.diff import diff
 from netagent.plan.operation import AddLink, DeleteLink, Plan, SetLink
-from netagent.plan.render import union
+from netagent.plan.union import union
 from tests.support.netns import Namespace, address, bridge, endpoint, eventually, state, veth
 
 pytestmark = pytest.mark.kernel

@@ -9,7 +9,7 @@ from netagent.api.cni_error import CniError
 from netagent.api.cni_result import convert_result, render_result
 from netagent.model.endpoint import Endpoint
 from netagent.model.network import Network
-from netagent.plan.render import bridge_name, veth_name
+from netagent.plan.names import bridge_name, veth_name
 from tests.support.world import H1, LOCALNET, a_local_network, an_endpoint
 
 SANDBOX = "/var/run/netns/../netns/c1"

@@ -13,8 +13,8 @@ from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.network import NetworkState
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import Route
+from netagent.plan.names import veth_name
 from netagent.plan.operation import AddLink, AddRoute
-from netagent.plan.render import veth_name
 from netagent.reconcile.engine import Engine
 from tests.support.agent import kernel_tables
 from tests.support.eventually import eventually

@@ -11,7 +11,7 @@ from netagent.model.address import parse_address
 from netagent.model.host import HostFacts
 from netagent.model.network import Network
 from netagent.plan.desired import Bridge
-from netagent.plan.render import bridge_name
+from netagent.plan.names import bridge_name
 from netagent.services.predefined import create_predefined
 from netagent.services.requests import NetworkChange
 from tests.support.agent import Agent, settled

@@ -11,7 +11,7 @@ from netagent.daemon.config import load_config
 from netagent.errors import Conflict, Exhausted, InvalidRequest
 from netagent.ipam.pools import choose_ipv6_subnet, choose_subnet, parse_pool
 from netagent.model.network import Scope
-from netagent.plan.render import veth_name
+from netagent.plan.names import veth_name
 from netagent.services.requests import NewNetwork
 from netagent.store import keys
 from netagent.store.network_records import decode_network

@@ -8,7 +8,7 @@ import pytest
 from netagent.errors import Conflict, InvalidRequest, KernelRejected, NetagentError, NotFound
 from netagent.model.container import ContainerKind
 from netagent.model.endpoint import Endpoint
-from netagent.plan.render import bridge_name, veth_name
+from netagent.plan.names import bridge_name, veth_name
 from netagent.services.requests import Connection, NetworkChange, NewContainer
 from tests.support.agent import EPHEMERAL, Agent, settled
 

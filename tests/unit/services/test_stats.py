@@ -3,7 +3,7 @@ import pytest
 from netagent.errors import InvalidRequest, NotFound
 from netagent.model.counters import Counters
 from netagent.plan.limit import ifb_name
-from netagent.plan.render import veth_name
+from netagent.plan.names import veth_name
 from netagent.services.requests import LimitChange, NewConnection
 from tests.support.agent import Agent, settled
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from netagent.model.address import is_inside
 from netagent.model.ids import NetworkId
-from netagent.plan.render import peers_of, render_everything
+from netagent.plan.peers import peers_of
+from netagent.plan.render import render_everything
 from netagent.reconcile.ports import StoreEntry
 from netagent.store import keys
 from netagent.store.network_records import encode_network
