@@ -360,6 +360,7 @@ def encode_info(info: AgentInfo) -> agent_pb2.InfoResponse:
         store_revision=info.store_revision,
         store_listings=info.store_listings,
         lease_remaining_s=info.lease_remaining_s,
+        foreign_cluster=info.foreign_cluster,
     )
 
 

@@ -22,6 +22,7 @@ def info(client: Client, form: str) -> None:
                 "Addresses": list(answer.underlay),
                 "Store": answer.store,
                 "StoreConnected": answer.store_connected,
+                "ForeignCluster": answer.foreign_cluster,
                 "StoreRevision": answer.store_revision,
                 "StoreListings": answer.store_listings,
                 "LeaseRemaining": _lease(answer),
@@ -36,7 +37,7 @@ def info(client: Client, form: str) -> None:
         "Host": answer.host_name,
         "Host ID": answer.host_id,
         "Addresses": ", ".join(answer.underlay) or "none",
-        "Store": f"{answer.store} ({'connected' if answer.store_connected else 'not reachable'})",
+        "Store": f"{answer.store} ({_contact(answer)})",
         "Store revision": f"{answer.store_revision}, listed {answer.store_listings} times",
         "Lease": "none" if (lease := _lease(answer)) is None else f"{lease:.1f} s",
         "Kernel": answer.kernel_error or "as it should be",
@@ -47,6 +48,12 @@ def info(client: Client, form: str) -> None:
         click.echo(f"{key}: {value}")
     for key, reason in sorted(answer.refused_records.items()):
         click.echo(f" {key}: {reason}")
+
+
+def _contact(answer: InfoResponse) -> str:
+    if answer.foreign_cluster:
+        return f"refused: it is cluster {answer.foreign_cluster}"
+    return "connected" if answer.store_connected else "not reachable"
 
 
 def _lease(answer: InfoResponse) -> float | None:

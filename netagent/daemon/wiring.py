@@ -1,5 +1,6 @@
 """Builds an agent from its configuration: the one place where concrete stores, kernel and services meet."""
 
+import logging
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
 from netagent.services.loopback import LoopbackService
+from netagent.services.membership import MembershipService
 from netagent.services.moving import MovingService
 from netagent.services.naming import NamingService
 from netagent.services.network_options import parse_host_bindings
@@ -62,8 +64,11 @@ from netagent.store.etcd.access import parse_access
 from netagent.store.etcd.store import EtcdStore
 from netagent.store.journal import Journal
 from netagent.store.mirror import Mirror
+from netagent.store.pin import ClusterPin
 from netagent.store.sqlite import SqliteStore
 from netagent.store.view import ClusterView
+
+log = logging.getLogger("netagent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +99,11 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
     state_dir, run_dir = Path(config.state_dir), Path(config.run_dir)
     kernel = Kernel(iptables=config.iptables_command if config.firewall == "iptables" else None)
     host = describe_host(load_host_id(state_dir), config, await kernel.facts())
-    stores = _open_stores(config, state_dir, host.id, journal)
+    events = EventBus(_now)
+    pin = _pin(state_dir, events) if config.store else None
+    stores = _open_stores(config, state_dir, host.id, journal, pin)
     knowledge = Knowledge(host, stores, journal)
     engine = Engine(kernel, knowledge.snapshot)
-    events = EventBus(_now)
     presence = Presence(
         knowledge, stores, events, boot=boot_id(), life=secrets.token_hex(16), state_dir=config.state_dir
     )
@@ -162,7 +168,8 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         hosts=(hosts := HostService(context)),
         host_blocks=HostBlockService(context, hosts, networks),
         events=events,
-        info=InfoService(context, store=config.store or "embedded", run_dir=str(run_dir)),
+        membership=(membership := MembershipService(context, pin)),
+        info=InfoService(context, membership, store=config.store or "embedded", run_dir=str(run_dir)),
         rebuilding=RebuildingService(context),
         exposure=(exposure := ExposureService(context)),
         verification=VerificationService(context),
@@ -206,7 +213,17 @@ def _all_of(*requests: Callable[[], None]) -> Callable[[], None]:
     return request
 
 
-def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Journal) -> Stores:
+def _pin(state_dir: Path, events: EventBus) -> ClusterPin:
+    """Return what keeps this host to its cluster and tells of another one."""
+
+    def refused(found: str, expected: str) -> None:
+        log.error("another cluster's store answers: %s, and this host belongs to %s", found, expected)
+        events.publish("store", "refuse", found, expected=expected)
+
+    return ClusterPin(state_dir / "cluster-id", on_refused=refused)
+
+
+def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Journal, pin: ClusterPin | None) -> Stores:
     embedded = SqliteStore(state_dir / "store.db")
     local = StoreAccess(embedded, Mirror(embedded, keys.ROOT), ClusterView(host_id, journal.endpoints))
     if not config.store:
@@ -220,7 +237,7 @@ def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Jour
         user=options.user,
         password=Path(options.password_file).read_text().strip() if options.password_file else "",
     )
-    etcd = EtcdStore(access, owner=host_id)
+    etcd = EtcdStore(access, owner=host_id, pin=pin)
     mirror = Mirror(etcd, keys.ROOT, snapshot_path=state_dir / "cluster.snapshot")
     return Stores(local=local, cluster=StoreAccess(etcd, mirror, ClusterView(host_id, journal.endpoints)))
 

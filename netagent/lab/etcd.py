@@ -23,6 +23,7 @@ class EtcdMember(Machine):
         super().__init__(record, seat)
         self.url = record.layout.url(seat, CLIENT_PORT)
         self._log_read_from = 0
+        self._token = f"nalab-{record.layout.name}"
 
     @property
     def running(self) -> bool:
@@ -45,6 +46,12 @@ class EtcdMember(Machine):
         """Start the process and wait until it serves clients, with the data it had."""
         self.launch()
         self.wait_ready()
+
+    def begin_anew(self, *, token: str = "") -> None:
+        """Start the stopped, only member without the data it had: as the same cluster, or as that of ``token``."""
+        self.run("rm", "-rf", _DATA)
+        self._token = token or self._token
+        self.start()
 
     def stop(self) -> None:
         """End the process as an operator would, and wait for it."""
@@ -80,5 +87,5 @@ class EtcdMember(Machine):
             *("--listen-client-urls", clients, "--advertise-client-urls", self.url),
             *("--listen-peer-urls", layout.url(self.seat, PEER_PORT)),
             *("--initial-advertise-peer-urls", layout.url(self.seat, PEER_PORT)),
-            *("--initial-cluster", peers, "--initial-cluster-token", f"nalab-{layout.name}"),
+            *("--initial-cluster", peers, "--initial-cluster-token", self._token),
         ]

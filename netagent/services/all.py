@@ -12,6 +12,7 @@ from netagent.services.host_blocks import HostBlockService
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
+from netagent.services.membership import MembershipService
 from netagent.services.network_removal import NetworkRemovalService
 from netagent.services.networks import NetworkService
 from netagent.services.publishing import PublishingService
@@ -43,4 +44,5 @@ class Services:
     collection: CollectionService
     readiness: ReadinessService
     resolving: ResolvingService
+    membership: MembershipService
     rebuilding: RebuildingService

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from netagent import __version__
 from netagent.model.host import Host
 from netagent.services.context import Context
+from netagent.services.membership import MembershipService
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,7 +14,7 @@ class AgentInfo:
     """Who this agent is and how it is doing; ``kernel_error`` is empty if the kernel is as it should be.
 
     Of the cluster's store: the last revision that was heard, how often all was listed, and the seconds that the lease
-    certainly lasts (None without one).
+    certainly lasts (None without one), and the id of another cluster whose store was refused (empty if none was).
     """
 
     version: str
@@ -23,6 +24,7 @@ class AgentInfo:
     store_revision: int
     store_listings: int
     lease_remaining_s: float | None
+    foreign_cluster: str
     kernel_error: str
     refused: Mapping[str, str]
     run_dir: str
@@ -31,8 +33,9 @@ class AgentInfo:
 class InfoService:
     """Answers ``netagent info``. ``store`` is the store's URL without secrets, or "embedded"."""
 
-    def __init__(self, context: Context, *, store: str, run_dir: str) -> None:
+    def __init__(self, context: Context, membership: MembershipService, *, store: str, run_dir: str) -> None:
         self._context = context
+        self._membership = membership
         self._store = store
         self._run_dir = run_dir
 
@@ -48,6 +51,7 @@ class InfoService:
             store_revision=stores.cluster.mirror.revision,
             store_listings=stores.cluster.mirror.listings,
             lease_remaining_s=stores.cluster.store.lease_remaining_s,
+            foreign_cluster=self._membership.foreign,
             kernel_error=self._context.engine.status.error or "",
             refused=refused,
             run_dir=self._run_dir,

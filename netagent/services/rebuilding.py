@@ -47,6 +47,8 @@ class RebuildingService:
                 "this host has a store of its own", hint="only a cluster's store is rebuilt from hosts"
             )
         access = self._context.stores.cluster
+        # What is lost is known of a store that answers, and of the cluster's own.
+        await access.catch_up()
         view = access.view
         lost = [n for n in view.networks.values() if self._is_lost(access, keys.network_key(n.name))]
         present = [n for n in view.networks.values() if n not in lost]

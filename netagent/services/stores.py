@@ -22,16 +22,18 @@ class StoreAccess:
         self.store = store
         self.mirror = mirror
         self.view = view
+        self._listeners: list[Callable[[frozenset[str]], None]] = []
         view.update(mirror.entries, mirror.entries)
+        mirror.subscribe(self._take)
 
     def subscribe(self, on_change: Callable[[frozenset[str]], None]) -> None:
-        """Keep the view current and call ``on_change`` with the changed keys."""
+        """Call ``on_change`` with the changed keys, the view being current by then."""
+        self._listeners.append(on_change)
 
-        def take(changed: frozenset[str]) -> None:
-            self.view.update(changed, self.mirror.entries)
-            on_change(changed)
-
-        self.mirror.subscribe(take)
+    def _take(self, changed: frozenset[str]) -> None:
+        self.view.update(changed, self.mirror.entries)
+        for listener in tuple(self._listeners):
+            listener(changed)
 
     def entry(self, key: str) -> StoreEntry | None:
         """Return an entry as the mirror has it."""

@@ -82,6 +82,41 @@ class RebuildStoreResponse(_message.Message):
 Global___RebuildStoreResponse: _TypeAlias = RebuildStoreResponse  # noqa: Y015
 
 @_typing.final
+class AcceptStoreRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptStoreRequest: _TypeAlias = AcceptStoreRequest  # noqa: Y015
+
+@_typing.final
+class AcceptStoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """The cluster's id in hex."""
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cluster", b"cluster"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptStoreResponse: _TypeAlias = AcceptStoreResponse  # noqa: Y015
+
+@_typing.final
 class InfoResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -117,6 +152,7 @@ class InfoResponse(_message.Message):
     STORE_REVISION_FIELD_NUMBER: _builtins.int
     STORE_LISTINGS_FIELD_NUMBER: _builtins.int
     LEASE_REMAINING_S_FIELD_NUMBER: _builtins.int
+    FOREIGN_CLUSTER_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     host_id: _builtins.str
     host_name: _builtins.str
@@ -133,6 +169,8 @@ class InfoResponse(_message.Message):
     """How often the whole store was listed: at the start, and after each doubt about what was heard."""
     lease_remaining_s: _builtins.float
     """For how many seconds this agent certainly counts as live; absent with an embedded store."""
+    foreign_cluster: _builtins.str
+    """The id in hex of another cluster, whose store answered and was refused; empty if none was."""
     @_builtins.property
     def underlay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses on the network between hosts."""
@@ -156,10 +194,11 @@ class InfoResponse(_message.Message):
         store_revision: _builtins.int = ...,
         store_listings: _builtins.int = ...,
         lease_remaining_s: _builtins.float | None = ...,
+        foreign_cluster: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "lease_remaining_s", b"lease_remaining_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "host_id", b"host_id", "host_name", b"host_name", "kernel_error", b"kernel_error", "lease_remaining_s", b"lease_remaining_s", "refused_records", b"refused_records", "run_dir", b"run_dir", "store", b"store", "store_connected", b"store_connected", "store_listings", b"store_listings", "store_revision", b"store_revision", "underlay", b"underlay", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "foreign_cluster", b"foreign_cluster", "host_id", b"host_id", "host_name", b"host_name", "kernel_error", b"kernel_error", "lease_remaining_s", b"lease_remaining_s", "refused_records", b"refused_records", "run_dir", b"run_dir", "store", b"store", "store_connected", b"store_connected", "store_listings", b"store_listings", "store_revision", b"store_revision", "underlay", b"underlay", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lease_remaining_s: _TypeAlias = _typing.Literal["lease_remaining_s"]  # noqa: Y015
     _WhichOneofArgType__lease_remaining_s: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s"]  # noqa: Y015

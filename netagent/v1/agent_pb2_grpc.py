@@ -44,6 +44,11 @@ class AgentStub:
                 request_serializer=netagent_dot_v1_dot_agent__pb2.RebuildStoreRequest.SerializeToString,
                 response_deserializer=netagent_dot_v1_dot_agent__pb2.RebuildStoreResponse.FromString,
                 _registered_method=True)
+        self.AcceptStore = channel.unary_unary(
+                '/netagent.v1.Agent/AcceptStore',
+                request_serializer=netagent_dot_v1_dot_agent__pb2.AcceptStoreRequest.SerializeToString,
+                response_deserializer=netagent_dot_v1_dot_agent__pb2.AcceptStoreResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -63,6 +68,13 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcceptStore(self, request, context):
+        """AcceptStore makes this host belong to the cluster whose store it has refused.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.RebuildStore,
                     request_deserializer=netagent_dot_v1_dot_agent__pb2.RebuildStoreRequest.FromString,
                     response_serializer=netagent_dot_v1_dot_agent__pb2.RebuildStoreResponse.SerializeToString,
+            ),
+            'AcceptStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptStore,
+                    request_deserializer=netagent_dot_v1_dot_agent__pb2.AcceptStoreRequest.FromString,
+                    response_serializer=netagent_dot_v1_dot_agent__pb2.AcceptStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class Agent:
             '/netagent.v1.Agent/RebuildStore',
             netagent_dot_v1_dot_agent__pb2.RebuildStoreRequest.SerializeToString,
             netagent_dot_v1_dot_agent__pb2.RebuildStoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netagent.v1.Agent/AcceptStore',
+            netagent_dot_v1_dot_agent__pb2.AcceptStoreRequest.SerializeToString,
+            netagent_dot_v1_dot_agent__pb2.AcceptStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

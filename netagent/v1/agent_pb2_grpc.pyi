@@ -42,6 +42,8 @@ class AgentStub:
     """Info says who answers, and whether its store and its kernel are as they should be."""
     RebuildStore: _grpc.UnaryUnaryMultiCallable[_agent_pb2.RebuildStoreRequest, _agent_pb2.RebuildStoreResponse]
     """RebuildStore writes back what the cluster's store has lost and this host has in use."""
+    AcceptStore: _grpc.UnaryUnaryMultiCallable[_agent_pb2.AcceptStoreRequest, _agent_pb2.AcceptStoreResponse]
+    """AcceptStore makes this host belong to the cluster whose store it has refused."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -50,6 +52,8 @@ class AgentAsyncStub(AgentStub):
     """Info says who answers, and whether its store and its kernel are as they should be."""
     RebuildStore: _aio.UnaryUnaryMultiCallable[_agent_pb2.RebuildStoreRequest, _agent_pb2.RebuildStoreResponse]  # type: ignore[assignment]
     """RebuildStore writes back what the cluster's store has lost and this host has in use."""
+    AcceptStore: _aio.UnaryUnaryMultiCallable[_agent_pb2.AcceptStoreRequest, _agent_pb2.AcceptStoreResponse]  # type: ignore[assignment]
+    """AcceptStore makes this host belong to the cluster whose store it has refused."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -67,5 +71,13 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.RebuildStoreResponse, _abc.Awaitable[_agent_pb2.RebuildStoreResponse]]:
         """RebuildStore writes back what the cluster's store has lost and this host has in use."""
+
+    @_abc_1.abstractmethod
+    def AcceptStore(
+        self,
+        request: _agent_pb2.AcceptStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.AcceptStoreResponse, _abc.Awaitable[_agent_pb2.AcceptStoreResponse]]:
+        """AcceptStore makes this host belong to the cluster whose store it has refused."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from netagent.errors import EnvironmentProblem, Unavailable
-from netagent.reconcile.ports import Absent, Delete, Put, Relisted, Store
+from netagent.reconcile.ports import Absent, Changes, Delete, Put, Relisted, Store
 from netagent.store.etcd.access import EtcdAccess, parse_access
 from netagent.store.etcd.store import EtcdStore
+from netagent.store.pin import ClusterPin, ForeignCluster
 from tests.support.etcd import EtcdServer, etcd_server, free_port
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
@@ -274,3 +275,38 @@ def make_certificate(directory: Path) -> None:
     """A certificate for 127.0.0.1 that serves as server's and client's, made as docs/etcd.md says."""
     subprocess.run([MAKE_CERTIFICATES, directory, "cert=127.0.0.1"], check=True)
     (directory / "cert.key").rename(directory / "key.pem")
+
+
+async def test_an_endpoint_of_another_cluster_is_passed_over_and_nothing_written_there(
+    etcd: EtcdServer, tmp_path: Path
+) -> None:
+    pin = ClusterPin(tmp_path / "cluster-id")
+    with etcd_server(tmp_path) as another:
+        for endpoints in (etcd.endpoint, f"{another.endpoint},{etcd.endpoint}"):
+            store = EtcdStore(parse_access(f"etcd://{endpoints}"), pin=pin)
+            assert await store.transact([], [Put(key=A, value=endpoints.encode())])
+            await store.close()
+        wrong = EtcdStore(parse_access(another.url), pin=pin)
+        with pytest.raises(ForeignCluster):
+            await wrong.transact([], [Put(key=A, value=b"wrong")])
+        with pytest.raises(ForeignCluster):
+            await wrong.list("/netagent/")
+        await wrong.close()
+        assert not another.ctl("get", "--prefix", "", "--keys-only").strip()
+
+
+async def test_a_token_that_ends_is_replaced_without_a_word(tmp_path: Path) -> None:
+    """Signed tokens, unlike simple ones, end at their time however often they are used."""
+    key, public = tmp_path / "jwt.key", tmp_path / "jwt.pub"
+    subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+    subprocess.run(["openssl", "rsa", "-in", key, "-pubout", "-out", public], check=True, capture_output=True)
+    token = f"jwt,pub-key={public},priv-key={key},sign-method=RS256,ttl=1s"
+    with etcd_server(tmp_path, auth_token=token) as server:
+        enable_users(server)
+        async with opened(access=parse_access(server.url, user="agent", password="secret")) as store:
+            watch = store.watch("/netagent/")
+            assert isinstance(await anext(watch), Relisted)
+            for value in range(4):
+                assert await store.transact([], [Put(key=A, value=b"%d" % value)])
+                assert isinstance(await anext(watch), Changes)
+                await asyncio.sleep(0.7)

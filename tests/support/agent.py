@@ -34,6 +34,7 @@ from netagent.services.events import EventBus
 from netagent.services.hosts import HostService
 from netagent.services.info import InfoService
 from netagent.services.limits import LimitService
+from netagent.services.membership import MembershipService
 from netagent.services.network_removal import NetworkRemovalService
 from netagent.services.networks import NetworkService
 from netagent.services.ports import PortService
@@ -164,7 +165,9 @@ class Agent:
         self.network_removal = NetworkRemovalService(self.context, self.networks)
         self.attachments = AttachmentService(self.context, self.networks, self.endpoints)
         self.hosts = HostService(self.context)
-        self.info = InfoService(self.context, store="memory", run_dir=str(directory))
+        self.info = InfoService(
+            self.context, MembershipService(self.context, None), store="memory", run_dir=str(directory)
+        )
         self._stopping = asyncio.Event()
         self._life: asyncio.Task[None] | None = None
 

@@ -31,8 +31,11 @@ def free_port() -> int:
 class EtcdServer:
     """One etcd member. ``start`` after ``stop`` or ``kill`` finds the same data and ports again."""
 
-    def __init__(self, directory: Path, *, certificates: Path | None = None, quota_bytes: int = 0) -> None:
+    def __init__(
+        self, directory: Path, *, certificates: Path | None = None, quota_bytes: int = 0, auth_token: str = "simple"
+    ) -> None:
         self.quota_bytes = quota_bytes
+        self.auth_token = auth_token
         self.name = f"m{next(_numbers)}"
         self.directory = directory / self.name
         self.client_port = free_port()
@@ -71,6 +74,7 @@ class EtcdServer:
                     *("--listen-metrics-urls", f"http://127.0.0.1:{self._health_port}"),
                     *("--heartbeat-interval", "50", "--election-timeout", "500"),
                     *("--logger", "zap", "--log-level", "warn", "--quota-backend-bytes", str(self.quota_bytes)),
+                    *("--auth-token", self.auth_token),
                     *self._tls_arguments(),
                 ],
                 stdout=log,
@@ -173,23 +177,34 @@ def _data_directory(tmp_path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def etcd_server(tmp_path: Path, *, certificates: Path | None = None, quota_bytes: int = 0) -> Iterator[EtcdServer]:
+def etcd_server(
+    tmp_path: Path, *, certificates: Path | None = None, quota_bytes: int = 0, auth_token: str = "simple"
+) -> Iterator[EtcdServer]:
     """A started cluster of one member; ``certificates`` holds ca.pem, cert.pem and key.pem if it is to speak TLS.
 
-    It is full at ``quota_bytes``, 0 for etcd's own default.
+    It is full at ``quota_bytes``, 0 for etcd's own default. ``auth_token`` is etcd's option of that name.
     """
-    with etcd_cluster(tmp_path, members=1, certificates=certificates, quota_bytes=quota_bytes) as (server,):
+    cluster = etcd_cluster(
+        tmp_path, members=1, certificates=certificates, quota_bytes=quota_bytes, auth_token=auth_token
+    )
+    with cluster as (server,):
         yield server
 
 
 @contextmanager
 def etcd_cluster(
-    tmp_path: Path, *, members: int, certificates: Path | None = None, quota_bytes: int = 0
+    tmp_path: Path,
+    *,
+    members: int,
+    certificates: Path | None = None,
+    quota_bytes: int = 0,
+    auth_token: str = "simple",
 ) -> Iterator[tuple[EtcdServer, ...]]:
     """A started cluster."""
     with _data_directory(tmp_path) as directory, ExitStack() as stack:
         servers = tuple(
-            EtcdServer(directory, certificates=certificates, quota_bytes=quota_bytes) for _ in range(members)
+            EtcdServer(directory, certificates=certificates, quota_bytes=quota_bytes, auth_token=auth_token)
+            for _ in range(members)
         )
         for server in servers:
             server.cluster = ",".join(f"{peer.name}={peer.peer_url}" for peer in servers)

@@ -82,7 +82,7 @@ class FakeServices:
             "info": _Info(self),
             "exposure": _Exposure(self),
             "resolving": _Resolving(self),
-            **dict.fromkeys(("verification", "collection", "readiness", "host_blocks", "rebuilding")),
+            **dict.fromkeys(("verification", "collection", "readiness", "host_blocks", "membership", "rebuilding")),
         }
         return Services(events=self.events, **fakes)
 
@@ -267,6 +267,7 @@ class _Info(_Part):
             store_revision=77,
             store_listings=2,
             lease_remaining_s=14.21,
+            foreign_cluster="",
             kernel_error=self.agent.kernel_error,
             refused=MappingProxyType({"networks/odd": "unknown feature 'x'"}),
             run_dir=str(self.agent.run_dir),

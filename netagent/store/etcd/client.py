@@ -16,6 +16,7 @@ from netagent.errors import EnvironmentProblem, Exhausted, NetagentError, Unavai
 from netagent.store.etcd.access import EtcdAccess
 from netagent.store.etcd.proto import etcd_pb2 as pb
 from netagent.store.etcd.rpc import AUTHENTICATE, Request, Response, Rpc
+from netagent.store.pin import ClusterPin, ForeignCluster
 
 _log = logging.getLogger(__name__)
 
@@ -83,10 +84,15 @@ class _Connection:
 
 
 class EtcdClient:
-    """Calls to one cluster. Nothing connects before the first call."""
+    """Calls to one cluster, which is that of ``pin`` if given. Nothing connects before the first call.
 
-    def __init__(self, access: EtcdAccess) -> None:
+    Another cluster's answer counts as none. Nothing of ours is written there: every write is bound to a lease that
+    only our cluster has.
+    """
+
+    def __init__(self, access: EtcdAccess, *, pin: ClusterPin | None = None) -> None:
         self.access = access
+        self._pin = pin
         self.is_connected = False
         self.cluster_id = ""
         self._preferred = 0
@@ -152,7 +158,10 @@ class EtcdClient:
                 endpoint = self.endpoint
                 try:
                     async with self._connected(endpoint, deadline) as channel:
-                        return await self._send(channel, rpc, request, deadline)
+                        response = await self._send(channel, rpc, request, deadline)
+                        if self._pin is not None:
+                            self._pin.check(f"{response.header.cluster_id:x}", f"etcd at {endpoint}")
+                        return response
                 except Unavailable as error:
                     failure = error
                 if self.endpoint == endpoint:
@@ -162,6 +171,8 @@ class EtcdClient:
                     if not repeatable:
                         raise failure
             # Where nothing answers, waiting does not help; where something does, it may be between two leaders.
+            if isinstance(failure, ForeignCluster):
+                raise failure
             if not was_sent or not deadline.remaining():
                 raise self._unavailable(failure.facts["reason"], maybe_applied=False) from failure
             await asyncio.sleep(deadline.remaining(ROUND_PAUSE_S))

@@ -14,6 +14,7 @@ from netagent.store.etcd.proto import etcd_pb2 as pb
 from netagent.store.etcd.rpc import RANGE
 from netagent.store.etcd.transactor import Transactor
 from netagent.store.etcd.watch import EtcdWatch, list_prefix
+from netagent.store.pin import ClusterPin
 from netagent.store.transaction import check_transaction
 
 LEASE_TTL_S = 15.0
@@ -23,11 +24,14 @@ class EtcdStore:
     """A Store whose content is shared by all agents of a cluster.
 
     Made without touching the network, so that an agent starts while etcd is down. Every call ends within 5 seconds.
-    Where etcd has users it needs what ``deploy/etcd-roles.sh`` grants to the host ``owner``.
+    With ``pin`` only that cluster's etcd is heard. Where etcd has users it needs what ``deploy/etcd-roles.sh`` grants
+    to the host ``owner``.
     """
 
-    def __init__(self, access: EtcdAccess, *, lease_ttl_s: float = LEASE_TTL_S, owner: str = "") -> None:
-        self._client = EtcdClient(access)
+    def __init__(
+        self, access: EtcdAccess, *, lease_ttl_s: float = LEASE_TTL_S, owner: str = "", pin: ClusterPin | None = None
+    ) -> None:
+        self._client = EtcdClient(access, pin=pin)
         self._lease_callbacks: list[Callable[[], None]] = []
         self._watches: weakref.WeakSet[EtcdWatch] = weakref.WeakSet()
         self._lease = LeaseKeeper(
