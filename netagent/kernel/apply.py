@@ -187,7 +187,7 @@ _HANDLERS: dict[type[Operation], Callable[[_Pass, Any], None]] = {
     ReplaceRuleset: _replace_ruleset,
     AddElements: lambda work, batch: work.place.firewall.add(batch),
     DeleteElements: lambda work, batch: work.place.firewall.delete(batch),
-    AddLink: lambda work, batch: links.add_links(work.place.rtnl, work.sandboxes, batch),
+    AddLink: lambda work, batch: links.add_links(work.place.rtnl, work.sandboxes, batch, work.place.firewall.guard),
     SetLink: lambda work, batch: links.set_links(work.place.rtnl, work.sandboxes, batch),
     DeleteLink: _delete_links,
     AddAddress: _add_inside(routes.add_addresses),

@@ -1,7 +1,7 @@
 """What the worker thread asks of a firewall, whichever programs or libraries it goes through."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from netagent.firewall import counting
@@ -28,6 +28,9 @@ class Firewall(Protocol):
 
     def delete(self, operations: Sequence[DeleteElements]) -> None:
         """Delete elements; absent ones are no error."""
+
+    def guard(self, ports: Iterable[str]) -> None:
+        """Put in place what can only be there once these links are: made, but not up yet."""
 
     def observe(self, desired: Ruleset | None) -> Ruleset | None:
         """Return what is there of ours, None if nothing is.
@@ -86,6 +89,9 @@ class NftablesFirewall:
         ports = {port for o in operations for port in counting.ports_in(o.set_name, o.elements)}
         if ports:
             counted.forget_counted(self._nft, self._writer, ports)
+
+    def guard(self, ports: Iterable[str]) -> None:
+        """Do nothing: rules know links by their names, made or not."""
 
     def observe(self, desired: Ruleset | None) -> Ruleset | None:
         """Return what the tables hold."""

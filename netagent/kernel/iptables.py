@@ -7,7 +7,7 @@ others do to its rules is seen at the next comparison of everything.
 
 import errno
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 
@@ -23,14 +23,16 @@ from netagent.firewall.iptables.listing import (
     elements_in,
     has_admin_chains,
     is_intact,
-    without_translation,
 )
+from netagent.firewall.iptables.neighbour_filter import SET_NAME, by_port
 from netagent.firewall.iptables.pieces import ADMIN_PREFIX, BOTH, PREFIX
 from netagent.firewall.iptables.ruleset import FRAMES
 from netagent.firewall.iptables.script import Scripts
 from netagent.kernel import nftables
 from netagent.kernel.firewall import Firewall
 from netagent.kernel.nftables import Nftables
+from netagent.kernel.port_filters import PortFilters
+from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.uapi import (
     NFPROTO_BRIDGE,
     NFPROTO_IPV4,
@@ -59,10 +61,14 @@ _ADMIN_HOOKS = frozenset((FAMILIES[frame.family], frame.table, hook) for frame i
 
 
 class IptablesFirewall:
-    """The same promises through iptables; ``command`` as for ``xtables.Programs``."""
+    """The same promises through iptables; ``command`` as for ``xtables.Programs``.
 
-    def __init__(self, command: str) -> None:
+    What ebtables cannot see is for programs at the ports (``PortFilters``).
+    """
+
+    def __init__(self, command: str, rtnl: Rtnl) -> None:
         self._programs = Programs(command)
+        self._filters = PortFilters(rtnl)
         self.flavour = self._programs.flavour
         self._present: dict[str, dict[str, str]] | None = None
         """Set -> key -> element, as of the last look and what was done since; None: look again."""
@@ -72,6 +78,7 @@ class IptablesFirewall:
         elements = operation.ruleset.elements
         self._run(str(operation), script.replace_all(self._look(), elements))
         self._remember(elements)
+        self._filters.replace(elements.get(SET_NAME, frozenset()))
 
     def add_admin_chains(self, operation: AddAdminChains) -> None:
         """Make the administrator's chains that are missing, before ours."""
@@ -92,6 +99,7 @@ class IptablesFirewall:
         self._run(str(operations[0]), script.add_elements({name: frozenset(group) for name, group in added.items()}))
         for name, group in added.items():
             present.setdefault(name, {}).update((element_key(element), element) for element in group)
+        self._guard(added.get(SET_NAME, ()))
 
     def delete(self, operations: Sequence[DeleteElements]) -> None:
         """Delete the elements that are there, one program a family."""
@@ -105,25 +113,39 @@ class IptablesFirewall:
         for name, elements in gone.items():
             for element in elements:
                 present[name].pop(element_key(element), None)
+        self._guard(gone.get(SET_NAME, ()))
         with suppress(ProgramRefusalError):
             self._programs.restore_ipsets(forget_counted(gone))
 
+    def guard(self, ports: Iterable[str]) -> None:
+        """Put the programs of these ports in place."""
+        wanted = by_port(self._known().get(SET_NAME, ()))
+        for port in ports:
+            self._filters.put(port, wanted.get(port, frozenset()))
+
+    def _guard(self, elements: Iterable[str]) -> None:
+        self.guard(by_port(elements))
+
     def observe(self, desired: Ruleset | None) -> Ruleset | None:
-        """Return what the chains and ipsets stand for."""
+        """Return what the chains and ipsets and the ports' programs stand for."""
         listing = self._look()
         if not listing:
             self._forget()
             return None
+        wanted = desired.elements.get(SET_NAME, frozenset()) if desired is not None else frozenset()
         elements = elements_in(listing)
+        is_whole = is_intact(listing, elements)
+        guarded = self._filters.elements(wanted)
+        elements = MappingProxyType({**elements, SET_NAME: guarded} if guarded else elements)
         self._remember(elements)
-        if desired is None or not is_intact(listing, elements):
+        if desired is None or not is_whole:
             return Ruleset(elements=elements)
-        # What leaves no trace cannot be missed either.
-        whole = MappingProxyType({**elements, **without_translation(desired.elements)})
-        return Ruleset(sets=desired.sets, chains=desired.chains, elements=whole)
+        return Ruleset(sets=desired.sets, chains=desired.chains, elements=elements)
 
     def elements(self, set_name: str) -> frozenset[str]:
         """Return the elements of one set or map."""
+        if set_name == SET_NAME:
+            return self._filters.elements()
         return elements_in(self._look()).get(set_name, frozenset())
 
     def served(self) -> Mapping[ServedPort, Counters]:
@@ -158,10 +180,15 @@ class IptablesFirewall:
         """Tell whether it is one of the programs started here."""
         return self._programs.is_own(process)
 
-    def remove(self, *, families: Iterable[str] = FAMILIES) -> None:
-        """Remove chains and, with the family ``bridge``, ipsets; the administrator's chains only if they are empty."""
+    def remove(self, *, families: Collection[str] = FAMILIES) -> None:
+        """Remove chains, and with the family ``bridge`` ipsets and ports' programs.
+
+        Of the administrator's chains only empty ones go.
+        """
         listing = self._look()
         self._run("remove the chains NETAGENT-*", script.remove_all(listing, families))
+        if "bridge" in families:
+            self._filters.replace(())
         self._forget()
 
     def close(self) -> None:
@@ -176,7 +203,7 @@ class IptablesFirewall:
     def _known(self) -> dict[str, dict[str, str]]:
         """Return what is there, from memory if it can be trusted."""
         if self._present is None:
-            self._remember(elements_in(self._look()))
+            self._remember({**elements_in(self._look()), SET_NAME: self._filters.elements()})
         assert self._present is not None
         return self._present
 
@@ -197,7 +224,7 @@ class IptablesFirewall:
             raise KernelRejected(what, errno.ENOENT, str(refusal)) from None
 
 
-def remove_remains(own: Firewall, nft: Nftables) -> None:
+def remove_remains(own: Firewall, nft: Nftables, rtnl: Rtnl) -> None:
     """Remove what is there of ours by other means than ``own``: nftables, or iptables of another flavour.
 
     Nothing is removed while ``own`` itself is not there.
@@ -208,18 +235,18 @@ def remove_remains(own: Firewall, nft: Nftables) -> None:
     flavour = own.flavour if isinstance(own, IptablesFirewall) else None
     for other in FLAVOURS:
         if other != flavour:
-            _remove_flavour(other, families=BOTH)
+            _remove_flavour(other, rtnl, families=BOTH)
     if flavour is None:
         # Of ebtables' chains and ipsets there is one kind only, whatever the flavour that used them.
         for either in FLAVOURS:
-            _remove_flavour(either, families=("bridge",))
+            _remove_flavour(either, rtnl, families=("bridge",))
     else:
         nftables.remove_tables(nft)
 
 
-def _remove_flavour(flavour: str, *, families: Iterable[str]) -> None:
+def _remove_flavour(flavour: str, rtnl: Rtnl, *, families: Collection[str]) -> None:
     with suppress(EnvironmentProblem):
-        IptablesFirewall(f"iptables-{flavour}").remove(families=families)
+        IptablesFirewall(f"iptables-{flavour}", rtnl).remove(families=families)
 
 
 def _text(attributes: Mapping[int, memoryview | bytes], number: int) -> str:

@@ -153,7 +153,7 @@ class Kernel:
 
     async def retire_other_firewalls(self) -> None:
         """Remove what an agent left that used another firewall than this one; not before this one is in place."""
-        await self._run(lambda place: remove_remains(place.firewall, place.nft))
+        await self._run(lambda place: remove_remains(place.firewall, place.nft, place.rtnl))
 
     async def close(self) -> None:
         """Finish what was begun, close all sockets and end all threads."""
@@ -181,11 +181,11 @@ class Kernel:
 
     def _workplace(self) -> Workplace:
         if self._place is None:
-            nft = Nftables()
+            nft, rtnl = Nftables(), Rtnl()
             self._place = Workplace(
                 home=netns.open_own_namespace(),
-                rtnl=Rtnl(),
-                firewall=NftablesFirewall(nft) if self._iptables is None else IptablesFirewall(self._iptables),
+                rtnl=rtnl,
+                firewall=NftablesFirewall(nft) if self._iptables is None else IptablesFirewall(self._iptables, rtnl),
                 nft=nft,
                 reaper=self._reaper,
                 flusher=self._flusher,

@@ -2,7 +2,7 @@
 
 import errno
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from netagent import failpoint
 from netagent.errors import Conflict, EnvironmentProblem, InvalidRequest, NetagentError, NotFound
@@ -21,8 +21,10 @@ UNMARKED = "kernel.AddLink.unmarked"
 """The crash point at which links exist without their alias."""
 
 
-def add_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[AddLink]) -> None:
-    """Create the links, mark them and bring both ends up.
+def add_links(
+    host: Rtnl, sandboxes: Sandboxes, operations: Sequence[AddLink], guard: Callable[[Iterable[str]], None]
+) -> None:
+    """Create the links, let ``guard`` see to those that are ports of containers, mark them and bring both ends up.
 
     A name that is taken raises KernelRejected with EEXIST; one taken in the sandbox raises Conflict. Of a link that
     fails nothing stays behind.
@@ -36,6 +38,7 @@ def add_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[AddLink]) -
     made = [operation for operation, refusal in zip(operations, refusals, strict=True) if refusal is None]
     for operation in made:
         _keep_ipv6_off(operation.link)
+    guard(operation.link.name for operation in made if isinstance(operation.link.kind, Veth))
     settings = [encode.set_link(o.link, master_index=_master_index(host, o)) for o in made]
     failures: list[NetagentError] = []
     for operation, refusal in zip(made, host.transact(settings), strict=True):

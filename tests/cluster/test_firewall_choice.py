@@ -1,5 +1,6 @@
 """The firewall that the configuration names is the only one with anything of ours, and it is mended when flushed."""
 
+import json
 import time
 from functools import partial
 
@@ -27,7 +28,7 @@ def lab(make_lab: MakeLab) -> Lab:
     lab = make_lab(hosts=2, firewall="iptables")
     (h1, _) = lab.hosts
     netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "app")
-    netagent(h1, "network", "create", "other")
+    netagent(h1, "network", "create", "--ipv6", "other")
     serve_name(h1, "web", "--network", "app", "-p", "4000:80")
     run(h1, "neighbour", "--network", "app")
     run(h1, "stranger", "--network", "other")
@@ -147,3 +148,6 @@ def _start_with(host: Host, firewall: str) -> None:
         is_chosen = firewall == ("iptables" if flavour == "nft" else "iptables-legacy")
         assert ["NETAGENT" in text for text in lines] == [is_chosen, is_chosen]
     assert bool(_ours_in_iptables(host, "ebtables-nft-save")) == (firewall != "nftables")
+    ports = [link["ifname"] for link in json.loads(host.run("ip", "-j", "link").stdout)]
+    filters = [host.run("tc", "filter", "show", "dev", p, "ingress").stdout for p in ports if p.startswith("nae")]
+    assert any("bpf" in text for text in filters) == (firewall != "nftables")

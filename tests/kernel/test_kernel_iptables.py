@@ -1,6 +1,7 @@
 """The iptables backend: what is put is observed as it was put, the save programs are witness."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from types import MappingProxyType
 
 import pytest
@@ -10,8 +11,10 @@ from netagent.firewall.ruleset import CHAINS, SETS
 from netagent.kernel.kernel import Kernel
 from netagent.plan.desired import Ruleset, State
 from netagent.plan.diff import diff
-from netagent.plan.operation import AddElements
-from tests.support.netns import Namespace
+from netagent.plan.operation import AddElements, DeleteElements, Plan
+from netagent.plan.render import union
+from tests.support import netns as namespaces
+from tests.support.netns import Namespace, address, bridge, endpoint
 
 pytestmark = pytest.mark.kernel
 
@@ -113,3 +116,32 @@ async def test_the_elements_of_every_set_come_and_go(kernel: Kernel, host: Names
     assert not diff(empty, await kernel.observe(empty))
     if name not in ("peers4", "peers6"):
         assert everything(host) == before
+
+
+async def test_the_filter_of_neighbour_messages_comes_with_the_port_and_is_put_back(
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace]
+) -> None:
+    network = namespaces.state(bridge(), addresses=[address("fd00:9::1/64", "nab1")])
+    container = endpoint(sandbox(), 2)
+    targets = frozenset({"nae2 . 0xfd000009000000000000000000000002", "nae2 . 0xfe80000000000000000000fffe000002"})
+    desired = replace(union([network, container]), ruleset=state({"bridge/nd_targets": targets}).ruleset)
+
+    def filters() -> str:
+        return host.run("tc", "filter", "show", "dev", "nae2", "ingress")
+
+    await kernel.apply(diff(desired, State()))
+    assert "bpf" in filters()
+    assert str(0xFD000009) in filters()
+    assert not diff(desired, await kernel.observe(desired))
+    host.run("tc", "filter", "del", "dev", "nae2", "ingress")
+    repair = diff(desired, await kernel.observe(desired))
+    assert [str(o) for o in repair.operations] == [
+        f"nft add element bridge/nd_targets {{ {', '.join(sorted(targets))} }}"
+    ]
+    await kernel.apply(repair)
+    assert not diff(desired, await kernel.observe(desired))
+    fewer = replace(desired, ruleset=state({"bridge/nd_targets": frozenset(sorted(targets)[:1])}).ruleset)
+    await kernel.apply(diff(fewer, desired))
+    assert not diff(fewer, await kernel.observe(fewer))
+    await kernel.apply(Plan((DeleteElements("bridge/nd_targets", tuple(sorted(targets))),)))
+    assert "bpf" not in filters()

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from netagent.firewall.iptables import admin, apart, counting, spoof
 from netagent.firewall.iptables.pieces import PREFIX, Frame, Ipset, Member, Rule
-from netagent.firewall.iptables.ruleset import FRAMES, IPSETS, UNTRANSLATED, translate
+from netagent.firewall.iptables.ruleset import FRAMES, IPSETS, translate
 from netagent.firewall.marks import DOCKER_CHAIN
 
 Key = tuple[str, str, str]
@@ -201,8 +201,3 @@ def is_reached(listing: Listing, frame: Frame) -> bool:
     """Tell whether a chain of the administrator's is jumped to, and not too late."""
     hooks = ((frame.family, frame.table, hook) for hook in frame.hooks)
     return has_jumps(listing, frame) and not any((hook, frame.name) in listing.late for hook in hooks)
-
-
-def without_translation(elements: Elements) -> Elements:
-    """Return those of ``elements`` that leave no trace, so cannot be looked for."""
-    return {name: group for name, group in elements.items() if name in UNTRANSLATED}

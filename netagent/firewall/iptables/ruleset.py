@@ -13,6 +13,7 @@ from netagent.firewall.iptables import (
     isolate,
     linked,
     masquerade,
+    neighbour_filter,
     publish,
     redirect,
     resolve,
@@ -80,7 +81,7 @@ TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
 
 UNTRANSLATED: Mapping[str, str] = MappingProxyType(
     {
-        "bridge/nd_targets": "ebtables cannot look into a neighbour solicitation or advertisement",
+        neighbour_filter.SET_NAME: "a program at each port does what ebtables cannot",
         **dict.fromkeys(RECEIVED + SENT, "rules make its elements"),
     }
 )
