@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from netagent.errors import Unavailable
-from netagent.lab import cgroup, inhabitants, process, vswitch
+from netagent.lab import cgroup, inhabitants, process
 from netagent.lab.command import ip_batch, run, search_path
 from netagent.lab.layout import Seat
 from netagent.lab.process import ProcessId
 from netagent.lab.record import Record
-from netagent.lab.underlay import UNDERLAY_INTERFACE, plug_in, unplug
+from netagent.lab.underlay import UNDERLAY_INTERFACE, complete_checksums, plug_in, unplug
 
 DISKS = (
     "/var/lib/netagent",
@@ -86,7 +86,7 @@ class Machine:
         layout = self._record.layout
         plug_in(layout, self.seat)
         if layout.underlay == "ovs":
-            vswitch.complete_checksums(self.seat.netns, UNDERLAY_INTERFACE)
+            complete_checksums(self.seat.netns, UNDERLAY_INTERFACE)
 
     def power_off(self) -> None:
         """Cut the power: every process on it is killed, its interfaces are gone, its disks keep what they hold."""

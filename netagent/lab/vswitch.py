@@ -6,14 +6,11 @@ where it otherwise sees ``eth0``.
 """
 
 import shutil
-from typing import TYPE_CHECKING
 
 from netagent.errors import EnvironmentProblem
-from netagent.lab.command import ip_batch, run, search_path
+from netagent.lab.command import ip_batch, search_path
 from netagent.lab.layout import Layout, Seat
-
-if TYPE_CHECKING:
-    from netagent.lab.machine import Machine
+from netagent.lab.machine import Machine
 
 BRIDGE = "br-phy"
 _RUN = "/run/openvswitch"
@@ -31,7 +28,7 @@ def require_vswitch() -> None:
         )
 
 
-def start(machine: "Machine") -> None:
+def start(machine: Machine) -> None:
     """Start the database and the switch of one machine, both empty."""
     database = f"{_RUN}/conf.db"
     machine.run("sh", "-ec", f"mkdir -p {_RUN}; ovsdb-tool create {database} {_SCHEMA}")
@@ -45,7 +42,7 @@ def start(machine: "Machine") -> None:
     machine.spawn("vswitchd", ["ovs-vswitchd", *options, pidfile, f"unix:{_SOCKET}"])
 
 
-def move_underlay(machine: "Machine", layout: Layout, seat: Seat, interface: str, addresses: list[str]) -> None:
+def move_underlay(machine: Machine, layout: Layout, seat: Seat, interface: str, addresses: list[str]) -> None:
     """Put the cable ``interface`` below the bridge and the machine's ``addresses`` on it."""
     machine.run(
         *("ovs-vsctl", "--timeout=20", "add-br", BRIDGE),
@@ -59,8 +56,3 @@ def move_underlay(machine: "Machine", layout: Layout, seat: Seat, interface: str
     # The switch reads copies (AF_PACKET); without this the host would get everything twice.
     chain = f"type filter hook ingress device {interface} priority 0; policy drop;"
     machine.run("nft", f"add table netdev nalab; add chain netdev nalab cable {{ {chain} }}")
-
-
-def complete_checksums(netns: str, interface: str) -> None:
-    """Let the machine fill in checksums itself: what the userspace datapath takes off a veth it takes as it is."""
-    run(["nsenter", f"--net=/run/netns/{netns}", "ethtool", "-K", interface, "tx", "off"])

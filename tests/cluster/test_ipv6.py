@@ -2,14 +2,25 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from ipaddress import ip_address
 
 import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from tests.support.hosts import address, dump, fetches, inside, netagent, pings, refusal, run, same, serve_name
+from tests.support.hosts import (
+    address,
+    dump,
+    fetches,
+    inside,
+    netagent,
+    pings,
+    refusal,
+    run,
+    same,
+    serve_name,
+    telling_client_addresses,
+)
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -65,18 +76,6 @@ def test_a_port_is_published_on_both_families(lab: Lab) -> None:
     assert netagent(h1, "port", "web6").stdout == "80/tcp -> 0.0.0.0:4000\n80/tcp -> [::]:4000\n"
 
 
-@contextmanager
-def telling_client_addresses(host: Host, port: int) -> Iterator[None]:
-    """Let a process of the host tell each IPv6 client on ``port`` the address it came from."""
-    server = host.popen("socat", f"TCP6-LISTEN:{port},fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR")
-    try:
-        eventually(lambda: f":{port} " in host.run("ss", "-Hlnt").stdout)
-        yield
-    finally:
-        server.kill()
-        server.wait()
-
-
 PORTS = {"only-bridge": 4010, "only-vxlan": 4011, "only-route": 4012}
 UNDERLAY6 = ("fd00:198:18::1", "fd00:198:18::2")
 
@@ -111,7 +110,7 @@ def test_a_network_without_ipv4_has_none_of_it(lab: Lab, six_only: str) -> None:
 
 def test_what_leaves_a_network_without_ipv4_has_the_hosts_address(lab: Lab, six_only: str) -> None:
     h1, h2 = lab.hosts
-    with telling_client_addresses(h2, 4600):
+    with telling_client_addresses(h2, 4600, family=6):
         said = inside(h1, f"{six_only}-client", "socat", "-t", "2", "-", f"TCP6:[{UNDERLAY6[1]}]:4600").stdout
     assert ip_address(said.strip().strip("[]")) == ip_address(UNDERLAY6[0])
 

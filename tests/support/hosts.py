@@ -51,9 +51,9 @@ def serve_client_address(host: Host, name: str, *options: str) -> None:
 
 
 @contextmanager
-def telling_client_addresses(host: Host, port: int) -> Iterator[None]:
+def telling_client_addresses(host: Host, port: int, family: int = 4) -> Iterator[None]:
     """Let a process of the host itself tell each client on ``port`` the address it came from."""
-    server = host.popen("socat", f"TCP4-LISTEN:{port},fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR")
+    server = host.popen("socat", f"TCP{family}-LISTEN:{port},fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR")
     try:
         eventually(lambda: f":{port} " in host.run("ss", "-Hlnt").stdout)
         yield
