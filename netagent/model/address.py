@@ -37,6 +37,8 @@ def parse_prefix(text: str, *, what: str = "subnet") -> Prefix:
         prefix = ipaddress.ip_network(text, strict=False)
     except ValueError:
         raise InvalidRequest(f"invalid {what} {text}: not a CIDR prefix", hint="for example 192.168.0.0/16") from None
+    if prefix.version == 4 and str(prefix) == text:
+        return prefix
     if "/" not in text:
         raise InvalidRequest(f"invalid {what} {text}: the prefix length is missing", hint=f"for example {text}/24")
     parse_address(text.partition("/")[0], what=f"{what} address")

@@ -134,9 +134,10 @@ class Engine:
             self._is_in_doubt, self._reached = False, None
             snapshot = self._snapshot()
             try:
+                desired = render_everything(snapshot)
                 if not self.status.passes:
-                    await self._kernel.apply(confirm_flows(render_everything(snapshot)))
-                plan = await self._compare(snapshot)
+                    await self._kernel.apply(confirm_flows(desired))
+                plan = await self._compare(snapshot, desired)
                 # One object that cannot be made must not keep the others from being made.
                 await self._apply_logged(plan, carry_on=True)
             except NetagentError as error:
@@ -166,8 +167,7 @@ class Engine:
         in_place = {identity: not diff(state, observed, prune=False) for identity, state in rendered.items()}
         return frozenset(identity for identity, is_there in in_place.items() if is_there)
 
-    async def _compare(self, snapshot: Snapshot) -> Plan:
-        desired = render_everything(snapshot)
+    async def _compare(self, snapshot: Snapshot, desired: State) -> Plan:
         observed = await self._kernel.observe(desired)
         desired, observed = await self._without_unreachable(desired, observed)
         lost = await self._lost_endpoints(snapshot, desired, observed)

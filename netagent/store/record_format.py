@@ -18,7 +18,7 @@ VERSION = 1
 SUPPORTED_FEATURES: frozenset[str] = frozenset()
 SIZE_LIMIT = 1024 * 1024
 """Bytes of a record; an endpoint with 1,000 published ports in no order has 100 kB."""
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound="Header")
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 Hex64 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 HostText = Annotated[str, msgspec.Meta(pattern="^[0-9a-f-]{36}$")]
@@ -61,12 +61,21 @@ def read_record(
     if limit is not None and len(value) > limit:
         raise InvalidRecord(f"record of {len(value)} bytes, more than {limit}")
     try:
-        header = msgspec.json.decode(value, type=Header)
-        if header.v != VERSION:
-            raise InvalidRecord(f"record has version {header.v}, this agent knows {VERSION}", hint="upgrade this agent")
-        unknown = set(header.requires) - SUPPORTED_FEATURES
-        if unknown:
-            raise InvalidRecord(f"record requires {', '.join(sorted(unknown))}", hint="upgrade this agent")
-        return convert(msgspec.json.decode(value, type=record_type))
+        try:
+            record = msgspec.json.decode(value, type=record_type)
+        except msgspec.ValidationError:
+            # Of another version, perhaps, or in need of more than this one has: that is the better reason.
+            _check_header(msgspec.json.decode(value, type=Header))
+            raise
+        _check_header(record)
+        return convert(record)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, InvalidRequest) as error:
         raise InvalidRecord(f"record is not valid: {error}") from error
+
+
+def _check_header(header: Header) -> None:
+    if header.v != VERSION:
+        raise InvalidRecord(f"record has version {header.v}, this agent knows {VERSION}", hint="upgrade this agent")
+    unknown = set(header.requires) - SUPPORTED_FEATURES
+    if unknown:
+        raise InvalidRecord(f"record requires {', '.join(sorted(unknown))}", hint="upgrade this agent")

@@ -52,6 +52,8 @@ class ClusterView:
         self.seized: dict[str, HostId] = {}
         """Claims in use here that another host overwrote, without an operator who took them first -> that host."""
         self.orphaned: set[str] = set()
+        self._sources: dict[str, tuple[bytes, Any]] = {}
+        """The records that could be used, each with its value."""
         self._lying_right: dict[str, dict[str, Any]] = {}
         """Blocks and claims that lie where their network says, by kind and key."""
         self._unchecked: dict[str, set[str]] = {}
@@ -69,10 +71,12 @@ class ClusterView:
             self.refused.pop(key, None)
             self.orphaned.discard(key)
             entry = entries.get(key)
+            if entry is None:
+                self._sources.pop(key, None)
             value, reason = None, "it is gone from the store"
             if entry is not None:
                 try:
-                    value = self._decode(key, entry.value)
+                    value = self._decoded(key, entry.value)
                     _refuse_foreign_number(value, entries)
                 except NetagentError as error:
                     value, self.refused[key] = None, error.message
@@ -160,6 +164,16 @@ class ClusterView:
                 del group[key]
                 self._note_change(key)
         return len(self.orphaned) < before
+
+    def _decoded(self, key: str, value: bytes) -> Any:
+        """Return what ``_decode`` does, the same object as long as the record says the same."""
+        known = self._sources.get(key)
+        if known is not None and known[0] == value:
+            return known[1]
+        self._sources.pop(key, None)
+        decoded = self._decode(key, value)
+        self._sources[key] = value, decoded
+        return decoded
 
     def _decode(self, key: str, value: bytes) -> Any:
         """Return the value of a key that this host has a use for, else None."""
