@@ -15,11 +15,25 @@ OWN = "netagent"
 """The ``ipam.type`` that means us, as no ``ipam`` does."""
 
 
+class IpamRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """One route of a result."""
+
+    dst: str
+    gw: str = ""
+
+
 class IpamAddress(msgspec.Struct, frozen=True, kw_only=True):
-    """One address of a result: ``address`` since 0.3.0, ``ip`` before."""
+    """One address of a result: ``address`` since 0.3.0; before that ``ip``, and with its family's ``routes``."""
 
     address: str = ""
     ip: str = ""
+    gateway: str = ""
+    routes: list[IpamRoute] | None = None
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Its family."""
+        return ":" in (self.address or self.ip)
 
 
 class IpamResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,13 +42,33 @@ class IpamResult(msgspec.Struct, frozen=True, kw_only=True):
     ips: list[IpamAddress] | None = None
     ip4: IpamAddress | None = None
     ip6: IpamAddress | None = None
+    routes: list[IpamRoute] | None = None
     dns: ResultDns | None = None
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """The addresses, without their prefix lengths."""
-        old = [given for given in (self.ip4, self.ip6) if given is not None]
-        return tuple((given.address or given.ip).partition("/")[0] for given in [*(self.ips or ()), *old])
+        return tuple((given.address or given.ip).partition("/")[0] for given in self._given)
+
+    @property
+    def next_hops(self) -> tuple[tuple[str, str], ...]:
+        """Destination and gateway of each route; a gateway alone stands for a default route.
+
+        A route without a gateway goes by its family's, '' if that has none.
+        """
+        gateways: dict[bool, str] = {}
+        for given in self._given:
+            if given.gateway:
+                gateways.setdefault(given.is_ipv6, given.gateway)
+        routes = [*(self.routes or ()), *(route for given in self._given for route in given.routes or ())]
+        pairs = [(route.dst, route.gw or gateways.get(":" in route.dst, "")) for route in routes]
+        routed = {":" in destination for destination, _ in pairs}
+        alone = [("::/0" if is_v6 else "0.0.0.0/0", gw) for is_v6, gw in gateways.items() if is_v6 not in routed]
+        return tuple(pairs + alone)
+
+    @property
+    def _given(self) -> list[IpamAddress]:
+        return [*(self.ips or ()), *(given for given in (self.ip4, self.ip6) if given is not None)]
 
 
 def parse_ipam(document: Mapping[str, Any], variables: Mapping[str, str], text: bytes) -> Delegation | None:

@@ -15,12 +15,10 @@ from netagent.errors import InvalidRequest
 from netagent.model.address import Mac, parse_mac
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import HostId
-from netagent.model.network import Network
+from netagent.model.network import Network, Subnet
 from netagent.plan.names import bridge_mac, bridge_name, veth_mac, veth_name
 
 Result: TypeAlias = dict[str, Any]
-
-_EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def render_result(endpoint: Endpoint, network: Network, host_id: HostId, sandbox: str) -> Result:
@@ -35,18 +33,24 @@ def render_result(endpoint: Endpoint, network: Network, host_id: HostId, sandbox
             {"name": endpoint.interface, "mac": endpoint.mac, "sandbox": sandbox},
         ],
         "ips": [
-            {"interface": 2, "address": f"{address}/{subnet.prefix.prefixlen}", "gateway": str(subnet.gateway)}
+            {"interface": 2, "address": f"{address}/{subnet.prefix.prefixlen}", "gateway": _gateway(endpoint, subnet)}
             for address, subnet in addresses
         ],
     }
     result["dns"] = {"nameservers": list(dict.fromkeys(str(subnet.gateway) for _, subnet in addresses))}
-    if endpoint.ways_out and not network.internal:
-        result["routes"] = [
-            {"dst": _EVERYWHERE[subnet.prefix.version], "gw": str(subnet.gateway)}
-            for _, subnet in addresses
-            if subnet.prefix.version in endpoint.ways_out
-        ]
-    return result
+    routes = [
+        {"dst": str(route.destination), "gw": str(route.gateway)}
+        for _, subnet in addresses
+        for route in endpoint.routes_beyond(network, subnet)
+    ]
+    return result | ({"routes": routes} if routes else {})
+
+
+def _gateway(endpoint: Endpoint, subnet: Subnet) -> str:
+    """Return the gateway of a subnet's address: the one that was given for it, or the network's."""
+    version = subnet.prefix.version
+    given = [route for route in endpoint.given_routes if route.destination.version == version]
+    return str(next((route for route in given if route.is_default), given[0]).gateway if given else subnet.gateway)
 
 
 def convert_result(

@@ -98,9 +98,9 @@ class CniVerbs:
             raise
 
     async def _with_addresses(self, add: Add, ipam: Delegation, complaints: list[bytes]) -> Add:
-        """Return ``add`` with the addresses that another IPAM plugin gives, and its words on DNS."""
+        """Return ``add`` with the addresses and routes that another IPAM plugin gives, and its words on DNS."""
         result = parse_ipam_result(ipam.plugin, await ask_ipam(ipam, "ADD", complaints))
-        connection = replace(add.attachment.connection, addresses=result.addresses)
+        connection = replace(add.attachment.connection, addresses=result.addresses, routes=result.next_hops)
         attachment = replace(add.attachment, connection=connection)
         return replace(add, attachment=attachment, resolver=add.resolver or result.dns)
 

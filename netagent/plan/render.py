@@ -13,7 +13,7 @@ from netagent.drivers import driver_named
 from netagent.drivers.driver import Local
 from netagent.firewall import admin, apart, isolate, masquerade, publish, resolve, spoof
 from netagent.firewall.ruleset import merge, render_ruleset
-from netagent.model.address import Address, host_prefix, parse_address, parse_prefix
+from netagent.model.address import Address, host_prefix, parse_address
 from netagent.model.claims import NOTHING
 from netagent.model.endpoint import Endpoint
 from netagent.model.link_local import LENGTHS
@@ -50,7 +50,6 @@ from netagent.plan.union import union
 BRIDGE_LINK_LOCAL = parse_address("fe80::1")
 """The host asks for IPv6 neighbours with a link-local address, and its bridge's own is not usable for a second or two
 after the bridge came up (duplicate address detection); until then containers' first packets would be lost."""
-_EVERYWHERE = {4: parse_prefix("0.0.0.0/0"), 6: parse_prefix("::/0")}
 
 
 def network_mtu(network: Network, snapshot: Snapshot) -> int:
@@ -271,7 +270,7 @@ def _routes_inside(endpoint: Endpoint, network: Network, subnet: Subnet) -> Iter
     half of the subnet and so more specific than the connected one, send all but its own address through the host.
     """
     via = Route(
-        destination=_EVERYWHERE[subnet.prefix.version],
+        destination=subnet.prefix,
         device=endpoint.interface,
         gateway=subnet.gateway,
         # The kernel looks the gateway up as if it were anybody, and the halves below lead to it by itself.
@@ -281,5 +280,5 @@ def _routes_inside(endpoint: Endpoint, network: Network, subnet: Subnet) -> Iter
     if not network.bridge and subnet.prefix.version == 6 and subnet.prefix.prefixlen < subnet.prefix.max_prefixlen:
         for half in subnet.prefix.subnets(prefixlen_diff=1):
             yield replace(via, destination=half)
-    if subnet.prefix.version in endpoint.ways_out and not network.internal:
-        yield via
+    for route in endpoint.routes_beyond(network, subnet):
+        yield replace(via, destination=route.destination, gateway=route.gateway)

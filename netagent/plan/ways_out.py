@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from netagent.model.endpoint import Endpoint
+from netagent.model.given_route import lead_out
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.network import Network
 
@@ -26,7 +27,9 @@ def choose_ways_out(
 
 
 def _leads_out(endpoint: Endpoint, network: Network | None, version: int) -> bool:
-    return network is not None and not network.internal and endpoint.address_of(version) is not None
+    if network is None or network.internal or endpoint.address_of(version) is None:
+        return False
+    return lead_out(endpoint.given_routes, version)
 
 
 def changed_ways_out(

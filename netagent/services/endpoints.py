@@ -186,6 +186,7 @@ class EndpointService:
             sandbox_inode=inode,
             addresses=tuple(fixed.get(v) or self.choose(snapshot, want, v) for v in versions),
             link_local=want.link_local,
+            given_routes=want.routes,
             mac=want.mac or derive_mac("endpoint", endpoint_id),
             ports=self._ports.take(want.ports, want.network),
             aliases=want.aliases,

@@ -52,7 +52,8 @@ class AddressRange:
 class Connection:
     """How a container is to be connected; ``networks`` as ``--network`` gives them, the default network if empty.
 
-    With ``ranges`` of a family its address comes from there, if none is named.
+    With ``ranges`` of a family its address comes from there, if none is named. ``routes`` are pairs of destination and
+    gateway in place of the network's default route.
     """
 
     networks: tuple[str, ...] = ()
@@ -66,6 +67,7 @@ class Connection:
     rate_out: str | Rate = ""
     gw_priority: int = 0
     ranges: tuple[AddressRange, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
     link_local: tuple[str, ...] = ()
 
 

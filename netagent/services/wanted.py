@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from netagent.errors import InvalidRequest
 from netagent.model.address import Address, Mac, parse_address, parse_mac
 from netagent.model.endpoint import Endpoint
+from netagent.model.given_route import GivenRoute, parse_given_routes
 from netagent.model.ids import parse_alias
 from netagent.model.link_local import parse_link_locals
 from netagent.model.network import DEFAULT_NETWORK, Network
@@ -31,6 +32,7 @@ class Wanted:
     rate_out: Rate | None = None
     ranges: tuple[tuple[Address, Address], ...] = ()
     link_local: tuple[Address, ...] = ()
+    routes: tuple[GivenRoute, ...] = ()
 
 
 def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces: Sequence[str]) -> tuple[Wanted, ...]:
@@ -54,6 +56,7 @@ def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces
             rate_out=rate_out,
             ranges=tuple(_parse_range(asked, network) for asked in connection.ranges),
             link_local=_parse_link_locals(text, network),
+            routes=parse_given_routes(connection.routes, network),
         )
         for text, network, interface in zip(texts, networks, interfaces, strict=True)
     )
@@ -139,6 +142,7 @@ def wanted_again(endpoint: Endpoint, network: Network) -> Wanted:
         mac=endpoint.mac,
         aliases=endpoint.aliases,
         ports=endpoint.ports,
+        routes=endpoint.given_routes,
         gw_priority=endpoint.gw_priority,
         rate_in=endpoint.rate_in,
         rate_out=endpoint.rate_out,

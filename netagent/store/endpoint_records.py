@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 import msgspec
 
 from netagent.errors import InvalidRequest
-from netagent.model.address import parse_address, parse_mac
+from netagent.model.address import parse_address, parse_mac, parse_prefix
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
+from netagent.model.given_route import ROUTES_LIMIT, GivenRoute
 from netagent.model.ids import ContainerId, EndpointId, NetworkId, parse_alias, parse_interface_name, parse_name
 from netagent.model.link_local import ADDRESSES_LIMIT, parse_link_locals
 from netagent.model.port import PROTOCOLS, PortMapping
@@ -41,6 +42,13 @@ class RateRecord(msgspec.Struct, kw_only=True):
     burst: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_BURST_BYTES)] | None = None
 
 
+class RouteRecord(msgspec.Struct, kw_only=True):
+    """A route inside an endpoint's sandbox."""
+
+    destination: Text
+    gateway: Text
+
+
 class EndpointRecord(Header, kw_only=True):
     """``endpoints/<host>/<network>/<endpoint>``, and the journal's row."""
 
@@ -59,6 +67,7 @@ class EndpointRecord(Header, kw_only=True):
     hostname: Text = ""
     gw_priority: Annotated[int, msgspec.Meta(ge=-(2**31), lt=2**31)] = 0
     ways_out: Annotated[tuple[Literal[4, 6], ...], msgspec.Meta(max_length=2)] = (4, 6)
+    routes: Annotated[list[RouteRecord], msgspec.Meta(max_length=ROUTES_LIMIT)] = msgspec.field(default_factory=list)
     rate_in: RateRecord | None = None
     rate_out: RateRecord | None = None
     state: EndpointState = EndpointState.ATTACHED
@@ -93,6 +102,7 @@ def encode_endpoint(endpoint: Endpoint, old: bytes | None = None) -> bytes:
         hostname=endpoint.hostname,
         gw_priority=endpoint.gw_priority,
         ways_out=tuple(version for version in (4, 6) if version in endpoint.ways_out),
+        routes=[RouteRecord(destination=str(r.destination), gateway=str(r.gateway)) for r in endpoint.given_routes],
         rate_in=_encode_rate(endpoint.rate_in),
         rate_out=_encode_rate(endpoint.rate_out),
         state=endpoint.state,
@@ -120,6 +130,7 @@ def decode_endpoint(value: bytes, *, limit: int | None = SIZE_LIMIT) -> Endpoint
             hostname=record.hostname,
             gw_priority=record.gw_priority,
             ways_out=record.ways_out,
+            given_routes=tuple(_decode_route(route) for route in record.routes),
             rate_in=_decode_rate(record.rate_in),
             rate_out=_decode_rate(record.rate_out),
             state=record.state,
@@ -127,6 +138,13 @@ def decode_endpoint(value: bytes, *, limit: int | None = SIZE_LIMIT) -> Endpoint
 
     endpoint: Endpoint = read_record(value, EndpointRecord, convert, limit=limit)
     return endpoint
+
+
+def _decode_route(record: RouteRecord) -> GivenRoute:
+    destination, gateway = parse_prefix(record.destination, what="destination"), parse_address(record.gateway)
+    if destination.version != gateway.version:
+        raise InvalidRequest(f"invalid gateway {gateway} of a route to {destination}")
+    return GivenRoute(destination=destination, gateway=gateway)
 
 
 def _encode_rate(rate: Rate | None) -> RateRecord | None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.conformance.conftest import Machine, Make
-from tests.support.cni import Plugin, a_configuration
+from tests.support.cni import PLUGIN, Plugin, a_configuration
 from tests.support.cni_runner import PluginFailed, Runner, add_in_parallel
 from tests.support.lone_host import LAN_ADDRESS
 
@@ -54,6 +54,20 @@ def test_c38_old_results_have_a_route_list_for_each_family(plugin: Plugin, netns
     result = plugin.add(*netns(), configuration=a_configuration("dual", version="0.2.0")).json
     assert result["ip4"]["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.22.0.1"}]
     assert result["ip6"]["routes"] == [{"dst": "::/0", "gw": result["ip6"]["gateway"]}]
+
+
+@pytest.mark.parametrize("version", ["0.2.0", "1.1.0"])
+def test_c39_a_second_address_of_a_family_is_refused(
+    machine: Machine, plugin: Plugin, netns: Make, version: str
+) -> None:
+    """A result of 0.2.0 could tell the first alone; here a container has no second one in any version."""
+    plugin.add(*netns())
+    name, path = netns()
+    before = machine.dump()
+    asked = {"ips": ["10.20.101.1/16", "10.20.101.2/16"]}
+    outcome = plugin.add(name, path, configuration=a_configuration(version=version, runtimeConfig=asked))
+    assert outcome.code == 7
+    machine.settles(before)
 
 
 def test_c40_c41_c42_the_result_says_what_the_kernel_has(machine: Machine, plugin: Plugin, netns: Make) -> None:
@@ -176,6 +190,28 @@ def test_c49_one_container_may_have_two_interfaces_in_a_network(machine: Machine
     addresses = {plugin.add(name, path, interface).address for interface in ("eth0", "eth1")}
     assert len(addresses) == 2
     assert len(machine.json("ip", "-j", "route", "show", "default", inside=name)) == 1
+    assert plugin.delete(name, path, "eth1").status == 0
+    assert [link["ifname"] for link in machine.json("ip", "-j", "link", inside=name)] == ["lo", "eth0"]
+    assert machine.ping("10.20.0.1", inside=name)
+
+
+def test_the_example_configuration_works(machine: Machine, netns: Make, runner: Callable[..., Runner]) -> None:
+    name, path = netns()
+    given = json.loads((PLUGIN.parent / "10-netagent.conflist").read_text())
+    example = runner(*given["plugins"], name=given["name"], version=given["cniVersion"])
+    result = example.add(name, path)
+    assert machine.ping(result["ips"][0]["gateway"], inside=name)
+    example.delete(name, path)
+
+
+def test_a_configuration_may_name_one_of_our_networks_and_one_that_is_not_there_is_told_with_the_way_out(
+    plugin: Plugin, netns: Make
+) -> None:
+    configuration = a_configuration("podnet", netagent={"network": "dual"})
+    assert plugin.add(*netns(), configuration=configuration).address.startswith("10.22.0.")
+    outcome = plugin.add(*netns(), configuration=a_configuration("nosuch"))
+    assert outcome.code == 7
+    assert "netagent network create nosuch" in outcome.json["details"]
 
 
 def test_c50_networks_added_side_by_side_leave_one_default_route(
@@ -356,6 +392,40 @@ def test_c101_every_verb_is_forwarded(machine: Machine, netns: Make, delegating:
     assert ipam.calls == ["ADD", "CHECK", "STATUS", "GC", "DEL"]
 
 
+def test_c101_its_routes_and_gateway_are_used(
+    machine: Machine, plugin: Plugin, netns: Make, delegating: Runner, ipam: Ipam
+) -> None:
+    """In place of the default route by the network's gateway, after a restart too; and CHECK misses them."""
+    name, path = netns()
+    elsewhere = {"dst": "172.30.0.0/16", "gw": "10.20.101.2"}
+    ipam.give({"address": "10.20.101.7/16", "gateway": "10.20.101.1"}, routes=[{"dst": "0.0.0.0/0"}, elsewhere])
+    result = delegating.add(name, path)
+    assert result["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.20.101.1"}, elsewhere]
+    assert result["ips"][0]["gateway"] == "10.20.101.1"
+    machine.stop_agent()
+    machine.start_agent()
+    routes = {r["dst"]: r.get("gateway") for r in machine.json("ip", "-j", "route", inside=name)}
+    assert routes == {"default": "10.20.101.1", "172.30.0.0/16": "10.20.101.2", "10.20.0.0/16": None}
+    delegating.check(name, path)
+    machine.run("ip", "route", "delete", "172.30.0.0/16", inside=name)
+    with pytest.raises(PluginFailed, match=r"172\.30\.0\.0/16"):
+        delegating.check(name, path)
+    delegating.delete(name, path)
+
+
+def test_c101_a_gateway_alone_is_the_default_routes_and_routes_alone_are_all(
+    machine: Machine, netns: Make, delegating: Runner, ipam: Ipam
+) -> None:
+    (one, one_path), (two, two_path) = netns(), netns()
+    ipam.give({"address": "10.20.101.7/16", "gateway": "10.20.101.1"})
+    assert delegating.add(one, one_path)["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.20.101.1"}]
+    ipam.give({"address": "10.20.101.8/16"}, routes=[{"dst": "172.30.0.0/16"}])
+    assert delegating.add(two, two_path)["routes"] == [{"dst": "172.30.0.0/16", "gw": "10.20.0.1"}]
+    assert machine.run("ip", "route", "show", "default", inside=two) == ""
+    for name, path in ((one, one_path), (two, two_path)):
+        delegating.delete(name, path)
+
+
 @pytest.mark.parametrize("verb", ["ADD", "CHECK", "STATUS", "GC", "DEL"])
 def test_c101_its_errors_are_returned_and_its_words_passed_on(
     machine: Machine, plugin: Plugin, netns: Make, delegating: Runner, ipam: Ipam, verb: str
@@ -376,7 +446,18 @@ def test_c101_its_errors_are_returned_and_its_words_passed_on(
         assert [link["ifname"] for link in machine.json("ip", "-j", "link", inside=name)] == ["lo"]
 
 
-@pytest.mark.parametrize("given", [[], [{"address": "10.99.0.1/16"}], [{"address": "x"}]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        [{"address": "10.99.0.1/16"}],
+        [{"address": "x"}],
+        [{"address": "10.20.101.7/16", "gateway": "10.99.0.1"}],
+        [{"address": "10.20.101.7/16", "gateway": "fd00::1"}],
+        [{"address": "10.20.101.7/16"}, {"address": "10.20.101.8/16"}],
+    ],
+    ids=["nothing", "outside", "no-address", "gateway-outside", "gateway-of-other-family", "two-of-a-family"],
+)
 def test_c102_an_address_that_cannot_be_used_is_given_back(
     machine: Machine, plugin: Plugin, netns: Make, delegating: Runner, ipam: Ipam, given: list[dict[str, str]]
 ) -> None:

@@ -3,8 +3,9 @@
 import json
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,61 @@ def test_c73_delete_waits_for_an_add_that_is_on_its_way(machine: Machine, plugin
             assert deleting.result() == DONE
             assert plugin.delete(name, path, configuration=CONFIGURATION) == DONE
     machine.settles(before)
+
+
+@contextmanager
+def hindered(machine: Machine, name: str, step: str) -> Iterator[None]:
+    """Let an ADD for the container ``name`` fail at ``step`` within this block."""
+    match step:
+        case "namespace":
+            machine.remove_netns(name)
+        case "port":
+            listener = machine.spawn("socat", "TCP-LISTEN:4063,fork", "SYSTEM:true")
+            eventually(lambda: ":4063 " in machine.run("ss", "-tlnH"))
+        case "store":
+            machine.stop_etcd()
+        case "kernel":
+            machine.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other", inside=name)
+    try:
+        yield
+    finally:
+        if step == "port":
+            listener.kill()
+            listener.wait()
+        if step == "store":
+            machine.start_etcd()
+
+
+FAILURES = {
+    "configuration": (7, a_configuration("nosuch", version="1.1.0")),
+    "namespace": (3, CONFIGURATION),
+    "address": (102, a_configuration(version="1.1.0", runtimeConfig={"ips": ["10.20.0.1"]})),
+    "port": (101, CONFIGURATION),
+    "store": (11, a_configuration("wide", version="1.1.0", runtimeConfig={"ips": ["10.23.0.9"]})),
+    "kernel": (104, CONFIGURATION),
+}
+
+
+@pytest.mark.parametrize("step", FAILURES)
+def test_c74_delete_after_an_add_that_failed_at_any_step_leaves_nothing(
+    machine: Machine, plugin: Plugin, netns: Make, step: str
+) -> None:
+    """What a kill at each single step leaves, tests/cluster/test_crash.py shows for this very ADD."""
+
+    def stored() -> list[str]:
+        lines = machine.run("etcdctl", "get", "--prefix", "/netagent/v1/").splitlines()
+        pairs = zip(lines[::2], lines[1::2], strict=True)
+        return [f"{key} {value}" for key, value in pairs if "/live/" not in key]
+
+    code, configuration = FAILURES[step]
+    plugin.add(*netns(), configuration=a_configuration("wide"))
+    name, path = netns()
+    before, records = machine.dump(), stored()
+    with hindered(machine, name, step):
+        assert plugin.add(name, path, configuration=configuration).code == code
+    assert plugin.delete(name, path, configuration=configuration) == DONE
+    machine.settles(before)
+    eventually(lambda: stored() == records)
 
 
 def test_c75_a_delete_that_fails_says_nothing_that_is_taken_for_success(machine: Machine, plugin: Plugin) -> None:
