@@ -12,12 +12,20 @@ _timeout_option = click.option(
     "--time",
     "--timeout",
     "timeout_s",
-    type=click.IntRange(min=0),
+    type=click.IntRange(-1, 2**31 - 1),
     default=10,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait after SIGTERM before SIGKILL.",
+    help="How long to wait after SIGTERM before SIGKILL; -1 for ever.",
 )
+
+
+_FOR_EVER = 2**32 - 1
+"""Seconds, what a message can say: 136 years."""
+
+
+def _patience(timeout_s: int) -> int:
+    return _FOR_EVER if timeout_s < 0 else timeout_s
 
 
 @click.command()
@@ -29,7 +37,7 @@ def stop(client: Client, timeout_s: int, form: str, names: tuple[str, ...]) -> N
     """Stop running containers."""
 
     def act(name: str) -> None:
-        client.call(client.containers.Stop, StopContainerRequest(name=name, timeout_s=timeout_s))
+        client.call(client.containers.Stop, StopContainerRequest(name=name, timeout_s=_patience(timeout_s)))
         print_name(name, form)
 
     for_each(client, names, act)
@@ -44,7 +52,7 @@ def restart(client: Client, timeout_s: int, form: str, names: tuple[str, ...]) -
     """Stop containers and start them again; fixed addresses stay."""
 
     def act(name: str) -> None:
-        client.call(client.containers.Stop, StopContainerRequest(name=name, timeout_s=timeout_s))
+        client.call(client.containers.Stop, StopContainerRequest(name=name, timeout_s=_patience(timeout_s)))
         client.call(client.containers.Start, StartContainerRequest(name=name))
         print_name(name, form)
 

@@ -27,4 +27,4 @@ def _inspect(client: Client, name: str) -> Json:
     try:
         return network_shape(client.call(client.networks.Inspect, InspectNetworkRequest(name=name)))
     except NotFound:
-        raise NotFound(f"No such object: {name}") from None
+        raise NotFound(f"No such object: {name}", hint="netagent ps -a and network ls show those there are") from None

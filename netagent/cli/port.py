@@ -21,7 +21,7 @@ def port(client: Client, form: str, name: str, private_port: str | None) -> None
     container = client.call(client.containers.Inspect, InspectContainerRequest(name=name))
     bindings = [binding for binding in bindings_of(container) if key in (None, binding.key)]
     if key is not None and not bindings:
-        raise NotFound(f"no public port '{key}' published for {name}")
+        raise NotFound(f"no public port '{key}' published for {name}", hint=f"netagent port {name} shows what is")
     if form == "json":
         print_json_lines([port_map(bindings)])
         return
@@ -33,6 +33,6 @@ def port(client: Client, form: str, name: str, private_port: str | None) -> None
 def _parse_key(text: str) -> str:
     number, _, protocol = text.partition("/")
     protocol = protocol.lower() or "tcp"
-    if not number.isdecimal() or protocol not in PROTOCOLS:
+    if not (number.isdecimal() and number.isascii()) or not 1 <= int(number) <= 65535 or protocol not in PROTOCOLS:
         raise InvalidRequest(f"invalid port: {text}", hint="for example 80, 80/tcp or 53/udp")
     return f"{int(number)}/{protocol}"

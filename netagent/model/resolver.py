@@ -42,6 +42,19 @@ class Link:
     alias: str
 
 
+HOSTNAME_LIMIT = 64
+"""Bytes of a host name: __NEW_UTS_LEN, include/uapi/linux/utsname.h."""
+
+
+def parse_hostname(text: str) -> str:
+    """Return ``text`` if it is a usable name of a host for itself; it goes into files and environments as it is."""
+    if len(text) > HOSTNAME_LIMIT or not _DOMAIN.fullmatch(text):
+        raise InvalidRequest(
+            f"invalid hostname format: {text!r}", hint=f"up to {HOSTNAME_LIMIT} letters, digits, dashes and dots"
+        )
+    return text
+
+
 def parse_nameserver(text: str) -> str:
     """Return the address that ``--dns`` gives, an IPv6 one perhaps with a zone as in ``fe80::1%eth0``."""
     try:

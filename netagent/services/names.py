@@ -31,6 +31,8 @@ def find_by_name(text: str, candidates: Iterable[_N], *, what: str, missing: str
     ``missing`` is Docker's text for none ("network X not found") and ``hint`` the way out; ``what`` names the kind
     where several match.
     """
+    if not text:
+        raise InvalidRequest(f"invalid {what} name or ID: value is empty", hint=hint)
     known = tuple(candidates)
     named = next((c for c in known if text in (c.name, c.id)), None)
     if named is not None:

@@ -19,13 +19,14 @@ from netagent.model.resolver import (
     Link,
     Resolver,
     parse_extra_host,
+    parse_hostname,
     parse_link,
     parse_nameserver,
     parse_resolver_option,
     parse_search,
 )
 from netagent.runtime.kernel_options import parse_capabilities, parse_sysctls
-from netagent.runtime.spec import ContainerSpec, parse_environment, parse_mounts
+from netagent.runtime.spec import ContainerSpec, parse_directory, parse_environment, parse_mounts
 from netagent.services.context import Context
 from netagent.services.endpoints import refuse_taken_name
 from netagent.services.interfaces import choose_interfaces
@@ -34,6 +35,9 @@ from netagent.services.network_texts import names_of, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Connection, NewContainer
 from netagent.services.wanted import Wanted, parse_served, parse_wanted
+
+_ASK_OTHER = "give it to the container whose network it shares"
+_OWN_NETWORK = "use --network with a network of yours"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +71,7 @@ class ContainerParser:
             name=name,
             kind=ContainerKind.RUN,
             command=request.command,
-            hostname=request.hostname or short(identity),
+            hostname=parse_hostname(request.hostname) if request.hostname else short(identity),
             auto_remove=request.auto_remove,
             exposed=parse_served(request.connection),
             created=self._context.now(),
@@ -152,7 +156,7 @@ def _parse_spec(request: NewContainer, container: Container) -> ContainerSpec:
         environment=parse_environment(request.environment, {}),
         mounts=parse_mounts(request.mounts),
         rootfs=request.rootfs or None,
-        working_directory=request.working_directory,
+        working_directory=parse_directory(request.working_directory, what="working directory"),
         terminal=request.terminal,
         interactive=request.interactive,
         sandbox=container.sandbox or None,
@@ -171,9 +175,13 @@ def _parse_mode(connection: Connection) -> tuple[NetworkMode, tuple[str, ...]]:
     if len(texts) > 1:
         if NetworkMode.NONE in special:
             raise InvalidRequest(
-                "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+                hint="leave out --network none, or all others",
             )
-        raise InvalidRequest("conflicting options: cannot attach both user-defined and non-user-defined network-modes")
+        raise InvalidRequest(
+            "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+            hint=f"leave out --network {special[0]}, or all others",
+        )
     if special[0].startswith("container:"):
         if special[0] == "container:":
             raise InvalidRequest("--network container: needs a name", hint="--network container:NAME")
@@ -187,12 +195,13 @@ def _refuse_names(request: NewContainer, mode: NetworkMode) -> None:
         kind = {NetworkMode.HOST: "host type networking", NetworkMode.CONTAINER: "container type network"}
         raise InvalidRequest(
             f"conflicting options: {kind.get(mode, 'a container without network')} can't be used with links."
-            " This would result in undefined behavior"
+            " This would result in undefined behavior",
+            hint="leave out --link",
         )
     if mode is NetworkMode.CONTAINER and (request.dns or request.dns_search or request.dns_options):
-        raise InvalidRequest("conflicting options: dns and the network mode")
+        raise InvalidRequest("conflicting options: dns and the network mode", hint=_ASK_OTHER)
     if mode is NetworkMode.CONTAINER and request.extra_hosts:
-        raise InvalidRequest("conflicting options: custom host-to-IP mapping and the network mode")
+        raise InvalidRequest("conflicting options: custom host-to-IP mapping and the network mode", hint=_ASK_OTHER)
 
 
 def _refuse_meaningless(connection: Connection, mode: NetworkMode, *, hostname: str) -> tuple[str, ...]:
@@ -200,19 +209,21 @@ def _refuse_meaningless(connection: Connection, mode: NetworkMode, *, hostname: 
     shared = mode is NetworkMode.CONTAINER
     (text,) = split_networks(connection)
     if text.addresses or text.link_local:
-        raise InvalidRequest("user specified IP address is supported on user defined networks only")
+        raise InvalidRequest("user specified IP address is supported on user defined networks only", hint=_OWN_NETWORK)
     if text.aliases:
-        raise InvalidRequest("network-scoped aliases are only supported for user-defined networks")
+        raise InvalidRequest("network-scoped aliases are only supported for user-defined networks", hint=_OWN_NETWORK)
     if text.mac:
-        raise InvalidRequest("conflicting options: mac-address and the network mode")
+        raise InvalidRequest("conflicting options: mac-address and the network mode", hint=_OWN_NETWORK)
     if text.interface:
-        raise InvalidRequest("conflicting options: interface name and the network mode")
+        raise InvalidRequest("conflicting options: interface name and the network mode", hint=_OWN_NETWORK)
     if hostname and shared:
-        raise InvalidRequest("conflicting options: hostname and the network mode")
-    if connection.publish and shared:
-        raise InvalidRequest("conflicting options: port publishing and the container type network mode")
+        raise InvalidRequest("conflicting options: hostname and the network mode", hint=_ASK_OTHER)
+    if (connection.publish or connection.publish_all) and shared:
+        raise InvalidRequest(
+            "conflicting options: port publishing and the container type network mode", hint=_ASK_OTHER
+        )
     if connection.expose and shared:
-        raise InvalidRequest("conflicting options: port exposing and the container type network mode")
+        raise InvalidRequest("conflicting options: port exposing and the container type network mode", hint=_ASK_OTHER)
     if (connection.publish or connection.publish_all) and mode is NetworkMode.HOST:
         return ("Published ports are discarded when using host network mode",)
     return ()

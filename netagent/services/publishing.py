@@ -100,7 +100,10 @@ class PublishingService:
 
 def _refuse_modes(container: Container) -> None:
     if container.mode is NetworkMode.CONTAINER:
-        raise Conflict("conflicting options: port publishing and the container type network mode")
+        raise Conflict(
+            "conflicting options: port publishing and the container type network mode",
+            hint="publish ports of the container whose network it shares",
+        )
     if container.mode is NetworkMode.HOST:
         raise Conflict(
             f"container {container.name} uses the host's network", hint="its ports are the host's; nothing to publish"

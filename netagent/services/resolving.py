@@ -59,7 +59,7 @@ class ResolvingService:
         if kind not in TYPES:
             raise InvalidRequest(f"unknown record type {kind}", hint=f"one of {', '.join(TYPES)}")
         query = encode_query(name, TYPES[kind])
-        if query is None:
+        if query is None or not name.strip("."):
             raise InvalidRequest(f"invalid name {shown!r}", hint="labels of 1 to 63 bytes, 253 in all")
         packet = await self._server.ask(query, listener, source)
         try:

@@ -6,6 +6,7 @@ the way out.
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -160,6 +161,8 @@ CREATE = {
 
 OTHER = {
     "rm-unknown": ("rm nope", "network nope not found (netagent network ls shows those there are)"),
+    "rm-nameless": ("rm ", "invalid network name or ID: value is empty (netagent network ls shows those there are)"),
+    "connect-nameless": ("connect app ", "invalid container name or ID: value is empty (netagent ps -a shows those"),
     "rm-predefined": ("rm bridge", "bridge is a pre-defined network and cannot be removed"),
     "rm-predefined-force": ("rm -f none", "none is a pre-defined network and cannot be removed"),
     "inspect-unknown": ("inspect nope", "network nope not found (netagent network ls shows those there are)"),
@@ -252,6 +255,41 @@ def test_removing_goes_on_after_a_refusal_and_force_ignores_what_is_missing(h1: 
     done = netagent(h1, "network", "rm", "-f", "nope", check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert same(h1, before)
+
+
+def test_what_begins_several_ids_is_ambiguous(h1: Host) -> None:
+    before = dump(h1)
+    ids = netagent(h1, "network", "ls", "-q", "--no-trunc").stdout.split()
+    made: list[str] = []
+    while len({identity[0] for identity in ids}) == len(ids):
+        made.append(f"one{len(made)}")
+        subnet = f"10.90.{len(made)}.0/24"
+        ids.append(netagent(h1, "network", "create", "--subnet", subnet, made[-1]).stdout.strip())
+    digit, count = Counter(identity[0] for identity in ids).most_common(1)[0]
+    for verb in ("inspect", "rm"):
+        done = netagent(h1, "network", verb, digit, check=False)
+        said = f"netagent: network {digit} is ambiguous ({count} matches found based on ID prefix) ("
+        assert done.returncode == 1
+        assert done.stderr.startswith(said)
+    for name in made:
+        netagent(h1, "network", "rm", name)
+    assert same(h1, before)
+
+
+def test_a_host_whose_pools_are_used_up_says_so(h1: Host) -> None:
+    configuration = h1.path("/etc/netagent/agent.toml")
+    configuration.write_text('default_address_pools = [{ base = "10.91.0.0/24", size = 24 }]\n')
+    try:
+        h1.agent.restart()
+        netagent(h1, "network", "create", "last")
+        before = dump(h1)
+        said = refusal(h1, "network", "create", "more")
+        assert said.startswith("all predefined address pools have been fully subnetted (")
+        assert same(h1, before)
+        netagent(h1, "network", "rm", "last")
+    finally:
+        configuration.unlink()
+        h1.agent.restart()
 
 
 @pytest.mark.usefixtures("unchanged")

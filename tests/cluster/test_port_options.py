@@ -151,6 +151,24 @@ def test_a_network_says_on_which_addresses_its_ports_are_published(lab: Lab) -> 
     netagent(h1, "network", "rm", "inward")
 
 
+def test_a_host_without_a_free_port_says_so_and_nothing_is_left(lab: Lab) -> None:
+    h1, _ = lab.hosts
+    before = dump(h1)
+    setting = "net.ipv4.ip_local_port_range"
+    usual = h1.run("sysctl", "-n", setting).stdout.strip()
+    h1.run("sysctl", "-qw", f"{setting}=61000 61001")
+    try:
+        for ports in (("-p", "80", "-p", "81", "-p", "82"), ("-P", "--expose", "80-82")):
+            said = refusal(h1, "run", "-d", "--network", "app", *ports, "--", "sleep", "1", status=125)
+            assert said.startswith("all ports are allocated")
+        run(h1, "last", "--network", "app", "-p", "80", "-p", "81")
+        assert refusal(h1, "publish", "neighbour", "80").startswith("all ports are allocated")
+        netagent(h1, "rm", "-f", "last")
+    finally:
+        h1.run("sysctl", "-qw", f"{setting}={usual}")
+    assert same(h1, before)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

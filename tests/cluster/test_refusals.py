@@ -21,6 +21,7 @@ def lab(make_lab: MakeLab) -> Lab:
     run(h1, "other", *STATIC)
     run(h2, "remote", *STATIC)
     run(h1, "plain")
+    run(h1, "side", "--network", "container:web")
     return lab
 
 
@@ -74,6 +75,16 @@ RUN = {
         "conflicting options: hostname and the network mode",
     ),
     "network-twice": ([*STATIC, *STATIC], "the same network is given twice"),
+    "publish-all-of-a-shared-namespace": (
+        ["--network", "container:web", "-P"],
+        "conflicting options: port publishing and the container type network mode",
+    ),
+    "hostname-with-a-space": (["--hostname", "a b"], "invalid hostname format: 'a b' ("),
+    "hostname-with-a-line-feed": (["--hostname", "a\n10.0.0.1 b"], "invalid hostname format: 'a\\n10.0.0.1 b' ("),
+    "hostname-too-long": (["--hostname", "h" * 65], "invalid hostname format: 'hhh"),
+    "label-nameless": (["--label", "=x"], "invalid label '=x': empty name ("),
+    "no-text": (["--label", "k=\udcff"], "'\\udcff' is not valid UTF-8 ("),
+    "directory": (["-w", "here"], "the working directory 'here' is invalid, it needs to be an absolute path"),
     "rootfs": (["--rootfs", "/nowhere"], "--rootfs /nowhere is not a directory"),
     "volume": (["-v", "relative:/x"], "'relative' is not the absolute path of a host directory"),
 }
@@ -113,6 +124,15 @@ OTHER = {
     "network-unknown": (["network", "rm", "nope"], "network nope not found"),
     "inspect-unknown": (["network", "inspect", "nope"], "network nope not found"),
     "container-unknown": (["stop", "nope"], "No such container: nope"),
+    "container-nameless": (["stop", ""], "invalid container name or ID: value is empty ("),
+    "ports-nobody": (["port", "nope"], "No such container: nope"),
+    "port-text": (["port", "web", "99999"], "invalid port: 99999 ("),
+    "filter": (["ps", "--filter", "colour=red"], "invalid filter 'colour' (filters are id, name, label, "),
+    "publish-shared": (
+        ["publish", "side", "81:81"],
+        "conflicting options: port publishing and the container type netw",
+    ),
+    "name-nobody": (["dns", ""], "invalid name '' ("),
     "remove-running": (["rm", "web"], "cannot remove container web: container is running (stop it before removing"),
     "detach-ours": (["detach", "web"], "container web was started by netagent (netagent rm web)"),
     "attach-no-namespace": (["attach", "--netns", "/nowhere", "--name", "x"], "network namespace /nowhere"),

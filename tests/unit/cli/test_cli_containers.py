@@ -184,7 +184,7 @@ def test_port_of_one_port_is_bare(agent: ServedAgent, netagent_cli: Cli) -> None
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("web", "7890/udp"), "no public port '7890/udp' published for web"),
+        (("web", "7890/udp"), "no public port '7890/udp' published for web (netagent port web shows what is)"),
         (("web", "http"), "invalid port: http (for example 80, 80/tcp or 53/udp)"),
         (("gone",), "No such container: gone"),
     ],
@@ -322,7 +322,10 @@ def test_inspect_finds_networks_too_and_names_what_is_neither(agent: ServedAgent
     agent.fake.networks_known = [NetworkView(network=an_overlay())]
     result = netagent_cli("inspect", STATICNET, "gone", "web")
     assert [item["Name"] for item in json.loads(result.stdout)] == ["staticnet", "/web"]
-    assert (result.exit_code, result.stderr) == (1, "netagent: No such object: gone\n")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "netagent: No such object: gone (netagent ps -a and network ls show those there are)\n",
+    )
 
 
 @pytest.mark.parametrize(

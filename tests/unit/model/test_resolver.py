@@ -7,6 +7,7 @@ from netagent.model.resolver import (
     ExtraHost,
     Link,
     parse_extra_host,
+    parse_hostname,
     parse_link,
     parse_nameserver,
     parse_resolver_option,
@@ -80,3 +81,15 @@ def test_no_setting_can_add_a_line_to_resolv_conf(parse: object, text: str) -> N
 def test_a_dot_means_no_search_list() -> None:
     assert parse_search(".") == "."
     assert parse_search("corp.example") == "corp.example"
+
+
+@pytest.mark.parametrize("text", ["web", "Web-1.example.org", "a_b", "h" * 64])
+def test_a_host_may_be_called_so(text: str) -> None:
+    assert parse_hostname(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a\nb", "-a", "a..b", "h" * 65, "ä", "a/b", "a\0b"])
+def test_a_host_may_not_be_called_so(text: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        parse_hostname(text)
+    assert refused.value.message == f"invalid hostname format: {text!r}"

@@ -36,11 +36,16 @@ def test_an_ambiguous_beginning_is_refused_with_the_number_of_matches() -> None:
         find("ab")
 
 
-@pytest.mark.parametrize("text", ["", "we", "AB12", "zz", "*", WEB.id + "0"])
+@pytest.mark.parametrize("text", ["we", "AB12", "zz", "*", WEB.id + "0"])
 def test_anything_else_is_not_found(text: str) -> None:
     with pytest.raises(NotFound) as caught:
         find(text)
     assert (caught.value.message, caught.value.hint) == (f"No such container: {text}", "ps")
+
+
+def test_nothing_is_no_name() -> None:
+    with pytest.raises(InvalidRequest, match="invalid container name or ID: value is empty"):
+        find("")
 
 
 def test_natural_order() -> None:
