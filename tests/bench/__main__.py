@@ -17,7 +17,8 @@ from tests.bench import report
 QUICK = {
     "cni": ["--count=2", "--burst=8"],
     "scale": ["--endpoints=12", "--reference=4", "--rounds=2", "--burst=4"],
-    "ports": ["--rounds=1", "--connections=40", "--among=10"],
+    "publish": ["--most=32", "--slow=1"],
+    "ports": ["--rounds=1", "--connections=40", "--among=10", "--seconds=0.2"],
     "start": ["--rounds=2", "--endpoints=10"],
     "peers": ["--peers", "10", "--rounds", "2"],
     "overlay": ["--paths", "vxlan", "swarm", "--rounds=1", "--seconds=1"],
@@ -27,6 +28,8 @@ QUICK = {
 FULL = {
     "cni": ["--count=100"],
     "scale": ["--reference=3000", "--rounds=30"],
+    "publish": ["--slow=1000", "--rounds=3"],
+    "ports": ["--rounds=50", "--connections=20000"],
     "overlay": ["--rounds=10", "--seconds=3"],
 }
 """What they are told for a run of the largest sizes; nothing means their defaults."""

@@ -22,16 +22,13 @@ from tests.support.lab import eventually
 
 PORT = 5201
 ECHO_PORT = 5202
+UDP_PORT = 5203
 EXCHANGE = Path(__file__).with_name("exchange.py")
 STREAMS = 8
 DATAGRAM = 1350
 """Bytes: fits into all ways' MTU, so that each carries as many packets."""
 LOSS = 0.001
 """Of all datagrams, what may be lost of a rate that is called free of loss: both ends share two CPUs."""
-FASTEST = 3
-"""Gbit/s: about what goes at full speed, for the number of datagrams."""
-BUFFER = 212992
-"""Bytes of each socket: what the kernel gives without a changed limit."""
 PACE_US = 100
 """Between two bursts of datagrams; by default there is one in a millisecond, which is more than a socket holds."""
 STEPS = 4
@@ -96,6 +93,8 @@ def _serve(stack: ExitStack, end: End) -> None:
     """Start what answers at an end."""
     for command in (
         ("iperf3", "--server", f"--port={PORT}"),
+        # At once whenever there is something to receive: what is lost is then lost on the way.
+        ("chrt", "--fifo", "1", "iperf3", "--server", f"--port={UDP_PORT}"),
         (sys.executable, str(EXCHANGE), "serve", str(ECHO_PORT)),
     ):
         server = end.host.popen(*end.inside, *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -104,7 +103,7 @@ def _serve(stack: ExitStack, end: End) -> None:
 
     def listening() -> bool:
         shown = end.host.run(*end.inside, "ss", "-tlnH").stdout
-        return all(f":{port} " in shown for port in (PORT, ECHO_PORT))
+        return all(f":{port} " in shown for port in (PORT, ECHO_PORT, UDP_PORT))
 
     eventually(listening)
 
@@ -112,13 +111,13 @@ def _serve(stack: ExitStack, end: End) -> None:
 def measure(way: Way, seconds: int, results: Results) -> None:
     """Take one turn of one way: all metrics."""
     before, begun = _busy_seconds(), time.perf_counter()
-    sent = _iperf(way, f"--time={seconds}")
+    sent = _iperf(way, f"--port={PORT}", f"--time={seconds}")
     spent, took = _busy_seconds() - before, time.perf_counter() - begun
     results[ONE][way.name].append(_gbits(sent))
     results[CPU][way.name].append(
         min(spent, took * (os.cpu_count() or 1)) / (sent["end"]["sum_received"]["bytes"] / 1e9)
     )
-    results[MANY][way.name].append(_gbits(_iperf(way, f"--time={seconds}", f"--parallel={STREAMS}")))
+    results[MANY][way.name].append(_gbits(_iperf(way, f"--port={PORT}", f"--time={seconds}", f"--parallel={STREAMS}")))
     results[UDP][way.name].append(_loss_free(way, max(seconds / 4, 0.3)))
     asked = (sys.executable, str(EXCHANGE), "ask", way.target, str(ECHO_PORT), str(seconds / 4))
     trips = json.loads(way.client.host.run(*way.client.inside, *asked, timeout=60).stdout)
@@ -131,7 +130,7 @@ def _gbits(answer: dict[str, Any]) -> float:
 
 
 def _iperf(way: Way, *options: str) -> dict[str, Any]:
-    command = ("iperf3", "--client", way.target, f"--port={PORT}", "--json", *options)
+    command = ("iperf3", "--client", way.target, "--json", *options)
     said = way.client.host.run(*way.client.inside, *command, timeout=30, check=False)
     answer: dict[str, Any] = json.loads(said.stdout)
     if "error" in answer:
@@ -143,13 +142,13 @@ def _loss_free(way: Way, seconds: float) -> float:
     """Return the highest rate in Gbit/s that arrives, by halving; what goes at full speed bounds it."""
 
     def arrives(gbits: float) -> tuple[float, float]:
-        count = max(round((gbits or FASTEST) * seconds * 1e9 / 8 / DATAGRAM), 10)
-        rate = (f"--length={DATAGRAM}", f"--blockcount={count}", f"--bitrate={gbits * 1e9:.0f}", f"--window={BUFFER}")
-        total = _iperf(way, "--udp", f"--pacing-timer={PACE_US}", *rate, *apart)["end"]["sum"]
+        count = max(round(gbits * seconds * 1e9 / 8 / DATAGRAM), 10)
+        amount = f"--blockcount={count}" if gbits else "--time=1"
+        rate = (f"--length={DATAGRAM}", f"--bitrate={gbits * 1e9:.0f}", f"--pacing-timer={PACE_US}")
+        total = _iperf(way, f"--port={UDP_PORT}", "--udp", amount, *rate)["end"]["sum"]
         sent = total["packets"] * DATAGRAM * 8 / total["seconds"] / 1e9
         return sent, total["lost_packets"] / max(total["packets"], 1)
 
-    apart = ("--affinity=0,1",) if (os.cpu_count() or 1) > 1 else ()
     high, lost = arrives(0)
     if lost <= LOSS:
         return high
