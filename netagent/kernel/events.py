@@ -7,7 +7,7 @@ or process (nftables, iptables-nft) that made them, so that an attach does not s
 import asyncio
 import logging
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from netagent.firewall.marks import MARKED_CHAINS
 from netagent.kernel.decode import decode_address, decode_link, decode_neighbour, decode_route
@@ -63,6 +63,10 @@ _GROUPS = (
     RTNLGRP_IPV6_ROUTE,
 )
 _TRAFFIC_CONTROL = frozenset({RTM_NEWQDISC, RTM_DELQDISC, RTM_NEWTFILTER, RTM_DELTFILTER})
+_GATHER_S = 0.01
+"""How long notifications wait to be read together: an attach makes some twenty, each of which would wake the loop."""
+_AT_ONCE = 256
+"""Datagrams that are read without a pause for others."""
 _NFGENMSG_BYTES = 4
 _STRUCTURE = (NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN)
 
@@ -95,8 +99,8 @@ class Watch:
     def start(self) -> None:
         """Begin to read, on the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._route.fileno(), self._read, self._route, self._concerns_route)
-        self._loop.add_reader(self._netfilter.fileno(), self._read, self._netfilter, self._concerns_table)
+        self._listen(self._route, self._concerns_route)
+        self._listen(self._netfilter, self._concerns_table)
 
     def close(self) -> None:
         """Stop reading and close both sockets."""
@@ -104,14 +108,28 @@ class Watch:
             if self._loop is not None:
                 self._loop.remove_reader(netlink.fileno())
             netlink.close()
+        self._loop = None
+
+    def _listen(self, netlink: NetlinkSocket, concerns: Callable[[Message], bool]) -> None:
+        if self._loop is not None:
+            self._loop.add_reader(netlink.fileno(), self._gather, netlink, concerns)
+
+    def _gather(self, netlink: NetlinkSocket, concerns: Callable[[Message], bool]) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(netlink.fileno())
+            self._loop.call_later(_GATHER_S, self._read, netlink, concerns)
 
     def _read(self, netlink: NetlinkSocket, concerns: Callable[[Message], bool]) -> None:
+        if self._loop is None:
+            return
         try:
-            concerned = [concerns(message) for message in netlink.receive_notifications()]
+            # All are looked at: each says something of what is ours.
+            concerned = [concerns(message) for message in _waiting(netlink)]
         except OSError as error:
             # ENOBUFS: notifications were lost, so anything may have changed.
             _log.info("kernel notifications were lost (%s)", error.strerror)
             concerned = [True]
+        self._listen(netlink, concerns)
         if any(concerned):
             self._changed()
 
@@ -182,6 +200,14 @@ class Watch:
         if others_touched and not is_own:
             self._surroundings()
         return touched and not is_own
+
+
+def _waiting(netlink: NetlinkSocket) -> Iterator[Message]:
+    for _ in range(_AT_ONCE):
+        messages = netlink.receive_notifications()
+        if not messages:
+            return
+        yield from messages
 
 
 def _concerns_marks(kind: int, attributes: Mapping[int, memoryview | bytes]) -> bool:

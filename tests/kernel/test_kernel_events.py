@@ -67,8 +67,9 @@ async def test_our_own_changes_and_foreign_ones_are_not_noticed(
 ) -> None:
     await kernel.apply(diff(WHOLE, State()))
     noticed: list[str] = []
+    heard: list[str] = []
     step = ""
-    async with kernel.watched(lambda: noticed.append(step)):
+    async with kernel.watched(lambda: noticed.append(step), surroundings=lambda: heard.append(step)):
         attached = endpoint(sandbox(), 2)
         for step, plan in {  # noqa: B007  (the callback reads it)
             "attach": diff(attached, State()),
@@ -78,18 +79,22 @@ async def test_our_own_changes_and_foreign_ones_are_not_noticed(
         }.items():
             await kernel.apply(plan)
             await kernel.drained()
-            await _read_all()
+            await _read_all(host, step, heard)
         step = "foreign"
         host.ip("link", "add", "other", "type", "bridge")
         host.ip("route", "add", "198.51.100.0/24", "dev", "nab1", "proto", "static")
         host.ip("route", "delete", "198.51.100.0/24")
         host.ip("link", "delete", "other")
-        host.run("nft", "add", "table", "inet", "other")
-        await _read_all()
+        await _read_all(host, step, heard)
         assert noticed == []
 
 
-async def _read_all() -> None:
-    """Let the event loop read what is queued: one datagram a socket each turn, and far fewer than 500 are."""
-    for _ in range(500):
-        await asyncio.sleep(0)
+async def _read_all(host: Namespace, step: str, heard: list[str]) -> None:
+    """Return when the watch has read what was queued on both its sockets: it hears of these three after all else."""
+    heard.clear()
+    for verb in ("add", "delete"):
+        host.ip("address", verb, "198.51.100.1/32", "dev", "lo")
+    host.run("nft", "add", "table", "inet", step)
+    async with asyncio.timeout(5):
+        while len(heard) < 3:
+            await asyncio.sleep(0)
