@@ -67,6 +67,8 @@ _GATHER_S = 0.01
 """How long notifications wait to be read together: an attach makes some twenty, each of which would wake the loop."""
 _AT_ONCE = 256
 """Datagrams that are read without a pause for others."""
+_AF_BRIDGE = 7
+"""linux/socket.h; Python has no name for it."""
 _NFGENMSG_BYTES = 4
 _STRUCTURE = (NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN)
 
@@ -135,7 +137,8 @@ class Watch:
 
     def _concerns_route(self, message: Message) -> bool:
         if message.kind in (RTM_NEWLINK, RTM_DELLINK):
-            return self._concerns_link(message)
+            # A bridge speaks of its ports as well (br_ifinfo_notify, net/bridge/br_netlink.c), without their aliases.
+            return message.body[0] != _AF_BRIDGE and self._concerns_link(message)
         if message.sender == self._own_port:
             return False
         if message.kind in (RTM_NEWADDR, RTM_DELADDR):

@@ -237,7 +237,8 @@ class Engine:
                 await self._apply_endpoint(desired)
                 # The default route may have moved here from another network of the container.
                 rules = _rules_beside(snapshot, endpoint)
-                await self._kernel.apply(diff(State(source_routes=rules), State()) if rules else Plan())
+                if rules:
+                    await self._kernel.apply(diff(State(source_routes=rules), State()))
             except BaseException:
                 await asyncio.shield(self._kernel.apply(diff(_NOTHING, desired)))
                 raise

@@ -89,6 +89,8 @@ class EndpointService:
         endpoints = self._intend(container, wanted, inode, dormant)
         try:
             await self.claim(endpoints)
+            # Told while the kernel works, so that the wait for it, below, is short.
+            self._context.names.request(e.id for e in endpoints)
             for endpoint in endpoints:
                 await self._context.engine.attach(endpoint)
         except BaseException:
@@ -117,7 +119,8 @@ class EndpointService:
             endpoints, losing = self._with_ways_out(container, staying, endpoints)
             adopt = {key: value for want in wanted for key, value in self.records_of(want.network).items()}
             rows = (*endpoints, *losing)
-            self._context.journal.put_endpoints(rows, container=self._if_changed(container), adopt=adopt)
+            container_row = self._if_changed(container)
+            self._context.journal.put_endpoints(rows, container=container_row, adopt=adopt, lasting=False)
         except BaseException:
             self._ports.release(port for endpoint in endpoints for port in endpoint.ports)
             raise
@@ -308,7 +311,8 @@ class EndpointService:
         """
         leaving = tuple(replace(e, state=EndpointState.DETACHING) for e in endpoints if e.in_kernel)
         if leaving:
-            self._context.journal.put_endpoints(leaving)
+            self._context.journal.put_endpoints(leaving, lasting=False)
+            self._context.names.request(e.id for e in leaving)
             await self.take_down(leaving)
         if keep_fixed:
             asleep = (

@@ -54,6 +54,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._presence = presence
         self._agreed: dict[EndpointId, tuple[Endpoint, str, bytes]] = {}
+        self._adopted: dict[str, tuple[bytes, NetworkId]] = {}
         presence.on_lease_replaced = self.request
 
     def request(self) -> None:
@@ -110,9 +111,15 @@ class Publisher:
 
     def _disown(self) -> None:
         """Let the journal forget records of networks that have no endpoint here any more."""
+        adopted, known = self._journal.adopted, self._adopted
+        for key, value in adopted.items():
+            # They hardly ever change, and are looked at after every attach.
+            if key not in known or known[key][0] is not value:
+                known[key] = value, _network_of(key, value)
         used = {endpoint.network_id for endpoint in self._journal.endpoints.values()}
-        surplus = [key for key, value in self._journal.adopted.items() if _network_of(key, value) not in used]
+        surplus = [key for key in adopted if known[key][1] not in used]
         if surplus:
+            self._adopted = {}
             self._journal.disown(surplus)
 
     def _differences(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:

@@ -2,9 +2,11 @@
 
 SQLite in WAL mode with synchronous=FULL: a commit is on the disk when it returns, 0.2 ms here. An endpoint is written
 as ``attaching`` before the first effect and as ``attached`` after the last; ``detaching`` before anything is taken
-down, and its row goes last. With a network's first endpoint its records are kept here too (``adopted``): if the store
-forgets them, this host does not. What a crash leaves in between is decided at the next start (``recover`` in
-``services/``).
+down, and its row goes last. What announces effects on the kernel alone is only handed to the operating system
+(``lasting=False``): it outlives this process, and what ends the machine takes the kernel's state with it. The commit
+that completes it brings both to the disk, as they are in one file (decision 19). With a network's first endpoint its
+records are kept here too (``adopted``): if the store forgets them, this host does not. What a crash leaves in between
+is decided at the next start (``recover`` in ``services/``).
 
 One process opens it: the lock file beside it is held for as long as the journal is open.
 """
@@ -57,6 +59,7 @@ class Journal:
         except BaseException:
             os.close(self._lock)
             raise
+        self._is_lasting = True
         self.endpoints: dict[EndpointId, Endpoint] = {}
         self._present: Mapping[EndpointId, Endpoint] | None = None
         self._endpoints_of: dict[ContainerId, dict[EndpointId, None]] = {}
@@ -127,13 +130,15 @@ class Journal:
         *,
         container: Container | None = None,
         adopt: Mapping[str, bytes] | None = None,
+        lasting: bool = True,
     ) -> None:
         """Write endpoints and the dynamic addresses given, in one transaction.
 
-        With them go, if given, their ``container`` and the records of the store to ``adopt``.
+        With them go, if given, their ``container`` and the records of the store to ``adopt``. What is not ``lasting``
+        may be lost if the machine goes down before the next transaction that is.
         """
         rows = tuple(endpoints)
-        with self._transaction("put_endpoints"):
+        with self._transaction("put_endpoints", lasting=lasting):
             if container is not None:
                 self._put_container(container)
             for endpoint in rows:
@@ -213,9 +218,12 @@ class Journal:
             self.adopted.pop(key, None)
 
     @contextmanager
-    def _transaction(self, name: str) -> Iterator[None]:
+    def _transaction(self, name: str, *, lasting: bool = True) -> Iterator[None]:
         failpoint.reach(f"journal.{name}.before")
         try:
+            if lasting != self._is_lasting:
+                self._database.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
+                self._is_lasting = lasting
             with self._database:
                 self._database.execute("BEGIN IMMEDIATE")
                 yield

@@ -68,10 +68,15 @@ async def test_our_own_changes_and_foreign_ones_are_not_noticed(
     await kernel.apply(diff(WHOLE, State()))
     noticed: list[str] = []
     heard: list[str] = []
+    uplinks: list[str] = []
     step = ""
-    async with kernel.watched(lambda: noticed.append(step), surroundings=lambda: heard.append(step)):
+    async with kernel.watched(
+        lambda: noticed.append(step),
+        surroundings=lambda: heard.append(step),
+        uplinks=lambda: uplinks.append(step),
+    ):
         attached = endpoint(sandbox(), 2)
-        for step, plan in {  # noqa: B007  (the callback reads it)
+        for step, plan in {
             "attach": diff(attached, State()),
             "detach": diff(State(), attached),
             "network-removed": diff(State(ruleset=Ruleset(sets=SETS)), WHOLE),
@@ -87,6 +92,8 @@ async def test_our_own_changes_and_foreign_ones_are_not_noticed(
         host.ip("link", "delete", "other")
         await _read_all(host, step, heard)
         assert noticed == []
+        # The two are of the address by which is seen that all was read.
+        assert [each for each in uplinks if each.endswith("tach")] == ["attach"] * 2 + ["detach"] * 2
 
 
 async def _read_all(host: Namespace, step: str, heard: list[str]) -> None:

@@ -48,6 +48,7 @@ CHANGES: dict[str, list[Callable[[Journal], None]]] = {
         lambda j: j.put_endpoints([an_endpoint("192.168.1.7", publish=("4000:80", "127.0.0.1:53:53/udp"), fixed=True)]),
         lambda j: j.put_endpoints([replace(OTHER, state=EndpointState.ATTACHING, aliases=("db",))]),
     ],
+    "an intent alone": [lambda j: j.put_endpoints([ONE], container=WEB, lasting=False)],
     "an endpoint and its container": [lambda j: j.put_endpoints([ONE], container=WEB)],
     "an endpoint again": [
         lambda j: j.put_endpoints([ONE, OTHER]),
@@ -86,6 +87,18 @@ def test_a_killed_agents_journal_says_what_it_was_told(
     finally:
         again.close()
         journal.close()
+
+
+def test_only_an_intent_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    waits = []
+    for lasting in (False, True, True, False):
+        journal.put_endpoints([ONE], lasting=lasting)
+        (level,) = journal._database.execute("PRAGMA synchronous").fetchone()
+        waits.append(level)
+    journal.remove_endpoints([ONE.id])
+    assert (*waits, *journal._database.execute("PRAGMA synchronous").fetchone()) == (1, 2, 2, 1, 2), "2 is FULL"
+    journal.close()
 
 
 def test_a_container_takes_its_endpoints_along(tmp_path: Path) -> None:
