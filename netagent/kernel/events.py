@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterator, Mapping
 
 from netagent.firewall.marks import MARKED_CHAINS
-from netagent.kernel.decode import decode_address, decode_link, decode_neighbour, decode_route
+from netagent.kernel.decode import LinkRecord, decode_address, decode_link, decode_neighbour, decode_route
 from netagent.kernel.firewall import Firewall
 from netagent.kernel.limits import is_about
 from netagent.kernel.netlink import Message, NetlinkSocket, decode_attributes
@@ -97,6 +97,8 @@ class Watch:
         # Read after the sockets are open: what changes meanwhile is then heard as well.
         self._ours = {link.index: (link.kind, link.mtu) for link in own.links() if link.is_ours and not link.is_dying}
         self._dying: set[int] = set()
+        self._without_bridge: set[int] = set()
+        self._foreign_bridges = {link.index for link in own.links() if link.kind == "bridge" and not link.is_ours}
 
     def start(self) -> None:
         """Begin to read, on the running event loop."""
@@ -166,17 +168,25 @@ class Watch:
         return False
 
     def _concerns_link(self, message: Message) -> bool:
-        """Tell whether a link of ours was deleted, is down or has another MTU, and remember which indices are ours.
+        """Tell whether a link of ours was deleted, is down, has another MTU or no bridge, and remember what is ours.
 
         What becomes of a link that is being deleted is reported as the kernel's doing; its group says that it is ours.
         """
         link = decode_link(message.body)
+        is_home = self._is_home_for_ports(message.kind, link)
         known = self._ours.pop(link.index, None)
         if known is None and not link.is_ours:
             self._uplinks()
         self._dying.discard(link.index)
+        self._without_bridge.discard(link.index)
+        if is_home:
+            return True
         if message.kind == RTM_DELLINK:
             return known is not None and not link.is_dying
+        if link.is_ours and link.kind == "veth" and not (link.master or link.is_dying or link.is_half_made):
+            self._without_bridge.add(link.index)
+            self._ours[link.index] = (link.kind, link.mtu if link.up else 0)
+            return message.sender != self._own_port
         if link.is_ours and link.is_dying:
             self._dying.add(link.index)
         elif link.is_ours:
@@ -186,6 +196,16 @@ class Watch:
             is_changed = known is not None and known[1] not in (0, link.mtu)
             return is_changed or (not (link.up or link.is_half_made) and message.sender != self._own_port)
         return False
+
+    def _is_home_for_ports(self, kind: int, link: LinkRecord) -> bool:
+        """Tell whether a bridge of somebody else's has come while a port of ours has none: it may have been there."""
+        if kind == RTM_DELLINK:
+            self._foreign_bridges.discard(link.index)
+            return False
+        if link.kind != "bridge" or link.is_ours or link.index in self._foreign_bridges:
+            return False
+        self._foreign_bridges.add(link.index)
+        return bool(self._without_bridge)
 
     def _concerns_table(self, message: Message) -> bool:
         """Tell at the end of a transaction whether it touched what is ours and was not ours."""

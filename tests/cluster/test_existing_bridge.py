@@ -10,6 +10,12 @@ from tests.support.lab import MakeLab, eventually
 pytestmark = pytest.mark.cluster
 
 PEER = "10.77.0.50"
+_BRIDGE = (
+    "ip link add kbr0 type bridge",
+    "ip address add 10.77.0.1/24 dev kbr0",
+    "ip address add fd00:77::1/64 dev kbr0 nodad",
+    "ip link set kbr0 up",
+)
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +24,7 @@ def lab(make_lab: MakeLab) -> Lab:
     lab = make_lab(hosts=2)
     h1, _ = lab.hosts
     for command in (
-        "ip link add kbr0 type bridge",
-        "ip address add 10.77.0.1/24 dev kbr0",
-        "ip address add fd00:77::1/64 dev kbr0 nodad",
-        "ip link set kbr0 up",
+        *_BRIDGE,
         "ip netns add vm",
         "ip link add vmport type veth peer name eth0 netns vm",
         "ip link set vmport master kbr0 up",
@@ -65,11 +68,20 @@ def test_containers_join_an_existing_bridge_which_stays_as_it_was(lab: Lab, h1: 
     h1.agent.kill()
     h1.agent.start()
     assert pings(h1, "web", PEER)
+    _make_again(h1)
+    eventually(lambda: pings(h1, "web", PEER), within=5)
     netagent(h1, "rm", "-f", "web")
     assert refusal(h1, "network", "create", "--opt", "bridge=kbr0", "second").startswith("bridge kbr0 is used by")
     netagent(h1, "network", "rm", "lan")
     assert _bridge(h1) == of_bridge
     eventually(lambda: same(h1, before))
+
+
+def _make_again(host: Host) -> None:
+    host.run("ip", "link", "delete", "kbr0")
+    for command in _BRIDGE:
+        host.run(*command.split())
+    host.run("ip", "link", "set", "vmport", "master", "kbr0")
 
 
 REFUSED = {

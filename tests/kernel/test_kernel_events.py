@@ -96,6 +96,21 @@ async def test_our_own_changes_and_foreign_ones_are_not_noticed(
         assert [each for each in uplinks if each.endswith("tach")] == ["attach"] * 2 + ["detach"] * 2
 
 
+async def test_a_port_that_loses_its_bridge_is_noticed_and_so_is_the_bridge_when_it_is_made_again(
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace]
+) -> None:
+    host.ip("link", "add", "kbr0", "type", "bridge")
+    await kernel.apply(diff(endpoint(sandbox(), 2, master="kbr0"), State()))
+    noticed, heard = asyncio.Event(), list[str]()
+    async with kernel.watched(noticed.set, surroundings=lambda: heard.append("deleted")):
+        host.ip("link", "delete", "kbr0")
+        await asyncio.wait_for(noticed.wait(), 2)
+        await _read_all(host, "deleted", heard)
+        noticed.clear()
+        host.ip("link", "add", "kbr0", "type", "bridge")
+        await asyncio.wait_for(noticed.wait(), 2)
+
+
 async def _read_all(host: Namespace, step: str, heard: list[str]) -> None:
     """Return when the watch has read what was queued on both its sockets: it hears of these three after all else."""
     heard.clear()
