@@ -35,8 +35,8 @@ generate: .venv/dev.stamp  ## the gRPC code from proto/
 
 venv: .venv/dev.stamp  ## .venv with everything a developer needs
 
-install:  ## program, CNI plugin, systemd units and configuration, below DESTDIR
-	@$(if $(DESTDIR),,$(SUDO)) scripts/install install
+install:  ## program, CNI plugin, systemd units and configuration, below DESTDIR; RUN=yes allows `netagent run`
+	@$(if $(DESTDIR),,$(SUDO)) env RUN=$(RUN) scripts/install install
 
 uninstall:  ## take away what install put there
 	@$(if $(DESTDIR),,$(SUDO)) scripts/install uninstall

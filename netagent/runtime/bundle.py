@@ -103,13 +103,13 @@ def _process(spec: ContainerSpec) -> dict[str, Any]:
         "env": [f"{name}={value}" for name, value in environment.items()],
         "cwd": spec.working_directory,
         # No inheritable capabilities: a program with file capabilities would gain them (CVE-2022-24769).
-        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _capabilities(spec)),
+        "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities_of(spec)),
         "noNewPrivileges": False,
         "oomScoreAdj": 0,
     }
 
 
-def _capabilities(spec: ContainerSpec) -> list[str]:
+def capabilities_of(spec: ContainerSpec) -> list[str]:
     """Return a container's capabilities: the usual ones but those dropped, and those added (moby ``oci/caps``)."""
     usual: tuple[str, ...] = () if ALL in spec.cap_drop else DEFAULT_CAPABILITIES
     if ALL in spec.cap_add:

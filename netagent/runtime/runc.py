@@ -21,10 +21,10 @@ from netagent import failpoint
 from netagent.errors import Conflict, InvalidRequest, NetagentError, NotFound
 from netagent.model.ids import ContainerId
 from netagent.runtime import cgroup
-from netagent.runtime.bundle import render_config
+from netagent.runtime.bundle import capabilities_of, render_config
 from netagent.runtime.layout import RUNTIME_ROOT, Layout
 from netagent.runtime.monitor import describe, end_monitors, ended, launch, monitor_arguments, open_monitor
-from netagent.runtime.programs import Programs, environment, find_programs
+from netagent.runtime.programs import Programs, environment, find_programs, require_capabilities
 from netagent.runtime.refusal import refusal
 from netagent.runtime.rootfs import mount_root, unmount_root
 from netagent.runtime.spec import BindMount, ContainerSpec
@@ -95,6 +95,7 @@ class Runtime:
         EnvironmentProblem with the runtime's words. After an error ``delete(force=True)`` clears what was begun.
         """
         programs, layout = self.programs, self.layout(spec.id)
+        require_capabilities(capabilities_of(spec))
         _check(spec)
         failpoint.reach("runtime.directory.before")
         try:

@@ -11,7 +11,7 @@ import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from tests.support.hosts import netagent, run
+from tests.support.hosts import dump, netagent, run, same
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -39,11 +39,11 @@ def start_as(host: Host, lab: Lab, *files: str) -> None:
 
 @pytest.fixture(scope="module")
 def lab(make_lab: MakeLab) -> Lab:
-    """h1 has the agent of netagent.service, h2 that of its drop-in attach-only.conf."""
+    """h1 has the agent of netagent.service with its drop-in run.conf, h2 that of the unit alone."""
     lab = make_lab(2, agents=False)
     h1, h2 = lab.hosts
-    start_as(h1, lab, "netagent.service")
-    start_as(h2, lab, "netagent.service", "attach-only.conf")
+    start_as(h1, lab, "netagent.service", "run.conf")
+    start_as(h2, lab, "netagent.service")
     netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "app")
     return lab
 
@@ -62,6 +62,21 @@ def test_the_capabilities_of_the_units_are_enough(lab: Lab) -> None:
     netagent(h1, "rm", "-f", "web")
     for host in lab.hosts:
         assert "not permitted" not in host.agent.log.read_text()
+
+
+def test_the_unit_alone_refuses_to_run_containers_and_says_what_allows_it(lab: Lab) -> None:
+    host = lab.host("h2")
+    before = dump(host)
+    for options in ((), ("--cap-drop", "ALL")):
+        said = netagent(host, "run", "--rm", "--network", "app", *options, "--", "true", check=False).stderr
+        assert "CAP_MKNOD" in said
+        assert "make install RUN=yes" in said
+    assert same(host, before)
+
+
+def test_a_capability_that_the_agent_itself_lacks_is_refused(lab: Lab) -> None:
+    run = ("run", "--rm", "--network", "app", "--cap-add", "SYS_TIME", "--", "true")
+    assert "it lacks CAP_SYS_TIME (" in netagent(lab.host("h1"), *run, check=False).stderr
 
 
 @pytest.fixture
@@ -84,7 +99,7 @@ def name_server(lab: Lab) -> Iterator[Host]:
 
 def test_the_agent_tells_a_dns_process_that_systemd_started(lab: Lab, name_server: Host) -> None:
     said = len(name_server.agent.log.read_text())
-    start_as(name_server, lab, "netagent.service", "attach-only.conf")
+    start_as(name_server, lab, "netagent.service")
     name_server.run("ip", "netns", "add", "green")
     netagent(name_server, "attach", "--netns", "/run/netns/green", "--name", "green", "--network", "app")
     eventually(lambda: "green." in netagent(name_server, "dns", "green", check=False).stdout)

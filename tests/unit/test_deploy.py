@@ -16,7 +16,7 @@ from netagent.daemon.config import Config
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
 MAIN = (UNITS / "netagent.service").read_text()
-DROP_IN = (UNITS / "attach-only.conf").read_text()
+DROP_IN = (UNITS / "run.conf").read_text()
 
 
 def exposure(directory: Path, name: str, text: str) -> float:
@@ -34,8 +34,8 @@ def exposure(directory: Path, name: str, text: str) -> float:
 
 def test_the_units_are_as_closed_as_the_page_says(tmp_path: Path) -> None:
     service, _, install = MAIN.partition("[Install]")
-    assert exposure(tmp_path, "netagent.service", f"{service}{DROP_IN}[Install]{install}") <= 4.0
-    assert exposure(tmp_path, "netagent.service", MAIN) <= 6.8
+    assert exposure(tmp_path, "netagent.service", MAIN) <= 4.0
+    assert exposure(tmp_path, "netagent.service", f"{service}{DROP_IN}[Install]{install}") <= 6.8
     dns = (UNITS / "netagent-dns.service").read_text()
     assert exposure(tmp_path, "netagent-dns.service", dns) <= 1.3
 
@@ -44,8 +44,8 @@ def files_below(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
 
 
-def install(verb: str, directory: Path) -> str:
-    environment = {"PATH": os.environ["PATH"], "DESTDIR": str(directory)}
+def install(verb: str, directory: Path, **more: str) -> str:
+    environment = {"PATH": os.environ["PATH"], "DESTDIR": str(directory), **more}
     argv = [ROOT / "scripts" / "install", verb]
     return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
 
@@ -67,6 +67,14 @@ def test_what_is_installed_is_taken_away_again(tmp_path: Path) -> None:
     assert os.access(tmp_path / "opt/cni/bin/netagent", os.X_OK)
     install("uninstall", tmp_path)
     assert files_below(tmp_path) == {"opt/cni/bin/bridge"}
+
+
+def test_what_allows_netagent_run_is_installed_when_asked_for_and_taken_away_again(tmp_path: Path) -> None:
+    drop_in = "usr/local/lib/systemd/system/netagent.service.d/run.conf"
+    install("files", tmp_path, RUN="yes")
+    assert drop_in in files_below(tmp_path)
+    install("uninstall", tmp_path)
+    assert files_below(tmp_path) == set()
 
 
 def test_a_changed_configuration_survives_installing_and_uninstalling(tmp_path: Path) -> None:
