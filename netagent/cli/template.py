@@ -38,6 +38,9 @@ _TOKEN = re.compile(
 )
 _ESCAPE = re.compile(r"\\(?:([abfnrtv\\\"'])|x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4}))")
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\", '"': '"', "'": "'"}
+_NUMBER_DIGITS = 18
+"""What fits into 64 bits, as Go's numbers do."""
+_TOO_DEEP = "it is nested too deeply"
 _CONSTANTS = {"true": True, "false": False, "nil": None}
 _KEYWORDS = frozenset({"range", "if", "else", "end", "with", "define", "template", "block", "break", "continue"})
 _FUNCTIONS = {**FUNCTIONS, "printf": printf}
@@ -54,15 +57,21 @@ class Template:
     """A parsed ``--format``. InvalidRequest if it is not one of the known forms."""
 
     def __init__(self, text: str) -> None:
-        self._parts = _Parser(text).parse()
         self._source = text
+        try:
+            self._parts = _Parser(text).parse()
+        except RecursionError:
+            raise mistake_at(text, 0, _TOO_DEEP) from None
 
     def render(self, data: Any) -> str:
         """Return the text for ``data``; InvalidRequest if it does not have what the template asks for."""
         written: list[str] = []
         scope = Scope(dot=data, variables={"$": [data]})
-        for part in self._parts:
-            part(scope, written)
+        try:
+            for part in self._parts:
+                part(scope, written)
+        except RecursionError:
+            raise mistake_at(self._source, 0, _TOO_DEEP) from None
         return "".join(written)
 
 
@@ -260,6 +269,8 @@ class _Parser:
             case "text":
                 return constant(self._unquote(token))
             case "number":
+                if len(token.text) > _NUMBER_DIGITS:
+                    self._fail(token.at, "a number with too many digits")
                 return constant(int(token.text))
             case "dot":
                 return lambda scope: scope.dot

@@ -1,28 +1,36 @@
 """The parts of a parsed template: expressions that give a value, and parts that write one. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeAlias
 
 from netagent.cli.template_values import LAZY, Mistake, first_that, go_text, is_true
 from netagent.errors import InvalidRequest
 
+ROUNDS_LIMIT = 1_000_000
+"""How often the ranges of a template may go round in all: nested ones multiply."""
+
+TEXT_LIMIT = 1 << 20
+"""Characters of what a function may give: ``print $a $a`` in a range doubles each time."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
     """What an expression sees: the cursor ``.``, and the variables, of which ``$`` is the whole.
 
-    A variable is a list of one value, which a block shares with the blocks around it.
+    A variable is a list of one value, which a block shares with the blocks around it; so is ``rounds``, how often
+    ranges may still go round.
     """
 
     dot: Any
     variables: dict[str, list[Any]]
+    rounds: list[int] = field(default_factory=lambda: [ROUNDS_LIMIT])
 
     def inner(self, dot: Any, names: Iterable[str] = (), values: Iterable[Any] = ()) -> "Scope":
         """Return the scope of a block with variables of its own beside those that it can see."""
         own = {name: [value] for name, value in zip(names, values, strict=True)}
-        return Scope(dot=dot, variables={**self.variables, **own})
+        return Scope(dot=dot, variables={**self.variables, **own}, rounds=self.rounds)
 
 
 class Leave(Exception):
@@ -113,7 +121,10 @@ def call_of(
                     raise fail(f"{name} is no function and takes no argument")
                 return called
         try:
-            return called(*(argument(scope) for argument in arguments))
+            result = called(*(argument(scope) for argument in arguments))
+            if isinstance(result, str) and len(result) > TEXT_LIMIT:
+                raise fail(f"{name}: a text of {len(result)} characters")
+            return result
         except Mistake as mistake:
             raise fail(f"{name}: {mistake}") from mistake
         except TypeError as error:
@@ -140,6 +151,9 @@ def range_over(
         else:
             raise fail(f"range cannot go over {go_text(items)!r}")
         for key, item in pairs:
+            scope.rounds[0] -= 1
+            if scope.rounds[0] < 0:
+                raise fail(f"its ranges go round more than {ROUNDS_LIMIT} times")
             inner = scope.inner(item, names, (key, item)[-len(names) :] if names else ())
             try:
                 for part in inside:

@@ -5,13 +5,12 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from netagent.cli.template_values import Mistake, go_text
+from netagent.cli.template_values import WIDEST, Mistake, go_text
 
 _DIRECTIVE = re.compile(
     r"%(?P<flags>[-+# 0]*)(?P<width>[0-9]{1,4}|\*)?(?:\.(?P<precision>[0-9]{0,4}))?(?P<verb>.)?", re.DOTALL
 )
 _INTEGERS = {"d": "d", "x": "x", "X": "X", "o": "o", "b": "b"}
-_WIDEST = 1000
 
 
 def printf(template: Any, *values: Any) -> str:
@@ -32,7 +31,7 @@ def _directive(match: re.Match[str], rest: Iterator[Any]) -> str:
     if verb is None or not verb.strip():
         raise Mistake("a % has no verb; %% stands for itself")
     width = _next_number(rest) if match["width"] == "*" else int(match["width"] or 0)
-    if width > _WIDEST:
+    if width > WIDEST:
         raise Mistake(f"a width of {width}")
     value = _next(rest, match[0])
     text = _format(verb, value, match["flags"], match["precision"])

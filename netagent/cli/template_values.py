@@ -5,6 +5,9 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+WIDEST = 1000
+"""Characters that a value may be padded to or by."""
+
 
 class Mistake(Exception):
     """A function was given what it cannot use."""
@@ -91,7 +94,15 @@ def _title(value: Any) -> str:
 
 
 def _pad(value: Any, before: Any, after: Any) -> str:
-    return " " * _number(before) + _text(value) + " " * _number(after) if value else ""
+    widths = (_number(before), _number(after))
+    if max(widths) > WIDEST:
+        raise Mistake(f"a width of {max(widths)}")
+    return " " * widths[0] + _text(value) + " " * widths[1] if value else ""
+
+
+def _split(value: Any, separator: Any) -> list[str]:
+    """Return the parts of a text; its letters if there is no separator, as Go has it."""
+    return _text(value).split(_text(separator)) if separator else list(_text(value))
 
 
 def _println(*values: Any) -> str:
@@ -182,7 +193,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "print": _print,
     "println": _println,
     "slice": _slice,
-    "split": lambda value, separator: _text(value).split(_text(separator)),
+    "split": _split,
     "title": _title,
     "truncate": lambda value, length: _text(value)[: _number(length)],
     "upper": lambda value: _text(value).upper(),

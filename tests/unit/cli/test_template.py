@@ -70,6 +70,7 @@ FORMS = {
     "{{if and .Config.Missing (index .Config.Missing 0)}}x{{else}}y{{end}}": "y",
     "{{or .Name (index .Config.Cmd 9)}}": "/web",
     '{{if and (ge .State.Pid 42) (lt .State.Pid 43) (le "a" "b") (gt 2 1)}}yes{{end}}': "yes",
+    '{{split .Config.Hostname ""}}': "[w e b]",
     "{{slice .Config.Cmd 1}} {{slice .Name 1 3}}": "[-c true] we",
     "{{print 1 2}} {{print .Config.Cmd 1}}": "1 2 [sh -c true] 1",
 }
@@ -134,14 +135,28 @@ ERRORS = {
     "{{eq 1}}": "1:3: eq: it needs two values",
     '{{"\\q"}}': "1:3: unknown escape",
     "{{if $a, $b := .Name}}{{end}}": "1:3: only range gives two variables",
+    "{{" + "(" * 5000 + ".Name" + ")" * 5000 + "}}": "1:1: it is nested too deeply",
+    "{{if .Name}}" * 5000 + "{{end}}" * 5000: "1:1: it is nested too deeply",
+    "{{.Name" + " | json" * 5000 + "}}": "1:1: it is nested too deeply",
+    "{{9999999999999999999}}": "1:3: a number with too many digits",
+    "{{pad .Name 999999999 1}}": "1:3: pad: a width of 999999999",
+    '{{printf "%*d" 999999999 1}}': "1:3: printf: a width of 999999999",
+    '{{$a := "0123456789"}}' + "{{$a = print $a $a}}" * 99: "1:350: print: a text of 1310720 characters",
 }
 
 
-@pytest.mark.parametrize("text", ERRORS)
+@pytest.mark.parametrize("text", ERRORS, ids=lambda text: text[:40])
 def test_everything_else_is_an_error_that_names_the_place(text: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         Template(text).render(CONTAINER)
     assert refused.value.message.startswith(f"invalid --format at {ERRORS[text]}")
+
+
+def test_ranges_in_ranges_come_to_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netagent.cli.template_nodes.ROUNDS_LIMIT", 1000)
+    assert Template("{{range .Config.Cmd}}{{end}}").render(CONTAINER) == ""
+    with pytest.raises(InvalidRequest, match="its ranges go round more than 1000 times"):
+        Template("{{range $.Config.Cmd}}" * 20 + "{{end}}" * 20).render(CONTAINER)
 
 
 _names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True)
