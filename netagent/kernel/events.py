@@ -132,6 +132,8 @@ class Watch:
         except OSError as error:
             # ENOBUFS: notifications were lost, so anything may have changed.
             _log.info("kernel notifications were lost (%s)", error.strerror)
+            self._surroundings()
+            self._uplinks()
             concerned = [True]
         self._listen(netlink, concerns)
         if any(concerned):

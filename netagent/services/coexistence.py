@@ -1,7 +1,8 @@
 """Living beside other people's firewalls: our marks in them are brought to what this host needs, and kept there.
 
-A look is taken at the start, whenever another program changes its chains or an address of the machine, and with every
-pass of the engine that is made without a reason. What other rules block all the same is told once per change.
+A look is taken at the start, whenever another program changes its chains or an address of the machine, and as often as
+the engine makes a pass without a reason. One that failed, or was told that a program is busy, is taken again with
+growing pauses. What other rules block all the same is told once per change.
 """
 
 import asyncio
@@ -26,6 +27,9 @@ SETTLE_S = 0.1
 
 PAUSE_S = 0.4
 """The least time between two looks, so that a program which never rests does not keep us busy."""
+
+FIRST_RETRY_S = 1.0
+"""The pause after a look that failed; it doubles up to the time between passes of the engine."""
 
 
 class Coexistence:
@@ -52,35 +56,45 @@ class Coexistence:
 
     async def run(self) -> None:
         """Look when asked to, until cancelled."""
+        retry_s = FIRST_RETRY_S
+        pause_s = RESYNC_S
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(RESYNC_S):
+                async with asyncio.timeout(pause_s):
                     await self._wake.wait()
             await asyncio.sleep(SETTLE_S)
             self._wake.clear()
-            await self.look()
+            if await self.look():
+                pause_s, retry_s = RESYNC_S, FIRST_RETRY_S
+            else:
+                pause_s, retry_s = retry_s, min(2 * retry_s, RESYNC_S)
             await asyncio.sleep(PAUSE_S)
 
-    async def look(self) -> None:
-        """Bring the marks up to date and tell what is blocked all the same; failures are logged."""
+    async def look(self) -> bool:
+        """Bring the marks up to date and tell what is blocked all the same; failures are logged, and False returned."""
         try:
             presence = await self._context.kernel.foreign_presence()
             needs = await self._needs()
-            for firewall in self._firewalls:
+            done = [
                 await self._mark(firewall, needs if firewall.name in self._allowed else None, presence)
+                for firewall in self._firewalls
+            ]
             await self._tell_blocked()
         except NetagentError as error:
             log.error("other firewalls could not be looked at: %s", error)
+            return False
+        return all(done)
 
-    async def _mark(self, firewall: ForeignFirewall, needs: Needs | None, presence: Presence) -> None:
+    async def _mark(self, firewall: ForeignFirewall, needs: Needs | None, presence: Presence) -> bool:
         try:
             done = await asyncio.to_thread(partial(firewall.reconcile, needs, presence))
         except NetagentError as error:
             log.error("%s: %s", firewall.name, error)
-            return
+            return False
         for line in done:
             log.info("%s", line)
             self._context.events.publish("host", "coexist", self._context.host.id, firewall=firewall.name, marks=line)
+        return True
 
     async def _needs(self) -> Needs:
         facts = await self._context.kernel.facts()

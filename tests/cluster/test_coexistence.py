@@ -201,7 +201,7 @@ def test_marks_and_tables_are_back_after_it_was_flushed_or_reloaded(lab: Lab, ne
         assert sorted(_rules(h1, neighbour).splitlines()) == sorted(before.splitlines())
         return True
 
-    eventually(is_as_before, within=10)
+    eventually(is_as_before)
     assert "table inet netagent {" in h1.run("nft", "list", "ruleset").stdout
     assert fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
-    eventually(lambda: _checks(lab)["from another host's container"](), within=5)
+    eventually(lambda: _checks(lab)["from another host's container"]())
