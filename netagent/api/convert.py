@@ -1,6 +1,6 @@
 """Messages <-> the values of ``model`` and ``services.requests``. Pure; it checks nothing beyond what types say."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from netagent.model.container import ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointAddress
@@ -29,6 +29,11 @@ _LARGEST = 2**64 - 1
 """What a message can count; an IPv6 subnet may hold more."""
 
 
+def _ordered(entries: Mapping[str, str]) -> dict[str, str]:
+    """Return the entries of a message's map in an order that is the same each time; protobuf has none."""
+    return dict(sorted(entries.items()))
+
+
 def decode_new_network(message: networks_pb2.CreateNetworkRequest) -> NewNetwork:
     """Return the network that is asked for."""
     return NewNetwork(
@@ -37,14 +42,14 @@ def decode_new_network(message: networks_pb2.CreateNetworkRequest) -> NewNetwork
         subnets=tuple(message.subnets),
         gateways=tuple(message.gateways),
         ip_ranges=tuple(message.ip_ranges),
-        aux_addresses=dict(message.aux_addresses),
+        aux_addresses=_ordered(message.aux_addresses),
         host_prefix=message.host_prefix or None,
         internal=message.internal,
         ipv4=message.ipv4 if message.HasField("ipv4") else None,
         ipv6=message.ipv6,
         force=message.force,
-        options=dict(message.options),
-        labels=dict(message.labels),
+        options=_ordered(message.options),
+        labels=_ordered(message.labels),
     )
 
 
@@ -134,9 +139,9 @@ def decode_network_change(message: networks_pb2.UpdateNetworkRequest) -> Network
     return NetworkChange(
         name=message.name,
         driver=message.driver,
-        labels=dict(message.labels),
+        labels=_ordered(message.labels),
         removed_labels=tuple(message.removed_labels),
-        options=dict(message.options),
+        options=_ordered(message.options),
         subnets=tuple(message.subnets),
         gateways=tuple(message.gateways),
         ip_ranges=tuple(message.ip_ranges),

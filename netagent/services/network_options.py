@@ -88,7 +88,8 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
         if name is None:
             raise InvalidRequest(f"unknown option {key}", hint=f"options are {', '.join(sorted(_NAMES))}")
         if texts.setdefault(name, text) != text:
-            raise InvalidRequest(f"option {name} is given twice: {texts[name]} and {text}", hint="give one of them")
+            both = " and ".join(sorted((texts[name], text)))
+            raise InvalidRequest(f"option {name} is given twice: {both}", hint="give one of them")
     for name in texts:
         known_by = _DRIVERS.get(name, (driver,))
         if driver not in known_by:

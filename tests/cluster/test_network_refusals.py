@@ -47,10 +47,11 @@ def h1(lab: Lab) -> Host:
 
 
 def _stores(lab: Lab) -> str:
-    """Return what etcd and the host's own store hold, leases apart."""
+    """Return what etcd and the host's own store hold, without what lives by a lease."""
     etcd = lab.etcd[0]
-    shared = etcd.run("etcdctl", "--endpoints", etcd.url, "get", "--prefix", "/netagent/v1/").stdout
-    return shared + lab.host("h1").run(sys.executable, "-c", OWN_STORE).stdout
+    lines = etcd.run("etcdctl", "--endpoints", etcd.url, "get", "--prefix", "/netagent/v1/").stdout.splitlines()
+    shared = [f"{key} {value}" for key, value in zip(lines[::2], lines[1::2], strict=True) if "/live/" not in key]
+    return "\n".join((*shared, lab.host("h1").run(sys.executable, "-c", OWN_STORE).stdout))
 
 
 FREE = "choose another --subnet, or leave it out to get a free one"
@@ -141,7 +142,7 @@ CREATE = {
     "option": ("--opt colour=red x", "unknown option colour (options are "),
     "option-twice": (
         "--opt mtu=1400 --opt com.docker.network.driver.mtu=1300 x",
-        "option mtu is given twice: 1300 and 1400",
+        "option mtu is given twice: 1300 and 1400 (",
     ),
     "option-driver": (
         "-d vxlan --opt icc=false x",
