@@ -8,7 +8,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-async def eventually(probe: Callable[[], Awaitable[Found]], *, within: float = 10.0, every: float = 0.02) -> Found:
+async def eventually(probe: Callable[[], Awaitable[Found]], *, within: float = 30.0, every: float = 0.02) -> Found:
     """Return the first truthy result of ``probe``; AssertionError after ``within`` seconds."""
     deadline = time.monotonic() + within
     while not (found := await probe()):

@@ -95,7 +95,7 @@ def pytest_runtest_makereport() -> Iterator[Any]:
     return report
 
 
-def eventually(predicate: Callable[[], T], *, within: float = 20) -> T:
+def eventually(predicate: Callable[[], T], *, within: float = 60) -> T:
     """Return the first true value of ``predicate``; one that asserts is tried again, and its last words are raised.
 
     ``within`` is in seconds.
