@@ -4,6 +4,7 @@
 
 from netagent.api.convert import encode_info
 from netagent.api.shield import Shield
+from netagent.services.copying import CopyService
 from netagent.services.info import InfoService
 from netagent.services.membership import MembershipService
 from netagent.services.rebuilding import RebuildingService
@@ -14,11 +15,17 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
     """Who answers, how it is doing, and what it can do for the store."""
 
     def __init__(
-        self, info: InfoService, membership: MembershipService, rebuilding: RebuildingService, shield: Shield
+        self,
+        info: InfoService,
+        membership: MembershipService,
+        rebuilding: RebuildingService,
+        copying: CopyService,
+        shield: Shield,
     ) -> None:
         self._info = info
         self._membership = membership
         self._rebuilding = rebuilding
+        self._copying = copying
         self._shield = shield
 
     async def Info(self, request: agent_pb2.InfoRequest, context: object) -> agent_pb2.InfoResponse:
@@ -37,3 +44,22 @@ class AgentServicer(agent_pb2_grpc.AgentServicer):
     ) -> agent_pb2.AcceptStoreResponse:
         """Belong to another cluster from now on."""
         return agent_pb2.AcceptStoreResponse(cluster=self._membership.accept())
+
+    async def ExportStore(
+        self, request: agent_pb2.ExportStoreRequest, context: object
+    ) -> agent_pb2.ExportStoreResponse:
+        """Return what hosts share."""
+        copy = await self._copying.export()
+        records = (agent_pb2.StoreRecord(key=key, value=value) for key, value in copy.records.items())
+        return agent_pb2.ExportStoreResponse(cluster=copy.cluster, revision=copy.revision, records=records)
+
+    async def ImportStore(
+        self, request: agent_pb2.ImportStoreRequest, context: object
+    ) -> agent_pb2.ImportStoreResponse:
+        """Write it back, or move this host's own into the cluster's store."""
+        if request.own:
+            work = self._copying.carry_over()
+        else:
+            work = self._copying.restore({r.key: r.value for r in request.records}, force=request.force)
+        copied = await self._shield.finish(work)
+        return agent_pb2.ImportStoreResponse(networks=copied.networks, records=copied.records, kept=copied.kept)

@@ -118,7 +118,9 @@ def _serving(
     """Return a server with all services and no address yet."""
     shield = Shield()
     server = grpc.aio.server(interceptors=(interceptor,), options=options)
-    add_AgentServicer_to_server(AgentServicer(services.info, services.membership, services.rebuilding, shield), server)
+    add_AgentServicer_to_server(
+        AgentServicer(services.info, services.membership, services.rebuilding, services.copying, shield), server
+    )
     add_ContainersServicer_to_server(
         ContainersServicer(
             services.containers,

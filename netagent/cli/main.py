@@ -39,7 +39,7 @@ _COMMANDS = {
     "start": ("netagent.cli.start", "start", "Start stopped containers."),
     "stats": ("netagent.cli.stats", "stats", "Show what containers have received and sent."),
     "stop": ("netagent.cli.container", "stop", "Stop running containers."),
-    "store": ("netagent.cli.store", "store", "Rebuild the cluster's store."),
+    "store": ("netagent.cli.store", "store", "Copy, rebuild or accept the cluster's store."),
     "unpublish": ("netagent.cli.publish", "unpublish", "Take published ports back."),
     "update": ("netagent.cli.update", "update", "Change the limits of containers."),
 }

@@ -28,6 +28,7 @@ from netagent.services.collection import CollectionService
 from netagent.services.connections import ConnectionService
 from netagent.services.containers import ContainerService
 from netagent.services.context import Context, Knowledge
+from netagent.services.copying import CopyService
 from netagent.services.docker_endpoints import DockerEndpoints
 from netagent.services.docker_networks import DockerNetworks
 from netagent.services.endpoints import EndpointService
@@ -171,6 +172,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         membership=(membership := MembershipService(context, pin)),
         info=InfoService(context, membership, store=config.store or "embedded", run_dir=str(run_dir)),
         rebuilding=RebuildingService(context),
+        copying=CopyService(context),
         exposure=(exposure := ExposureService(context)),
         verification=VerificationService(context),
         collection=CollectionService(context, attachments, grace_s=config.cni.grace_s),

@@ -219,6 +219,9 @@ class Store(Protocol):
         While the store is away it waits and tries again; after doubt it yields another Relisted.
         """
 
+    def doubt(self, reason: str) -> bool:
+        """Let every watch list anew; False where there is nothing to be doubted."""
+
     def on_lease_replaced(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` each time the leased keys are gone and can be put again."""
 

@@ -6,6 +6,7 @@ from netagent.services.attachments import AttachmentService
 from netagent.services.collection import CollectionService
 from netagent.services.connections import ConnectionService
 from netagent.services.containers import ContainerService
+from netagent.services.copying import CopyService
 from netagent.services.events import EventBus
 from netagent.services.exposure import ExposureService
 from netagent.services.host_blocks import HostBlockService
@@ -45,4 +46,5 @@ class Services:
     readiness: ReadinessService
     resolving: ResolvingService
     membership: MembershipService
+    copying: CopyService
     rebuilding: RebuildingService

@@ -26,6 +26,7 @@ from netagent.services.context import Context
 from netagent.services.existing_bridge import subnets_of_bridge, without_bridge
 from netagent.services.names import find_by_name, natural_key
 from netagent.services.network_change import change_network
+from netagent.services.network_numbers import free_number
 from netagent.services.network_options import check_families, parse_options, parse_subnets
 from netagent.services.network_transactions import create_guards, create_writes, generation_guard
 from netagent.services.requests import NetworkChange, NetworkView, NewNetwork
@@ -35,10 +36,6 @@ from netagent.store.network_records import check_network, encode_network
 
 log = logging.getLogger("netagent.networks")
 
-FIRST_VNI = 4097
-"""Where automatic VNIs begin: those below are what people give by hand."""
-
-LAST_VNI = (1 << 24) - 1
 ATTEMPTS = 50
 
 
@@ -232,9 +229,9 @@ class NetworkService:
                 )
 
     def _choose_vni(self, access: StoreAccess) -> int:
-        taken = {key.removeprefix(keys.NUMBERS) for key in access.mirror.entries if key.startswith(keys.NUMBERS)}
-        taken |= {str(network.vni) for network in self._context.snapshot().networks.values()}
-        return next(vni for vni in range(FIRST_VNI, LAST_VNI) if str(vni) not in taken)
+        taken = {key for key in access.mirror.entries if key.startswith(keys.NUMBERS)}
+        known = self._context.snapshot().networks.values()
+        return free_number(taken | {keys.number_key(network.vni) for network in known if network.vni is not None})
 
     # Changing
 

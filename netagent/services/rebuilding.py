@@ -6,24 +6,19 @@ that the store has is overwritten. Each host adds what only it knows: its record
 """
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from netagent.errors import InvalidRequest
 from netagent.ipam.pools import refuse_overlap
 from netagent.model.host import HostFacts
-from netagent.model.network import Network
-from netagent.reconcile.ports import Absent, Put, Unchanged, Write
+from netagent.reconcile.ports import Absent, Put
 from netagent.services.context import Context
-from netagent.services.network_transactions import create_guards, create_writes
+from netagent.services.restoring import put_network, raise_epoch
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
-from netagent.store.host_records import decode_epoch, encode_epoch
 from netagent.store.records import encode_block, encode_fixed, encode_host
 
 log = logging.getLogger("netagent.rebuilding")
-
-ATTEMPTS = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +43,7 @@ class RebuildingService:
             )
         access = self._context.stores.cluster
         # What is lost is known of a store that answers, and of the cluster's own.
-        await access.catch_up()
+        await access.hear_anew()
         view = access.view
         lost = [n for n in view.networks.values() if self._is_lost(access, keys.network_key(n.name))]
         present = [n for n in view.networks.values() if n not in lost]
@@ -60,32 +55,13 @@ class RebuildingService:
         claims = len(writes)
         hosts = ((keys.host_key(h.id), h) for h in view.hosts.values())
         writes += [Put(key=key, value=encode_host(host)) for key, host in hosts if self._is_lost(access, key)]
-        await self._raise_epoch(access, (block.epoch for block in blocks))
+        await raise_epoch(access, (block.epoch for block in blocks))
         for write in writes:
             await access.commit((Absent(key=write.key),), (write,))
         for network in lost:
-            await self._put_network(access, network)
+            await put_network(access, network)
             log.info("network %s is in the store again", network.name)
         return Rebuilt(networks=tuple(sorted(network.name for network in lost)), claims=claims)
 
     def _is_lost(self, access: StoreAccess, key: str) -> bool:
         return key in access.view.orphaned and access.entry(key) is None
-
-    async def _raise_epoch(self, access: StoreAccess, claimed: Iterable[int]) -> None:
-        """Let no later claim have a lower epoch than those there were."""
-        least = max(claimed, default=1) - 1
-        for _ in range(ATTEMPTS):
-            entry = access.entry(keys.EPOCH)
-            if decode_epoch(entry) >= least:
-                return
-            guard = Absent(key=keys.EPOCH) if entry is None else Unchanged(key=keys.EPOCH, revision=entry.revision)
-            if await access.commit((guard,), (Put(key=keys.EPOCH, value=encode_epoch(least)),)):
-                return
-
-    async def _put_network(self, access: StoreAccess, network: Network) -> None:
-        for _ in range(ATTEMPTS):
-            writes: list[Write] = create_writes(network)
-            if access.entry(keys.network_key(network.name)) is not None:
-                return
-            if await access.commit(create_guards(access, network), writes):
-                return

@@ -14,6 +14,8 @@ from netagent.store import keys
 from netagent.store.mirror import Mirror
 from netagent.store.view import ClusterView
 
+LISTING_S = 10.0
+
 
 class StoreAccess:
     """One store with its mirror and its decoded view. ``on_change`` is called after each change that was heard."""
@@ -62,6 +64,15 @@ class StoreAccess:
         """Wait until the mirror shows at least what the store holds now."""
         listing = await self.store.list(keys.GENERATION)
         await self.mirror.wait_for(listing.revision)
+
+    async def hear_anew(self) -> None:
+        """Have everything listed anew: it may have been lost, and what is heard of the store be old."""
+        await self.catch_up()
+        before = self.mirror.listings
+        if self.store.doubt("it was asked for") and not await self.mirror.wait_until(
+            lambda: self.mirror.listings > before, within=LISTING_S
+        ):
+            raise Unavailable("the store was not heard anew in time", hint="try again in a moment")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,10 @@ class MemoryStore:
         self.is_connected = False
         self._subscriptions.close()
 
+    def doubt(self, reason: str) -> bool:
+        """False: nobody else writes here."""
+        return False
+
     def on_lease_replaced(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after every ``expire_lease``."""
         self._lease_callbacks.append(callback)

@@ -112,6 +112,10 @@ class SqliteStore:
         """Yield a Relisted, then the changes below ``prefix``."""
         return self._subscriptions.watch(prefix, lambda: self._listing(prefix))
 
+    def doubt(self, reason: str) -> bool:
+        """False: nobody else writes here."""
+        return False
+
     def on_lease_replaced(self, callback: Callable[[], None]) -> None:
         """Never calls: leased keys here cannot be lost while the process lives."""
 

@@ -54,6 +54,7 @@ class ClusterView:
         self.orphaned: set[str] = set()
         self._sources: dict[str, tuple[bytes, Any]] = {}
         """The records that could be used, each with its value."""
+        self._forgone: frozenset[NetworkId] = frozenset()
         self._lying_right: dict[str, dict[str, Any]] = {}
         """Blocks and claims that lie where their network says, by kind and key."""
         self._unchecked: dict[str, set[str]] = {}
@@ -124,9 +125,15 @@ class ClusterView:
                 self.orphaned.add(key)
                 self._note_change(key)
 
+    def forgo(self, networks: frozenset[NetworkId]) -> None:
+        """Keep nothing of ``networks`` once their records are gone: another store has them."""
+        self._forgone |= networks
+
     def _is_needed(self, value: Any) -> bool:
         """Tell whether a value that lost its record must be kept for the sake of endpoints of this host."""
         match value:
+            case Block() | FixedAddress() if value.network_id in self._forgone:
+                return False
             case Network(state=NetworkState.ACTIVE):
                 return self._in_use(value.id) and value.id not in self.gone
             case FixedAddress() if value.owner == self._own_host:
@@ -148,7 +155,9 @@ class ClusterView:
                 return False
 
     def _in_use(self, network_id: NetworkId) -> bool:
-        return any(endpoint.network_id == network_id for endpoint in self._endpoints.values())
+        return network_id not in self._forgone and any(
+            endpoint.network_id == network_id for endpoint in self._endpoints.values()
+        )
 
     def _is_inhabited(self, block: Block) -> bool:
         given = (a.address for e in self._endpoints.values() if e.network_id == block.network_id for a in e.addresses)

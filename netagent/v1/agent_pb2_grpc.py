@@ -49,6 +49,16 @@ class AgentStub:
                 request_serializer=netagent_dot_v1_dot_agent__pb2.AcceptStoreRequest.SerializeToString,
                 response_deserializer=netagent_dot_v1_dot_agent__pb2.AcceptStoreResponse.FromString,
                 _registered_method=True)
+        self.ExportStore = channel.unary_unary(
+                '/netagent.v1.Agent/ExportStore',
+                request_serializer=netagent_dot_v1_dot_agent__pb2.ExportStoreRequest.SerializeToString,
+                response_deserializer=netagent_dot_v1_dot_agent__pb2.ExportStoreResponse.FromString,
+                _registered_method=True)
+        self.ImportStore = channel.unary_unary(
+                '/netagent.v1.Agent/ImportStore',
+                request_serializer=netagent_dot_v1_dot_agent__pb2.ImportStoreRequest.SerializeToString,
+                response_deserializer=netagent_dot_v1_dot_agent__pb2.ImportStoreResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServicer:
@@ -75,6 +85,20 @@ class AgentServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportStore(self, request, context):
+        """ExportStore returns what hosts share and a cluster cannot make up again: networks across hosts, claims, hosts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportStore(self, request, context):
+        """ImportStore writes it into the cluster's store; nothing that is there is overwritten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +116,16 @@ def add_AgentServicer_to_server(servicer, server):
                     servicer.AcceptStore,
                     request_deserializer=netagent_dot_v1_dot_agent__pb2.AcceptStoreRequest.FromString,
                     response_serializer=netagent_dot_v1_dot_agent__pb2.AcceptStoreResponse.SerializeToString,
+            ),
+            'ExportStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportStore,
+                    request_deserializer=netagent_dot_v1_dot_agent__pb2.ExportStoreRequest.FromString,
+                    response_serializer=netagent_dot_v1_dot_agent__pb2.ExportStoreResponse.SerializeToString,
+            ),
+            'ImportStore': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportStore,
+                    request_deserializer=netagent_dot_v1_dot_agent__pb2.ImportStoreRequest.FromString,
+                    response_serializer=netagent_dot_v1_dot_agent__pb2.ImportStoreResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +209,60 @@ class Agent:
             '/netagent.v1.Agent/AcceptStore',
             netagent_dot_v1_dot_agent__pb2.AcceptStoreRequest.SerializeToString,
             netagent_dot_v1_dot_agent__pb2.AcceptStoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netagent.v1.Agent/ExportStore',
+            netagent_dot_v1_dot_agent__pb2.ExportStoreRequest.SerializeToString,
+            netagent_dot_v1_dot_agent__pb2.ExportStoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportStore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/netagent.v1.Agent/ImportStore',
+            netagent_dot_v1_dot_agent__pb2.ImportStoreRequest.SerializeToString,
+            netagent_dot_v1_dot_agent__pb2.ImportStoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

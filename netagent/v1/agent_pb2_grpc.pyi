@@ -44,6 +44,10 @@ class AgentStub:
     """RebuildStore writes back what the cluster's store has lost and this host has in use."""
     AcceptStore: _grpc.UnaryUnaryMultiCallable[_agent_pb2.AcceptStoreRequest, _agent_pb2.AcceptStoreResponse]
     """AcceptStore makes this host belong to the cluster whose store it has refused."""
+    ExportStore: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ExportStoreRequest, _agent_pb2.ExportStoreResponse]
+    """ExportStore returns what hosts share and a cluster cannot make up again: networks across hosts, claims, hosts."""
+    ImportStore: _grpc.UnaryUnaryMultiCallable[_agent_pb2.ImportStoreRequest, _agent_pb2.ImportStoreResponse]
+    """ImportStore writes it into the cluster's store; nothing that is there is overwritten."""
 
 @_typing.type_check_only
 class AgentAsyncStub(AgentStub):
@@ -54,6 +58,10 @@ class AgentAsyncStub(AgentStub):
     """RebuildStore writes back what the cluster's store has lost and this host has in use."""
     AcceptStore: _aio.UnaryUnaryMultiCallable[_agent_pb2.AcceptStoreRequest, _agent_pb2.AcceptStoreResponse]  # type: ignore[assignment]
     """AcceptStore makes this host belong to the cluster whose store it has refused."""
+    ExportStore: _aio.UnaryUnaryMultiCallable[_agent_pb2.ExportStoreRequest, _agent_pb2.ExportStoreResponse]  # type: ignore[assignment]
+    """ExportStore returns what hosts share and a cluster cannot make up again: networks across hosts, claims, hosts."""
+    ImportStore: _aio.UnaryUnaryMultiCallable[_agent_pb2.ImportStoreRequest, _agent_pb2.ImportStoreResponse]  # type: ignore[assignment]
+    """ImportStore writes it into the cluster's store; nothing that is there is overwritten."""
 
 class AgentServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -79,5 +87,21 @@ class AgentServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_pb2.AcceptStoreResponse, _abc.Awaitable[_agent_pb2.AcceptStoreResponse]]:
         """AcceptStore makes this host belong to the cluster whose store it has refused."""
+
+    @_abc_1.abstractmethod
+    def ExportStore(
+        self,
+        request: _agent_pb2.ExportStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ExportStoreResponse, _abc.Awaitable[_agent_pb2.ExportStoreResponse]]:
+        """ExportStore returns what hosts share and a cluster cannot make up again: networks across hosts, claims, hosts."""
+
+    @_abc_1.abstractmethod
+    def ImportStore(
+        self,
+        request: _agent_pb2.ImportStoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_pb2.ImportStoreResponse, _abc.Awaitable[_agent_pb2.ImportStoreResponse]]:
+        """ImportStore writes it into the cluster's store; nothing that is there is overwritten."""
 
 def add_AgentServicer_to_server(servicer: AgentServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

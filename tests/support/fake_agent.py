@@ -82,7 +82,9 @@ class FakeServices:
             "info": _Info(self),
             "exposure": _Exposure(self),
             "resolving": _Resolving(self),
-            **dict.fromkeys(("verification", "collection", "readiness", "host_blocks", "membership", "rebuilding")),
+            **dict.fromkeys(
+                ("verification", "collection", "readiness", "host_blocks", "membership", "copying", "rebuilding")
+            ),
         }
         return Services(events=self.events, **fakes)
 

@@ -35,7 +35,7 @@ class EtcdStore:
         self._lease_callbacks: list[Callable[[], None]] = []
         self._watches: weakref.WeakSet[EtcdWatch] = weakref.WeakSet()
         self._lease = LeaseKeeper(
-            self._client, ttl_s=lease_ttl_s, on_replaced=self._tell_lease_replaced, on_lost=self._doubt
+            self._client, ttl_s=lease_ttl_s, on_replaced=self._tell_lease_replaced, on_lost=self._doubt_for_the_lease
         )
         self._transactor = Transactor(self._client, self._lease, owner=owner)
         self._closed = asyncio.Event()
@@ -86,6 +86,12 @@ class EtcdStore:
         self._watches.add(watch)
         return watch.events()
 
+    def doubt(self, reason: str) -> bool:
+        """Let every watch list anew, as soon as etcd answers."""
+        for watch in tuple(self._watches):
+            watch.doubt(reason)
+        return True
+
     def on_lease_replaced(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` each time all leased keys of ours are gone and a new lease is there to put them again.
 
@@ -99,11 +105,10 @@ class EtcdStore:
         await self._lease.close()
         await self._client.close()
 
+    def _doubt_for_the_lease(self) -> None:
+        # A lease that nobody ended goes with the store it was granted by: this one may be another.
+        self.doubt("our lease is not known there")
+
     def _tell_lease_replaced(self) -> None:
         for callback in self._lease_callbacks:
             callback()
-
-    def _doubt(self) -> None:
-        # A lease that nobody ended goes with the store it was granted by: this one may be another.
-        for watch in tuple(self._watches):
-            watch.doubt("our lease is not known there")
