@@ -71,7 +71,7 @@ def code_of(error: NetagentError) -> CniCode:
             return CniCode.PORT_CONFLICT
         case Conflict() if "address" in error.facts:
             return CniCode.ADDRESS_IN_USE
-        case Conflict() if "interface" in error.facts:
+        case Conflict() | AlreadyExists() if "interface" in error.facts:
             return CniCode.INTERFACE_EXISTS
         case InvalidRequest() | NotFound() | Conflict():
             return CniCode.INVALID_CONFIGURATION

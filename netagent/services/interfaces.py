@@ -22,7 +22,9 @@ def choose_interfaces(
     taken = [*used, "lo"]
     for name in filter(None, asked):
         if name in taken:
-            raise AlreadyExists(f"interface {name} is there already", hint="choose another interface name")
+            raise AlreadyExists(
+                f"interface {name} is there already", hint="choose another interface name", interface=name
+            )
         taken.append(name)
     chosen: list[str] = []
     for position, (name, network) in enumerate(zip(asked, networks, strict=True)):

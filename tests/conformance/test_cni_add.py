@@ -171,7 +171,9 @@ def test_c47_a_strangers_interface_is_left_alone(machine: Machine, plugin: Plugi
     outcome = plugin.add(name, path)
     assert outcome.code == 104
     assert "eth0" in outcome.json["msg"]
+    assert plugin.add(name, path, "lo").code == 104
     assert plugin.delete(name, path).status == 0
+    assert plugin.delete(name, path, "lo").status == 0
     assert machine.run("ip", "-o", "link", inside=name) == links
     machine.settles(before)
 

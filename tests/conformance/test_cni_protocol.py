@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,19 @@ pytestmark = pytest.mark.cluster
 
 VERSIONS = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 CONFIGURATION = a_configuration(version="1.1.0")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _nothing_is_left(started_machine: Machine) -> Iterator[None]:
+    """Whatever was refused here has changed nothing, and what was made is gone."""
+    started_machine.make_netns("warm")
+    for network in ("app", "dual"):
+        assert started_machine.plugin.add("warm", "/run/netns/warm", configuration=a_configuration(network)).status == 0
+        assert started_machine.plugin.delete("warm", configuration=a_configuration(network)).status == 0
+    before = started_machine.dump()
+    yield
+    started_machine.settles(before)
+    started_machine.remove_netns("warm")
 
 
 def test_c01_version_lists_all_in_order(plugin: Plugin) -> None:
@@ -261,6 +275,11 @@ NAMESPACES = {
     "C29-missing": ("/run/netns/nosuch", 3),
     "C29-dangling": ("/run/cni-test/dangling", 3),
     "C29-file": ("/run/cni-test/file", 8),
+    "C28-link-to-own": ("/run/cni-test/own", 8),
+    "C29-link-to-fifo": ("/run/cni-test/piped", 8),
+    "C29-loop-of-links": ("/run/cni-test/loop", 8),
+    "C29-socket": ("/run/netagent/cni.sock", 8),
+    "C29-too-long": ("/run/" + "a/" * 2048, 4),
     "C29-directory": ("/run/cni-test", 8),
     "C29-fifo": ("/run/cni-test/fifo", 8),
     "C29-block-device": ("/dev/loop0", 8),
@@ -279,7 +298,8 @@ def test_what_is_no_containers_namespace_is_refused(machine: Machine, plugin: Pl
     machine.run(
         "sh",
         "-c",
-        "mkdir -p /run/cni-test; cd /run/cni-test; touch file; ln -sfn /nothing dangling; test -p fifo || mkfifo fifo",
+        "mkdir -p /run/cni-test; cd /run/cni-test; touch file; ln -sfn /nothing dangling; test -p fifo || mkfifo fifo;"
+        f"ln -sfn fifo piped; ln -sfn loop loop; ln -sfn /proc/{machine.agent_pid}/ns/net own",
     )
     before = machine.dump()
     outcome = plugin.add("c28", path.format(agent=machine.agent_pid), configuration=CONFIGURATION)
