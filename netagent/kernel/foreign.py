@@ -1,22 +1,35 @@
-"""Other people's firewall: what their nftables tables say, those of iptables-nft included.
+"""Other people's firewall: what their nftables tables say, those of iptables-nft included, and iptables-legacy's.
 
-The tables of iptables-legacy are another mechanism of the kernel, which only its own program reads; that there are
-some is told.
+The last are another mechanism of the kernel, which only its own program reads; where that is missing it is told.
 """
 
 import json
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from netagent.firewall.iptables.pieces import ADMIN_PREFIX, PREFIX
+from netagent.firewall.legacy import SavedRules
 from netagent.firewall.marks import Presence
 from netagent.firewall.verdict import OURS, Rules, chain_names
 from netagent.kernel.nftables import Nftables, NftRefusalError
+from netagent.kernel.xtables import save_legacy
 
 _RULE = re.compile(r"^\s*(?P<text>.*[^{\s])\s*# handle (?P<handle>\d+)$")
-_LEGACY = {"iptables-legacy": "ip_tables_names", "ip6tables-legacy": "ip6_tables_names"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Legacy:
+    """Where the kernel names the tables of a program, and the version of IP that they are for."""
+
+    names: str
+    version: int
+
+
+_LEGACY = {"iptables-legacy": _Legacy("ip_tables_names", 4), "ip6tables-legacy": _Legacy("ip6_tables_names", 6)}
 
 
 def read_foreign_rules(nft: Nftables) -> Rules:
@@ -36,7 +49,16 @@ def read_foreign_rules(nft: Nftables) -> Rules:
             texts.update({(*place, handle): text for handle, text in _rule_texts(nft.run(command))})
         except NftRefusalError:
             continue
-    return Rules(listing=tuple(listing), texts=texts, unread=tuple(_legacy_tables()))
+    unread: list[str] = []
+    for program, tables in _legacy_tables().items():
+        saved = save_legacy(f"{program}-save")
+        if saved is None:
+            unread.append(f"tables of {program}: {', '.join(tables)}")
+            continue
+        rules = SavedRules(saved, _LEGACY[program].version)
+        listing.extend(entry for entry in rules.listing if not _is_ours(entry))
+        texts.update(rules.texts)
+    return Rules(listing=tuple(listing), texts=texts, unread=tuple(unread))
 
 
 def _is_ours(entry: Mapping[str, Any]) -> bool:
@@ -53,7 +75,7 @@ def read_presence(nft: Nftables) -> Presence:
     """Return the chains of all tables but ours; of iptables-legacy's, which only it can list, just that there are."""
     names = chain_names(json.loads(nft.run("list chains", as_json=True))["nftables"])
     chains = {(family, chain) for family, table, chain in names if (family, table) not in OURS}
-    return Presence(chains=frozenset(chains), legacy=any(True for _ in _legacy_tables()))
+    return Presence(chains=frozenset(chains), legacy=bool(_legacy_tables()))
 
 
 def _rule_texts(listing: str) -> Iterator[tuple[int, str]]:
@@ -63,11 +85,11 @@ def _rule_texts(listing: str) -> Iterator[tuple[int, str]]:
             yield int(found["handle"]), found["text"]
 
 
-def _legacy_tables() -> Iterator[str]:
-    for program, names in _LEGACY.items():
-        try:
-            tables = Path("/proc/thread-self/net", names).read_text().split()
-        except OSError:
-            continue
-        if tables:
-            yield f"tables of {program}: {', '.join(sorted(tables))}"
+def _legacy_tables() -> dict[str, list[str]]:
+    """Return the tables that there are, by the program that reads them."""
+    found: dict[str, list[str]] = {}
+    for program, known in _LEGACY.items():
+        with suppress(OSError):
+            if tables := Path("/proc/thread-self/net", known.names).read_text().split():
+                found[program] = sorted(tables)
+    return found

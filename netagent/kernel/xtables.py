@@ -89,6 +89,18 @@ class Programs:
         return output
 
 
+def save_legacy(program: str) -> str | None:
+    """Return what ``iptables-legacy-save`` or ``ip6tables-legacy-save`` prints, None where it cannot be had."""
+    found = shutil.which(program, path=_PATH)
+    if found is None:
+        return None
+    try:
+        saved = subprocess.run((found,), capture_output=True, text=True, timeout=_TIME_LIMIT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if saved.returncode else saved.stdout
+
+
 def _find(*names: str) -> str:
     for name in names:
         if found := shutil.which(name, path=_PATH):

@@ -102,6 +102,22 @@ def test_a_drop_in_another_table_is_named_and_blocks(lab: Lab) -> None:
     assert "warning: traffic from network apart to the outside is blocked by inet others block: policy drop" in warnings
 
 
+def test_a_drop_of_iptables_legacy_is_named_and_blocks(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    rule = ("FORWARD", "-o", "na+", "-p", "tcp", "-m", "conntrack", "--ctorigdstport", "4000", "-j", "DROP")
+    h1.run("iptables-legacy", "-A", *rule)
+    try:
+        published, network = _ways(h1, "web")
+        where = "ip filter (legacy) FORWARD: -o na+ -p tcp -m conntrack --ctorigdstport 4000 -j DROP"
+        assert published["BlockedBy"] == [{"Where": where, "Certain": True}]
+        assert network["BlockedBy"] == [{"Where": where, "Certain": False}], "its ports and protocols are any"
+        assert not fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
+    finally:
+        h1.run("iptables-legacy", "-D", *rule)
+    assert _ways(h1, "web")[0]["BlockedBy"] == []
+    assert _view(h1)["Warnings"] == []
+
+
 def test_blocked_tunnels_are_warned_of(lab: Lab) -> None:
     h1, h2 = lab.hosts
     _block(h1, "input", "udp dport 4789 drop")
