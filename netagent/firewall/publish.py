@@ -15,6 +15,7 @@ reach 127.0.0.0/8. The kernel cannot translate to or from ::1, so that is left a
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
+from typing import TypeAlias
 
 from netagent.model.address import Address
 from netagent.model.endpoint import Endpoint
@@ -138,22 +139,44 @@ def _address(text: str) -> Address:
     return ip_address(text)
 
 
+_Published: TypeAlias = tuple[int, str, str, int, int, str, int]
+"""IP version, protocol, host address or "", first and last host port, where to and the first port there."""
+
+
 def published_ports(elements: Mapping[str, frozenset[str]]) -> dict[HostPort, Target]:
-    """Return what the publishing maps among ``elements`` say: host port -> where its connections go."""
+    """Return what the publishing maps among ``elements`` say: host ports -> where their connections go.
+
+    Neighbours that lead to neighbours are one; the ports of each address come in order.
+    """
     ports: dict[HostPort, Target] = {}
+    entries = sorted(_published(elements))
+    start = 0
+    for index, entry in enumerate(entries, 1):
+        if index == len(entries) or not _continue(entries[start], entry, entries[index]):
+            version, protocol, where, first, _, target, port = entries[start]
+            address = _address(where) if where else None
+            key = HostPort(version=version, protocol=protocol, first=first, last=entry[4], address=address)
+            ports[key] = Target(address=_address(target), port=port)
+            start = index
+    return ports
+
+
+def _continue(start: _Published, last: _Published, after: _Published) -> bool:
+    """Tell whether ``after`` comes after ``last``, which continues ``start``."""
+    return (
+        after[3] == last[4] + 1
+        and after[:3] == start[:3]
+        and after[5] == start[5]
+        and after[6] - start[6] == after[3] - start[3]
+    )
+
+
+def _published(elements: Mapping[str, frozenset[str]]) -> Iterator[_Published]:
     for version in (4, 6):
         for set_name in (f"{kind}{version}{at}" for kind in ("publish", "ranges") for at in ("", "_at")):
             for element in elements.get(set_name, ()):
                 key, _, data = element.partition(" : ")
-                *where, protocol, service = key.split(" . ")
+                where, protocol, service = ("", *key.split(" . "))[-3:]
                 first, _, last = service.partition("-")
-                target, _, target_port = data.partition(" . ")
-                port = HostPort(
-                    version=version,
-                    protocol=protocol,
-                    first=int(first),
-                    last=int(last or first),
-                    address=_address(where[0]) if where else None,
-                )
-                ports[port] = Target(address=_address(target), port=int(target_port or first))
-    return ports
+                target, _, port = data.partition(" . ")
+                yield version, protocol, where, int(first), int(last or first), target, int(port or first)

@@ -8,6 +8,7 @@ How a set's elements are encoded follows from its declaration, so only sets that
 this program are known here; everything else goes through libnftables, as do tables, chains and rules.
 """
 
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -89,7 +90,7 @@ class ElementWriter:
         """
         requests: list[Request] = []
         # What the codec does not take, libnftables refuses in words that fit.
-        with suppress(ValueError, OverflowError, OSError):
+        with suppress(ValueError, OverflowError, OSError, struct.error):
             for change in changes:
                 layout = self._layouts.get(change.set_name)
                 if layout is None:

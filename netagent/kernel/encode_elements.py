@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, inet_pton
+from struct import Struct
 
 from netagent.kernel.netlink import encode_attribute, encode_nested
 from netagent.kernel.uapi import (
@@ -36,6 +37,7 @@ _VERDICTS = {"drop": 0, "accept": 1}
 """NF_DROP and NF_ACCEPT, linux/netfilter.h."""
 _CHAINS = {"jump": NFT_JUMP, "goto": NFT_GOTO}
 _OFFSET = re.compile(r"@th,\d+,(\d+)")
+_SERVICE = Struct(">H2x")
 _HEADS_BYTES = 8
 """Two attributes' headers."""
 
@@ -66,7 +68,10 @@ class ElementLayout:
     """What stands before every key, the end of its interval, and data."""
 
     def encode(self, element: str, *, with_data: bool) -> bytes:
-        """Return one NFTA_LIST_ELEM; ValueError, OverflowError or OSError for a text that is no such element."""
+        """Return one NFTA_LIST_ELEM.
+
+        ValueError, OverflowError, OSError or struct.error for a text that is no such element.
+        """
         key, _, data = element.partition(" : ")
         attributes = self._encode_interval(key) if self.has_intervals else self.key_head + _join(self.key, key)
         if with_data and data:
@@ -168,7 +173,7 @@ def _part(text: str) -> _Part | None:
         "ip saddr": _Part(size=4, encode=_address4),
         "ipv6_addr": _Part(size=16, encode=_address6),
         "ip6 saddr": _Part(size=16, encode=_address6),
-        "inet_service": _number(2),
+        "inet_service": _Part(size=2, encode=lambda text: _SERVICE.pack(int(text))),
         "inet_proto": _Part(size=1, encode=_protocol, may_span=False),
         "ifname": _Part(size=_INTERFACE_BYTES, encode=_interface, may_span=False),
         "iifname": _Part(size=_INTERFACE_BYTES, encode=_interface, may_span=False),

@@ -21,10 +21,12 @@ from netagent.kernel.uapi import (
     NFNLGRP_NFTABLES,
     NFT_MSG_DELCHAIN,
     NFT_MSG_DELRULE,
+    NFT_MSG_DELSETELEM,
     NFT_MSG_DELTABLE,
     NFT_MSG_NEWCHAIN,
     NFT_MSG_NEWGEN,
     NFT_MSG_NEWRULE,
+    NFT_MSG_NEWSETELEM,
     NFT_MSG_NEWTABLE,
     NFTA_GEN_PROC_PID,
     NFTA_RULE_CHAIN,
@@ -70,6 +72,7 @@ _AT_ONCE = 256
 _AF_BRIDGE = 7
 """linux/socket.h; Python has no name for it."""
 _NFGENMSG_BYTES = 4
+_ELEMENTS = (NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM)
 _STRUCTURE = (NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN)
 
 
@@ -211,6 +214,9 @@ class Watch:
 
     def _concerns_table(self, message: Message) -> bool:
         """Tell at the end of a transaction whether it touched what is ours and was not ours."""
+        if message.kind & 0xFF in _ELEMENTS and self._table_touched:
+            # A thousand ports are as many messages, and the transaction is known to touch what is ours.
+            return False
         attributes = decode_attributes(message.body[_NFGENMSG_BYTES:])
         if message.kind & 0xFF != NFT_MSG_NEWGEN:
             kind, family = message.kind & 0xFF, message.body[0]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from netagent.firewall.publish import published_ports
 from netagent.firewall.spoof import source_addresses
 from netagent.model.address import Address
-from netagent.plan.desired import HostPort, Ruleset, State, Target
+from netagent.plan.desired import HostPort, Ruleset, State
 from netagent.plan.operation import FlushAddress, FlushPort, Operation, Plan
 
 
@@ -20,14 +20,14 @@ def flows(desired: Ruleset | None, observed: Ruleset | None, prune: bool) -> Ite
         return
     present = observed.elements if observed else {}
     come = published_ports(_difference(desired.elements, present))
-    yield from (FlushPort(port, target) for port, target in _joined(come))
+    yield from (FlushPort(port, target) for port, target in come.items())
     if not prune:
         return
     went = published_ports(_difference(present, desired.elements))
     # Where the container goes as well, what it answered covers what was translated to it.
     gone = _sources(observed) - _sources(desired)
-    left = {port: target for port, target in went.items() if target.address not in gone}
-    yield from (FlushPort(piece) for port, _ in _joined(left) for piece in _without(port, come))
+    left = [port for port, target in went.items() if target.address not in gone]
+    yield from (FlushPort(piece) for port in left for piece in _without(port, come))
     yield from (FlushAddress(address) for address in sorted(gone & {t.address for t in went.values()}, key=str))
 
 
@@ -37,7 +37,7 @@ def confirm_flows(desired: State) -> Plan:
     For the start: flushing comes after everything else, and what a crash kept from happening leaves no difference.
     """
     ports = published_ports(desired.ruleset.elements if desired.ruleset else {})
-    return Plan.ordered(FlushPort(port, target) for port, target in _joined(ports))
+    return Plan.ordered(FlushPort(port, target) for port, target in ports.items())
 
 
 def _difference(one: Mapping[str, frozenset[str]], other: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
@@ -47,33 +47,6 @@ def _difference(one: Mapping[str, frozenset[str]], other: Mapping[str, frozenset
 def _sources(ruleset: Ruleset | None) -> frozenset[Address]:
     """Return the addresses of the containers that a ruleset lets send."""
     return source_addresses(ruleset.elements) if ruleset else frozenset()
-
-
-def _place(port: HostPort) -> tuple[int, str, str]:
-    return (port.version, port.protocol, str(port.address or ""))
-
-
-def _joined(ports: Mapping[HostPort, Target]) -> Iterator[tuple[HostPort, Target]]:
-    """Yield the same in order, with ports one after the other that lead to ports one after the other as one."""
-    last: tuple[HostPort, Target] | None = None
-    for port, target in sorted(ports.items(), key=lambda item: (_place(item[0]), item[0].first)):
-        if last is not None and _continues(last, port, target):
-            last = replace(last[0], last=port.last), last[1]
-            continue
-        if last is not None:
-            yield last
-        last = port, target
-    if last is not None:
-        yield last
-
-
-def _continues(before: tuple[HostPort, Target], port: HostPort, target: Target) -> bool:
-    first, there = before
-    return (
-        port.first == first.last + 1
-        and (port.version, port.protocol, port.address) == (first.version, first.protocol, first.address)
-        and (target.address, target.port) == (there.address, there.port + port.first - first.first)
-    )
 
 
 def _without(port: HostPort, taken: Iterable[HostPort]) -> Iterator[HostPort]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
+from itertools import groupby
 
 from netagent.errors import Conflict, NotFound
 from netagent.model.container import Container, ContainerKind, NetworkMode
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import short
 from netagent.model.network import Network
-from netagent.model.port import PortMapping, join
+from netagent.model.port import PortMapping
 from netagent.model.port_grammar import parse_published
 from netagent.services.attachments import AttachmentService
 from netagent.services.containers import ContainerService
@@ -134,9 +135,14 @@ def _without(ports: Iterable[PortMapping], pattern: PortMapping) -> tuple[PortMa
 
 
 def _difference(before: Iterable[PortMapping], after: Iterable[PortMapping]) -> tuple[PortMapping, ...]:
-    """Return the host ports of ``before`` that are not in ``after``, one by one where a mapping was split."""
+    """Return the host ports of ``before`` that are not in ``after``, in parts where a mapping was split."""
     kept = set(after)
     kept_slots = {slot for mapping in kept for slot in mapping.slots}
-    changed = [mapping for mapping in before if mapping not in kept]
-    singles = (mapping.part(i, 1) for mapping in changed for i in range(mapping.count))
-    return join(single for single in singles if next(single.slots) not in kept_slots)
+    return tuple(
+        mapping.part(indices[0], len(indices))
+        for mapping in before
+        if mapping not in kept
+        for is_kept, group in groupby(enumerate(mapping.slots), lambda numbered: numbered[1] in kept_slots)
+        if not is_kept
+        for indices in ([index for index, _ in group],)
+    )
