@@ -44,11 +44,13 @@ from netagent.kernel.uapi import (
     RTA_ENCAP,
     RTA_ENCAP_TYPE,
     RTA_GATEWAY,
+    RTA_METRICS,
     RTA_OIF,
     RTA_PREFSRC,
     RTA_PRIORITY,
     RTA_TABLE,
     RTA_VIA,
+    RTAX_MTU,
     RTN_UNICAST,
     RTNH_F_ONLINK,
 )
@@ -126,6 +128,7 @@ class RouteRecord:
     protocol: int
     metric: int
     encap: Encap | None
+    mtu: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,12 +230,18 @@ def decode_route(body: memoryview) -> RouteRecord | None:
         protocol=protocol,
         metric=_u32(attributes.get(RTA_PRIORITY, _EMPTY)),
         encap=_encap(attributes),
+        mtu=_route_mtu(attributes),
     )
 
 
 def _gateway(attributes: Mapping[int, memoryview]) -> Address | None:
     via = attributes.get(RTA_VIA)
     return _optional(attributes, RTA_GATEWAY) if via is None else _address(via[_RTVIA_FAMILY_BYTES:])
+
+
+def _route_mtu(attributes: Mapping[int, memoryview]) -> int | None:
+    metrics = decode_attributes(attributes.get(RTA_METRICS, _EMPTY))
+    return _u32(metrics[RTAX_MTU]) if RTAX_MTU in metrics else None
 
 
 def _encap(attributes: Mapping[int, memoryview]) -> Encap | None:

@@ -61,9 +61,12 @@ from netagent.kernel.uapi import (
     RTA_ENCAP,
     RTA_ENCAP_TYPE,
     RTA_GATEWAY,
+    RTA_METRICS,
     RTA_OIF,
     RTA_PREFSRC,
     RTA_VIA,
+    RTAX_LOCK,
+    RTAX_MTU,
     RTEXT_FILTER_SKIP_STATS,
     RTM_DELADDR,
     RTM_DELLINK,
@@ -350,6 +353,10 @@ def _route_attributes(route: Route, index: int) -> bytes:
     if route.encap is not None:
         attributes.append(encode_attribute(RTA_ENCAP_TYPE, _U16.pack(_ENCAP[route.encap.destination.version])))
         attributes.append(encode_nested(RTA_ENCAP, _encap_data(route.encap)))
+    if route.mtu is not None:
+        # Locked: what routers on the way say later does not undo what was found out.
+        metrics = (_u32(RTAX_LOCK, 1 << RTAX_MTU), _u32(RTAX_MTU, route.mtu))
+        attributes.append(encode_nested(RTA_METRICS, *metrics))
     return b"".join(attributes)
 
 

@@ -95,6 +95,10 @@ class FakeKernel:
         self.foreign_firewall = Rules()
         self.answers: frozenset[Address] = frozenset()
         """Whoever answers an echo."""
+        self.carried: dict[Address, int] = {}
+        """The largest payload of an echo that reaches a target, where that is not any."""
+        self.asked: list[tuple[Address, ...]] = []
+        """The targets of each round of echoes."""
         self.sandboxes: dict[str, int] = {}
         """Path -> inode of the namespaces that exist."""
         self.applied: list[Operation] = []
@@ -191,8 +195,22 @@ class FakeKernel:
     async def answering(
         self, pairs: Sequence[tuple[Address, Address]], *, sizes: Mapping[Address, int] = MappingProxyType({})
     ) -> frozenset[Address]:
-        """Return the targets that are in ``answers``."""
-        return self.answers & {target for _, target in pairs}
+        """Return the targets that are in ``answers`` and carry as much."""
+        self.asked.append(tuple(target for _, target in pairs))
+        return frozenset(
+            target
+            for _, target in pairs
+            if target in self.answers and sizes.get(target, 0) <= self.carried.get(target, sizes.get(target, 0))
+        )
+
+    async def largest_answered(self, asked: Sequence[tuple[Address, Address, Sequence[int]]]) -> Mapping[Address, int]:
+        """Return the largest size that ``carried`` lets through."""
+        passed = {
+            target: [size for size in sizes if size <= self.carried.get(target, size)]
+            for _, target, sizes in asked
+            if target in self.answers
+        }
+        return {target: max(sizes) for target, sizes in passed.items() if sizes}
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the sandbox at ``path``, or raise NotFound."""

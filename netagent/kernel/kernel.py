@@ -106,6 +106,10 @@ class Kernel:
         """
         return await asyncio.get_running_loop().run_in_executor(self._prober, probe.answering, pairs, sizes)
 
+    async def largest_answered(self, asked: Sequence[tuple[Address, Address, Sequence[int]]]) -> Mapping[Address, int]:
+        """Return for each target the largest of the payload sizes, given with source and target, that it answers."""
+        return await asyncio.get_running_loop().run_in_executor(self._prober, probe.largest, asked)
+
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the namespace at ``path``; NotFound if absent, InvalidRequest if no container's."""
         return await self._run(lambda place: _sandbox_inode(place, path))

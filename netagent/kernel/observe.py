@@ -246,6 +246,7 @@ def _read_tables(rtnl: Rtnl, names: Mapping[int, str], where: str, desired: Stat
                 source=record.source,
                 onlink=record.onlink,
                 encap=record.encap,
+                mtu=record.mtu,
                 where=where,
             )
         )

@@ -5,7 +5,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from netagent.model.address import Address
 
@@ -36,6 +36,35 @@ def answering(pairs: Iterable[tuple[Address, Address]], sizes: Mapping[Address, 
             sock.close()
 
 
+def largest(asked: Iterable[tuple[Address, Address, Sequence[int]]]) -> dict[Address, int]:
+    """Return for each target the most octets of payload, of those given with source and target, that it answers.
+
+    Targets that answer none are left out. Each size is asked once, all of them within the same second.
+    """
+    identifier = int.from_bytes(os.urandom(2))
+    waiting: dict[socket.socket, Address] = {}
+    sizes: dict[Address, Sequence[int]] = {}
+    found: dict[Address, int] = {}
+    try:
+        for source, target, wanted in asked:
+            sock = _open(source, target)
+            if sock is not None:
+                waiting[sock], sizes[target] = target, wanted
+                for number, size in enumerate(wanted):
+                    _ask(sock, target, identifier, bytes(size), number)
+        deadline = time.monotonic() + WITHIN_S
+        while waiting and (left := deadline - time.monotonic()) > 0:
+            for sock in select.select(list(waiting), [], [], left)[0]:
+                target = waiting[sock]
+                answered = _reply(sock, target, identifier)
+                if answered is not None and answered < len(sizes[target]):
+                    found[target] = max(found.get(target, 0), sizes[target][answered])
+        return found
+    finally:
+        for sock in waiting:
+            sock.close()
+
+
 def _open(source: Address, target: Address) -> socket.socket | None:
     is_v4 = target.version == 4
     family = socket.AF_INET if is_v4 else socket.AF_INET6
@@ -51,10 +80,10 @@ def _open(source: Address, target: Address) -> socket.socket | None:
     return sock
 
 
-def _ask(sock: socket.socket, target: Address, identifier: int, payload: bytes) -> None:
-    head = _ECHO.pack(_REQUEST[target.version], 0, 0, identifier, 1)
+def _ask(sock: socket.socket, target: Address, identifier: int, payload: bytes, number: int = 1) -> None:
+    head = _ECHO.pack(_REQUEST[target.version], 0, 0, identifier, number)
     if target.version == 4:
-        head = _ECHO.pack(_REQUEST[4], 0, _checksum(head), identifier, 1)
+        head = _ECHO.pack(_REQUEST[4], 0, _checksum(head), identifier, number)
     try:
         # Zeros add nothing to the checksum.
         sock.send(head + payload)
@@ -73,19 +102,20 @@ def _collect(waiting: dict[socket.socket, Address], identifier: int) -> frozense
     while len(answered) < len(waiting) and (left := deadline - time.monotonic()) > 0:
         pending = [sock for sock, target in waiting.items() if target not in answered]
         for sock in select.select(pending, [], [], left)[0]:
-            if _is_reply(sock, waiting[sock], identifier):
+            if _reply(sock, waiting[sock], identifier) is not None:
                 answered.add(waiting[sock])
     return frozenset(answered)
 
 
-def _is_reply(sock: socket.socket, target: Address, identifier: int) -> bool:
+def _reply(sock: socket.socket, target: Address, identifier: int) -> int | None:
+    """Return the number of the echo that the next packet answers, None if it answers none."""
     try:
         data = sock.recv(256)
     except OSError:
-        return False
+        return None
     if target.version == 4:
         data = data[(data[0] & 0x0F) * 4 :]
     if len(data) < _ECHO.size:
-        return False
-    kind, _, _, found, _ = _ECHO.unpack_from(data)
-    return bool(kind == _REPLY[target.version] and found == identifier)
+        return None
+    kind, _, _, found, number = _ECHO.unpack_from(data)
+    return int(number) if kind == _REPLY[target.version] and found == identifier else None

@@ -96,12 +96,13 @@ def _replace_routes(rtnl: Rtnl, taken: Sequence[tuple[AddRoute, int]]) -> None:
 
 
 def _is_same(record: RouteRecord, route: Route, index: int) -> bool:
-    return (record.index, record.gateway, record.source, record.onlink, record.encap) == (
+    return (record.index, record.gateway, record.source, record.onlink, record.encap, record.mtu) == (
         index,
         route.gateway,
         route.source,
         route.onlink,
         route.encap,
+        route.mtu,
     )
 
 

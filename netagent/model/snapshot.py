@@ -12,6 +12,7 @@ from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network
+from netagent.model.paths import Paths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Snapshot:
     """The peers that this host reaches by the new way of a network that is being moved, with its ``moves``."""
     contested: Mapping[tuple[EndpointId, Address], HostId] = field(default_factory=lambda: MappingProxyType({}))
     """Which address of which endpoint of this host another host holds by now; such an endpoint is not served."""
+    paths: Paths = field(default_factory=Paths)
     complete: bool = True
     """False until the store has been heard in full or its last snapshot was read; nothing is pruned before."""
     _by_network: dict[NetworkId, tuple[Endpoint, ...]] = field(

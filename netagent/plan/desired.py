@@ -134,7 +134,8 @@ class Encap:
 class Route:
     """A unicast route with our protocol number; ``onlink`` for a gateway that no connected prefix covers.
 
-    An IPv4 destination may have an IPv6 gateway (RFC 5549; since Linux 5.2).
+    An IPv4 destination may have an IPv6 gateway (RFC 5549; since Linux 5.2). ``mtu`` is the largest packet that may
+    go this way, None for what the device takes; who sends a larger one is told (RFC 1191, RFC 8201).
     """
 
     destination: Prefix
@@ -144,15 +145,15 @@ class Route:
     onlink: bool = False
     where: str = HOST
     encap: Encap | None = None
+    mtu: int | None = None
 
     def __str__(self) -> str:
         is_foreign = self.gateway is not None and self.gateway.version != self.destination.version
         via = f" via {'inet6 ' if is_foreign else ''}{self.gateway}" if self.gateway else ""
         src = f" src {self.source}" if self.source else ""
         encap = f" {self.encap}" if self.encap else ""
-        return (
-            f"{self.destination}{encap}{via} dev {self.device}{src}{' onlink' if self.onlink else ''}{_in(self.where)}"
-        )
+        rest = f"{src}{' onlink' if self.onlink else ''}{f' mtu lock {self.mtu}' if self.mtu else ''}"
+        return f"{self.destination}{encap}{via} dev {self.device}{rest}{_in(self.where)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

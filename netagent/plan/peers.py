@@ -30,6 +30,27 @@ def devices_of(snapshot: Snapshot, network: Network) -> tuple[str, ...]:
 
 
 def between_hosts(snapshot: Snapshot, network: Network, local: Local, peers: Sequence[Peer]) -> State:
+    """Return what leads to the peers, by routes that say how large packets may be where that is less than usual.
+
+    A peer's own address is asked, so its route lets packets of any size through.
+    """
+    state = _by_its_ways(snapshot, network, local, peers)
+    if not snapshot.paths.narrow or network.before is not None:
+        return state
+    usual: set[Route] = set()
+    limited: set[Route] = set()
+    for peer in peers:
+        limits = {v: snapshot.paths.narrow.get((network.id, peer.host.id, v)) for v in (4, 6)}
+        if not any(limits.values()):
+            continue
+        part = driver_named(network.driver).render(network, local, [peer])
+        asked = {route for route in _to_own_addresses(part, peer) if limits[route.destination.version]}
+        usual |= part.routes
+        limited |= asked | {replace(route, mtu=limits[route.destination.version]) for route in part.routes - asked}
+    return replace(state, routes=(state.routes - usual) | limited)
+
+
+def _by_its_ways(snapshot: Snapshot, network: Network, local: Local, peers: Sequence[Peer]) -> State:
     """Return what leads to the peers. While a network is moved: both ways, and to each peer the routes of one.
 
     A peer that this host has not turned to yet is asked by the new way: its own address alone is routed by it.

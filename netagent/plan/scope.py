@@ -61,19 +61,16 @@ def render_peers(snapshot: Snapshot, hosts: Collection[HostId]) -> State:
 
 def _same_ground(before: Snapshot, after: Snapshot) -> bool:
     """Tell whether two snapshots agree in what every host's part depends on."""
-    return (before.complete, before.host, before.turned, before.contested) == (
-        True,
-        after.host,
-        after.turned,
-        after.contested,
-    ) and after.complete
+    own = [(s.complete, s.host, s.turned, s.contested, s.paths.corrupting) for s in (before, after)]
+    return own[0] == own[1] and after.complete
 
 
 def _changed_in(network: Network, before: Snapshot, after: Snapshot) -> set[HostId]:
     """Return the hosts whose claims in a network, or whose records, are different."""
     old, new = before.claims_in(network.id).holdings, after.claims_in(network.id).holdings
     claims = {owner for owner in old.keys() | new.keys() if _differ(old.get(owner), new.get(owner))}
-    return claims | {owner for owner in new if _differ(before.hosts.get(owner), after.hosts.get(owner))}
+    records = {owner for owner in new if _differ(before.hosts.get(owner), after.hosts.get(owner))}
+    return claims | records | {host for (_, host, _), _ in before.paths.narrow.items() ^ after.paths.narrow.items()}
 
 
 def _differ(one: Holding | Host | None, other: Holding | Host | None) -> bool:

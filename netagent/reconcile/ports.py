@@ -63,6 +63,12 @@ class Kernel(Protocol):
         ``sizes`` are octets of payload in the echo to a target, which is not taken apart on its way.
         """
 
+    async def largest_answered(self, asked: Sequence[tuple[Address, Address, Sequence[int]]]) -> Mapping[Address, int]:
+        """Return for each target the largest of the payload sizes, given with source and target, that it answers.
+
+        Nothing is taken apart on its way. Targets that answer none within a second are left out.
+        """
+
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the network namespace at ``path``; NotFound or InvalidRequest if it is none."""
 

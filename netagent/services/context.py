@@ -11,6 +11,7 @@ from netagent.model.address import Address
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.network import Subnet
+from netagent.model.paths import Paths
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.engine import Engine
 from netagent.reconcile.ports import Kernel
@@ -41,6 +42,8 @@ class Knowledge:
         """The moves after which this host's routes to all peers go by the new way, in the kernel."""
         self.path_problems: Mapping[HostId, tuple[str, ...]] = {}
         """What tests of the ways to peers found wrong, as ``network: what``."""
+        self.paths = Paths()
+        """What of it is done something about."""
         self._turned: frozenset[tuple[NetworkId, int, HostId]] = frozenset()
 
     def invalidate(self) -> None:
@@ -57,10 +60,12 @@ class Knowledge:
             )
             self._weigh(self._joined)
         endpoints, latest = self._journal.present, self._latest
-        if latest is None or latest.endpoints is not endpoints or latest.turned is not self._turned:
+        is_latest = latest is not None and (latest.turned is self._turned and latest.paths is self.paths)
+        if latest is None or not is_latest or latest.endpoints is not endpoints:
             latest = replace(
                 self._joined,
                 turned=self._turned,
+                paths=self.paths,
                 contested=self._contested,
                 endpoints=endpoints,
                 containers=MappingProxyType(dict(self._journal.containers)),

@@ -1,54 +1,39 @@
 """A tunnel that tests itself: peers are asked for an echo through the overlay, small and as large as packets get.
 
-A peer is asked when it is new to a network, or when anything changed that its way depends on: its record, its block,
-the network's MTU or driver. A few are asked at a time, whatever the number of hosts; one that is in order is not
-asked again. What is found is a log line, an event, and part of ``netagent host ls``; it changes nothing by itself.
+A peer is asked when it is new to a network, when anything changed that its way depends on (its record, its block, the
+network's MTU or driver), and from time to time although nothing has. A few are asked at a time, whatever the number of
+hosts. What is found is a log line, an event, and part of ``netagent host ls``; and a way that does not carry the
+network's largest packets gets routes that say how large they may be, until it does. A container that sends larger ones
+is told so by its host, and sends smaller ones from then on.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
+from types import MappingProxyType
 
 from netagent.errors import NetagentError
-from netagent.model.address import Address
-from netagent.model.block import Block
-from netagent.model.host import Host
 from netagent.model.ids import HostId
-from netagent.model.network import Scope
 from netagent.model.snapshot import Snapshot
-from netagent.plan.peers import peers_of
-from netagent.plan.render import network_mtu, networks_here
 from netagent.services.context import Context
+from netagent.services.ways import SMALLEST, Way, WayId, ways_to_peers
 from netagent.store import keys
 
 log = logging.getLogger("netagent.probing")
 
 WAYS_AT_ONCE = 16
 FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 30.0
+REVISIT_S = 120.0
+"""How often some of those in order are asked again: with n ways each is asked every n / 16 times as long."""
 FAILURES_TO_BELIEVE = 3
 """A peer's record is there before its kernel is ready, and a single large packet may be lost by chance."""
+SIZES_AT_ONCE = 24
+"""Sizes of one way that are tried in one round: three rounds find the largest among thousands."""
 
 UNREACHABLE = "does not answer"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """From this host to a peer through one network, in one IP version."""
-
-    network: str
-    driver: str
-    host: Host
-    source: Address
-    target: Address
-    mtu: int
-
-    @property
-    def size(self) -> int:
-        """Octets of the largest packet's payload behind IP and ICMP headers."""
-        return self.mtu - (20 if self.target.version == 4 else 40) - 8
 
 
 class ProbingService:
@@ -57,9 +42,13 @@ class ProbingService:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._wake = asyncio.Event()
-        self._in_order: set[Way] = set()
-        self._failures: Counter[Way] = Counter()
-        self._wrong: dict[Way, str] = {}
+        self._seen: Snapshot | None = None
+        self._ways: dict[WayId, Way] = {}
+        self._in_order: dict[WayId, Way] = {}
+        """Those that answered, as they were then; the one that was asked last is the last."""
+        self._failures: Counter[WayId] = Counter()
+        self._wrong: dict[WayId, str] = {}
+        self._narrow: dict[WayId, int] = {}
 
     def store_changed(self, changed: frozenset[str]) -> None:
         """Look soon whether there are new ways to ask."""
@@ -67,13 +56,13 @@ class ProbingService:
             self._wake.set()
 
     async def run(self) -> None:
-        """Ask until cancelled; when all is in order, wait for the store to change."""
-        pause_s: float | None = FIRST_PAUSE_S
+        """Ask until cancelled; when all is in order, wait for the store to change or for the next round."""
+        pause_s = FIRST_PAUSE_S
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._wake.wait()
-                    pause_s = None
+                    pause_s = 0.0
                     # Those who hear of a change at the same time as this host make ready first.
                     await asyncio.sleep(FIRST_PAUSE_S)
             self._wake.clear()
@@ -82,72 +71,109 @@ class ProbingService:
             except NetagentError as error:
                 log.warning("the ways to peers could not be tested: %s", error)
                 is_waiting = True
-            pause_s = min(2 * pause_s if pause_s else FIRST_PAUSE_S, LAST_PAUSE_S) if is_waiting else None
+            if is_waiting:
+                pause_s = min(2 * pause_s, LAST_PAUSE_S) if 0 < pause_s <= LAST_PAUSE_S else FIRST_PAUSE_S
+            else:
+                pause_s = REVISIT_S
 
     async def step(self) -> bool:
-        """Ask some of those that have not been found in order; tell whether there are any left."""
-        ways = set(_ways(self._context.snapshot()))
-        self._in_order &= ways
-        self._failures = Counter({way: count for way, count in self._failures.items() if way in ways})
-        self._wrong = {way: text for way, text in self._wrong.items() if way in ways}
-        waiting = sorted(ways - self._in_order, key=lambda way: (self._failures[way], way.host.id, str(way.target)))
-        asked = waiting[:WAYS_AT_ONCE]
+        """Ask some: first those that have not been found in order; tell whether any of these are left."""
+        self._look()
+        waiting = [way for key, way in self._ways.items() if self._in_order.get(key) != way]
+        waiting.sort(key=lambda way: (self._failures[way.id], way.host.id, str(way.target)))
+        others = [self._ways[key] for key, way in self._in_order.items() if self._ways[key] == way]
+        asked = (waiting + others)[:WAYS_AT_ONCE]
         if asked:
-            kernel = self._context.kernel
-            there = await kernel.answering([(way.source, way.target) for way in asked])
-            sizes = {way.target: way.size for way in asked if way.target in there}
-            large = await kernel.answering([(w.source, w.target) for w in asked if w.target in there], sizes=sizes)
-            for way in asked:
-                lost = f"loses packets of {way.mtu} bytes"
-                self._note(way, "" if way.target in large else lost if way.target in there else UNREACHABLE)
+            await self._ask(asked)
         self._publish()
-        return bool(ways - self._in_order)
+        return any(self._in_order.get(key) != way for key, way in self._ways.items())
 
-    def _note(self, way: Way, found: str) -> None:
-        if not found:
-            self._in_order.add(way)
-            del self._failures[way]
-            if self._wrong.pop(way, None) is not None:
-                self._tell(way, "answers")
+    def _look(self) -> None:
+        """Find out which ways there are, if anything has changed, and forget the others."""
+        snapshot = self._context.snapshot()
+        if self._seen is snapshot:
             return
-        self._failures[way] += 1
-        if self._failures[way] >= FAILURES_TO_BELIEVE and self._wrong.get(way) != found:
-            self._wrong[way] = found
+        self._seen = snapshot
+        self._ways = {way.id: way for way in ways_to_peers(snapshot)}
+        for known in (self._in_order, self._failures, self._wrong, self._narrow):
+            for key in known.keys() - self._ways.keys():
+                del known[key]
+
+    async def _ask(self, asked: Sequence[Way]) -> None:
+        kernel = self._context.kernel
+        there = await kernel.answering([(way.source, way.target) for way in asked])
+        reached = [way for way in asked if way.target in there]
+        sizes = {way.target: way.size for way in reached}
+        large = await kernel.answering([(way.source, way.target) for way in reached], sizes=sizes)
+        lossy = [way for way in reached if way.target not in large]
+        limits = await self._search([way for way in lossy if self._failures[way.id] + 1 >= FAILURES_TO_BELIEVE])
+        for way in asked:
+            if way.target in large:
+                self._note_order(way)
+            else:
+                self._note_failure(way, is_there=way.target in there, limit=limits.get(way.id))
+
+    async def _search(self, ways: Sequence[Way]) -> dict[WayId, int]:
+        """Return the largest packets in bytes that some ways carry; those that do not carry small ones are left out."""
+        low = {way.id: SMALLEST[way.target.version] - 1 for way in ways}
+        high = {way.id: way.mtu for way in ways}
+        unsettled = list(ways)
+        while unsettled:
+            sizes = {way.id: _between(low[way.id], high[way.id]) for way in unsettled}
+            found = await self._context.kernel.largest_answered(
+                [(way.source, way.target, [size - way.headers for size in sizes[way.id]]) for way in unsettled]
+            )
+            for way in unsettled:
+                best = found[way.target] + way.headers if way.target in found else low[way.id]
+                high[way.id] = min((size for size in sizes[way.id] if size > best), default=high[way.id])
+                low[way.id] = best
+            unsettled = [way for way in unsettled if high[way.id] - low[way.id] > 1]
+        return {way.id: low[way.id] for way in ways if low[way.id] >= SMALLEST[way.target.version]}
+
+    def _note_order(self, way: Way) -> None:
+        self._in_order.pop(way.id, None)
+        self._in_order[way.id] = way
+        self._failures.pop(way.id, None)
+        self._narrow.pop(way.id, None)
+        if self._wrong.pop(way.id, None) is not None:
+            self._tell(way, "answers")
+
+    def _note_failure(self, way: Way, *, is_there: bool, limit: int | None) -> None:
+        self._in_order.pop(way.id, None)
+        self._failures[way.id] += 1
+        if self._failures[way.id] < FAILURES_TO_BELIEVE:
+            return
+        found = UNREACHABLE
+        if is_there:
+            found = f"loses packets of {way.mtu} bytes" + (f", carries {limit}" if limit is not None else "")
+            if limit is not None:
+                self._narrow[way.id] = limit
+        if self._wrong.get(way.id) != found:
+            self._wrong[way.id] = found
             self._tell(way, found)
 
     def _tell(self, way: Way, found: str) -> None:
-        log.warning("host %s through network %s (%s): %s", way.host.name, way.network, way.driver, found)
-        facts = {"name": way.host.name, "network": way.network, "driver": way.driver, "result": found}
+        network = way.network
+        log.warning("host %s through network %s (%s): %s", way.host.name, network.name, network.driver, found)
+        facts = {"name": way.host.name, "network": network.name, "driver": network.driver, "result": found}
         self._context.events.publish("host", "path", way.host.id, **facts)
 
     def _publish(self) -> None:
-        found: dict[HostId, list[str]] = {}
-        for way, text in sorted(self._wrong.items(), key=lambda item: (item[0].network, str(item[0].target))):
-            line = f"{way.network}: {text}"
-            if line not in found.setdefault(way.host.id, []):
-                found[way.host.id].append(line)
-        self._context.knowledge.path_problems = {host: tuple(lines) for host, lines in found.items()}
+        """Show what was found, and have the routes follow it."""
+        lines: dict[HostId, list[str]] = {}
+        for key, text in sorted(self._wrong.items(), key=lambda item: (self._ways[item[0]].network.name, item[0][2])):
+            way = self._ways[key]
+            line = f"{way.network.name}: {text}"
+            if line not in lines.setdefault(way.host.id, []):
+                lines[way.host.id].append(line)
+        knowledge = self._context.knowledge
+        knowledge.path_problems = {host: tuple(texts) for host, texts in lines.items()}
+        if knowledge.paths.narrow != self._narrow:
+            knowledge.paths = replace(knowledge.paths, narrow=MappingProxyType(dict(self._narrow)))
+            self._context.engine.follow_snapshot()
 
 
-def _ways(snapshot: Snapshot) -> Iterator[Way]:
-    """Yield the ways to all live peers; while a network is moved, its peers are asked by those who move it."""
-    for network in networks_here(snapshot):
-        if network.scope is Scope.LOCAL or network.before is not None:
-            continue
-        mtu = network_mtu(network, snapshot)
-        own = _own_addresses(snapshot.own_blocks_in(network.id))
-        for peer in peers_of(snapshot, network):
-            theirs = _own_addresses(peer.blocks)
-            for version in own.keys() & theirs.keys() if peer.host.id in snapshot.live else ():
-                yield Way(
-                    network=network.name,
-                    driver=network.driver,
-                    host=peer.host,
-                    source=own[version],
-                    target=theirs[version],
-                    mtu=mtu,
-                )
-
-
-def _own_addresses(blocks: Iterable[Block]) -> dict[int, Address]:
-    return {block.own_address.version: block.own_address for block in blocks if block.own_address is not None}
+def _between(low: int, high: int) -> list[int]:
+    """Return sizes to try above ``low`` and below ``high``, evenly apart."""
+    count = min(SIZES_AT_ONCE, high - low - 1)
+    return sorted({low + (high - low) * step // (count + 1) for step in range(1, count + 1)} - {low})

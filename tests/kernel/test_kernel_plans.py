@@ -196,6 +196,22 @@ async def test_a_changed_next_hop_replaces_our_route(kernel: Kernel, host: Names
     assert [entry["gateway"] for entry in host.json("route", "show", "10.9.2.0/24")] == ["10.9.2.1"]
 
 
+@pytest.mark.parametrize("destination", ["10.9.2.0/24", "fd00:9:0:1::/64"])
+async def test_what_packets_a_route_takes_can_be_limited_and_no_more_so(
+    kernel: Kernel, host: Namespace, destination: str
+) -> None:
+    usual = route(destination, "nav1")
+    limited = replace(usual, mtu=1380)
+    await kernel.apply(Plan((AddLink(vxlan()), AddRoute(usual))))
+    await kernel.apply(Plan((AddRoute(limited),)))
+    assert "mtu lock 1380" in host.ip(f"-{limited.destination.version}", "route", "show", destination)
+    assert limited in (await kernel.observe(State())).routes
+    await kernel.apply(Plan((AddRoute(usual),)))
+    assert usual in (await kernel.observe(State())).routes
+    await kernel.apply(Plan((AddRoute(limited), DeleteRoute(limited))))
+    assert not (await kernel.observe(State())).routes
+
+
 async def test_a_changed_destination_replaces_the_forwarding_entry(kernel: Kernel, host: Namespace) -> None:
     moved = replace(FORWARDING, destination=ip_address("198.18.0.3"))
     await kernel.apply(Plan((AddLink(vxlan()), AddFdb(FORWARDING))))

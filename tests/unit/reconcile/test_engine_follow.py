@@ -17,6 +17,7 @@ from netagent.model.block import Block, FixedAddress
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope
+from netagent.model.paths import Paths
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import State
 from netagent.plan.scope import changed_peers
@@ -297,6 +298,7 @@ def snapshots(steps: list[list[object]]) -> Iterator[Snapshot]:
             network_id=network.id, prefix=prefix, owner=peer, epoch=1, own_address=prefix[0]
         )
     fixed: dict[object, FixedAddress] = {}
+    narrow: dict[tuple[NetworkId, HostId, int], int] = {}
     for step in [[], *steps]:
         for change in step:
             match change:
@@ -308,6 +310,8 @@ def snapshots(steps: list[list[object]]) -> Iterator[Snapshot]:
                     held[key] = block
                 case (key, FixedAddress() as claim):
                     fixed[key] = claim
+                case (way, int() as mtu):
+                    narrow[way] = mtu
                 case (key, None):
                     held.pop(key, None)
                     fixed.pop(key, None)
@@ -317,6 +321,7 @@ def snapshots(steps: list[list[object]]) -> Iterator[Snapshot]:
             hosts=dict(hosts),
             blocks=tuple(held.values()),
             fixed=tuple(fixed.values()),
+            paths=Paths(narrow={way: mtu for way, mtu in narrow.items() if mtu}),
         )
 
 

@@ -1,0 +1,129 @@
+"""Which ways are asked, how many at a time, and what is made of the answers."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import cast
+
+import pytest
+
+from netagent.kernel.fake import FakeKernel
+from netagent.model.address import Address, parse_address
+from netagent.model.ids import HostId
+from netagent.model.paths import Paths
+from netagent.model.snapshot import Snapshot
+from netagent.services.context import Context
+from netagent.services.events import EventBus
+from netagent.services.probing import FAILURES_TO_BELIEVE, WAYS_AT_ONCE, ProbingService
+from tests.support.world import H1, STATICNET, a_block, a_host, an_overlay, two_hosts
+
+HEADERS = 28
+
+
+class Told:
+    """What the service tells the rest of the agent, and what it is told."""
+
+    def __init__(self, peers: int) -> None:
+        self.kernel = FakeKernel()
+        self.events = EventBus(lambda: "now")
+        self.paths = Paths()
+        self.path_problems: Mapping[HostId, tuple[str, ...]] = {}
+        self.followed = 0
+        hosts = [HostId(f"00000000-0000-0000-0000-{number:012}") for number in range(100, 100 + peers)]
+        self.targets = {host: parse_address(f"192.168.{number}.0") for number, host in enumerate(hosts, 2)}
+        self.base = replace(
+            two_hosts(an_overlay()),
+            hosts={host: replace(a_host(2), id=host, name=f"p{number}") for number, host in enumerate(hosts, 2)},
+            live=frozenset(hosts),
+            blocks=(a_block("192.168.1.0/24", H1), *(a_block(f"{at}/24", host) for host, at in self.targets.items())),
+        )
+        self.kernel.answers = frozenset(self.targets.values())
+        self.service = ProbingService(cast("Context", self))
+
+    @property
+    def knowledge(self) -> "Told":
+        return self
+
+    @property
+    def engine(self) -> "Told":
+        return self
+
+    def follow_snapshot(self) -> None:
+        self.followed += 1
+
+    def snapshot(self) -> Snapshot:
+        return self.base
+
+    def asked(self) -> set[Address]:
+        found = {target for targets in self.kernel.asked for target in targets}
+        self.kernel.asked.clear()
+        return found
+
+
+async def test_each_step_asks_a_few_and_all_have_their_turn() -> None:
+    told = Told(peers=40)
+    seen: list[set[Address]] = []
+    while await told.service.step():
+        seen.append(told.asked())
+    seen.append(told.asked())
+    assert all(len(targets) <= WAYS_AT_ONCE for targets in seen)
+    assert len(seen) == 3
+    assert set.union(*seen) == set(told.targets.values())
+
+
+async def test_those_in_order_are_asked_again_the_longest_unasked_first() -> None:
+    told = Told(peers=40)
+    while await told.service.step():
+        pass
+    told.asked()
+    rounds = [told.asked() for _ in range(5) if not await told.service.step()]
+    assert set.union(*rounds[:3]) == set(told.targets.values())
+    assert rounds[0] & rounds[1] == set()
+
+
+async def test_a_way_that_was_in_order_and_is_not_any_more_is_told() -> None:
+    told = Told(peers=1)
+    (host,) = told.targets
+    assert not await told.service.step()
+    told.kernel.answers = frozenset()
+    for _ in range(FAILURES_TO_BELIEVE):
+        assert told.path_problems == {}
+        assert await told.service.step()
+    assert told.path_problems == {host: ("staticnet: does not answer",)}
+    assert told.paths == Paths(), "there is nothing to be done about it here"
+
+
+@pytest.mark.parametrize("carried", [576, 577, 1000, 1349, 1449])
+async def test_the_largest_packet_that_arrives_is_found_and_the_routes_follow_it_up_and_down(carried: int) -> None:
+    told = Told(peers=2)
+    host, target = next(iter(told.targets.items()))
+    told.kernel.carried[target] = carried - HEADERS
+    for _ in range(FAILURES_TO_BELIEVE):
+        assert await told.service.step()
+    assert told.paths.narrow == {(STATICNET, host, 4): carried}
+    assert told.path_problems == {host: (f"staticnet: loses packets of 1450 bytes, carries {carried}",)}
+    assert told.followed == 1
+    del told.kernel.carried[target]
+    assert not await told.service.step()
+    assert (told.paths.narrow, told.path_problems, told.followed) == ({}, {}, 2)
+
+
+async def test_a_way_that_carries_less_than_it_must_is_told_and_left_as_it_is() -> None:
+    told = Told(peers=1)
+    (host,) = told.targets
+    told.kernel.carried[told.targets[host]] = 500
+    for _ in range(FAILURES_TO_BELIEVE):
+        await told.service.step()
+    assert told.path_problems == {host: ("staticnet: loses packets of 1450 bytes",)}
+    assert told.paths == Paths()
+
+
+async def test_what_was_found_of_a_peer_goes_with_it() -> None:
+    told = Told(peers=1)
+    ((_, target),) = told.targets.items()
+    told.kernel.carried[target] = 1000
+    for _ in range(FAILURES_TO_BELIEVE):
+        await told.service.step()
+    assert told.paths.narrow
+    told.base = replace(told.base, live=frozenset())
+    assert not await told.service.step()
+    assert (told.paths.narrow, told.path_problems) == ({}, {})
