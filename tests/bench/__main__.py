@@ -23,6 +23,7 @@ QUICK = {
     "peers": ["--peers", "10", "--rounds", "2"],
     "overlay": ["--paths", "vxlan", "swarm", "--rounds=1", "--seconds=1"],
     "dns": ["--rounds=1", "--seconds=0.3", "--names=3"],
+    "profile": ["--endpoints=10", "--count=5"],
 }
 """The benchmarks in their order, and what they are told for a quick run."""
 FULL = {

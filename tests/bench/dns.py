@@ -1,7 +1,8 @@
 """DNS: answers a second of one core and the latency at half of that, beside dnsmasq in the same run.
 
-A container asks for names of its network: our process at the gateway, dnsmasq (Debian's dnsmasq-base) at the host's own
-address, in turns. Server and load have one CPU each. dnsmasq knows the same names from its command line.
+A container asks for names of its network, and for others, which are forwarded to one more nameserver of the host: our
+process at the gateway, dnsmasq (Debian's dnsmasq-base) at the host's own address, in turns. Server and load have one
+CPU each. dnsmasq knows the same names from its command line, and forwards without a cache, as we do.
 """
 
 import argparse
@@ -14,11 +15,15 @@ from pathlib import Path
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from tests.bench.report import draw_bars, keep, median, p99, show
+from tests.bench.report import draw_bars, keep, median, p99, say, show
 from tests.support.lab import eventually
 
 LOAD = Path(__file__).with_name("dns_load.py")
 ASKER = "asker"
+UPSTREAM = "198.51.100.53"
+"""Of a nameserver that answers everything, on the host's loopback interface."""
+RESOLV_CONF = "/run/bench-resolv.conf"
+OWN, FORWARDED = "own names", "forwarded names"
 
 
 def main(arguments: list[str]) -> None:
@@ -41,22 +46,31 @@ class Round:
     delays: list[float]
 
 
-def measure(host: Host, rounds: int, seconds: float, names: int) -> dict[str, list[Round]]:
-    """Return the rounds of each server."""
+def measure(host: Host, rounds: int, seconds: float, names: int) -> dict[str, dict[str, list[Round]]]:
+    """Return the rounds of each server, by the kind of names."""
     host.run("netagent", "network", "create", "--subnet", "10.50.0.0/16", "bench")
     addresses = {f"n{number}": _attach(host, f"n{number}") for number in range(names)}
     _attach(host, ASKER)
-    dnsmasq = _start_dnsmasq(host, addresses)
+    host.run("ip", "address", "add", f"{UPSTREAM}/32", "dev", "lo")
+    host.run("sh", "-ec", f"echo nameserver {UPSTREAM} > {RESOLV_CONF}; mount --bind {RESOLV_CONF} /etc/resolv.conf")
+    upstream = _start_dnsmasq(host, UPSTREAM, "--address=/test/192.0.2.80", "--no-resolv")
+    os.sched_setaffinity(upstream, {max(os.sched_getaffinity(0))})
+    records = [f"--host-record={name},{address}" for name, address in addresses.items()]
+    dnsmasq = _start_dnsmasq(host, str(host.ip), f"--server={UPSTREAM}", "--cache-size=0", "--no-resolv", *records)
     own = int(host.run("cat", "/run/netagent/dns.pid").stdout)
     servers = {"netagent": (own, "10.50.0.1"), "dnsmasq": (dnsmasq, str(host.ip))}
-    results: dict[str, list[Round]] = {name: [] for name in servers}
+    asked = {OWN: list(addresses), FORWARDED: [f"n{number}.test" for number in range(names)]}
+    results: dict[str, dict[str, list[Round]]] = {kind: {name: [] for name in servers} for kind in asked}
     try:
-        for _ in range(rounds):
-            for name, (pid, address) in servers.items():
-                os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
-                results[name].append(_load(host, pid, address, seconds, list(addresses)))
+        for number in range(rounds):
+            for kind, questions in asked.items():
+                for name, (pid, address) in servers.items():
+                    say(f"turn {number + 1} of {rounds}: {name}, {kind}")
+                    os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})
+                    results[kind][name].append(_load(host, pid, address, seconds, questions))
     finally:
-        os.kill(dnsmasq, signal.SIGTERM)
+        for pid in (dnsmasq, upstream):
+            os.kill(pid, signal.SIGTERM)
     return results
 
 
@@ -69,11 +83,10 @@ def _attach(host: Host, name: str) -> str:
     return str(json.loads(said.stdout)["NetworkSettings"]["Networks"]["bench"]["IPAddress"])
 
 
-def _start_dnsmasq(host: Host, addresses: dict[str, str]) -> int:
-    records = [f"--host-record={name},{address}" for name, address in addresses.items()]
-    options = ("--no-resolv", "--no-hosts", "--conf-file=/dev/null", "--bind-interfaces", "--except-interface=lo")
-    pid_file = "/run/bench-dnsmasq.pid"
-    host.run("dnsmasq", *options, f"--listen-address={host.ip}", f"--pid-file={pid_file}", "--user=root", *records)
+def _start_dnsmasq(host: Host, address: str, *options: str) -> int:
+    common = ("--no-hosts", "--conf-file=/dev/null", "--bind-interfaces", "--user=root")
+    pid_file = f"/run/bench-dnsmasq-{address}.pid"
+    host.run("dnsmasq", *common, f"--listen-address={address}", f"--pid-file={pid_file}", *options)
     return int(eventually(lambda: host.run("cat", pid_file, check=False).stdout.strip()))
 
 
@@ -91,21 +104,30 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def report(results: dict[str, list[Round]]) -> None:
+def report(results: dict[str, dict[str, list[Round]]]) -> None:
     """Print and keep the figures."""
-    rows, figures = [], {}
-    for name, rounds in results.items():
-        rate, per_cpu = median([each.rate for each in rounds]), median([each.per_cpu_second for each in rounds])
-        delays_ms = [1000 * delay for each in rounds for delay in each.delays]
-        figures[name] = {
-            "answers_a_second": rate,
-            "answers_a_cpu_second": per_cpu,
-            "p50_ms": median(delays_ms),
-            "p99_ms": p99(delays_ms),
-        }
-        rows.append((name, f"{rate:,.0f}", f"{per_cpu:,.0f}", f"{median(delays_ms):.3f}", f"{p99(delays_ms):.3f}"))
-    columns = ("server", "answers/s", "answers per CPU second", "p50 at half, ms", "p99 at half, ms")
-    rates = {name: median([each.rate for each in rounds]) for name, rounds in results.items()}
-    draw_bars("dns", "DNS answers a second, one core", "", rates)
-    show("DNS: own names, one core, 500 ms for a lost one", columns, rows)
-    keep("dns", figures)
+    figures: dict[str, dict[str, dict[str, float]]] = {}
+    for kind, servers in results.items():
+        rows = []
+        dnsmasq = median([each.rate for each in servers["dnsmasq"]])
+        figures[kind] = {}
+        for name, rounds in servers.items():
+            rate, per_cpu = median([each.rate for each in rounds]), median([each.per_cpu_second for each in rounds])
+            delays_ms = [1000 * delay for each in rounds for delay in each.delays]
+            figures[kind][name] = {
+                "answers_a_second": rate,
+                "answers_a_cpu_second": per_cpu,
+                "p50_ms": median(delays_ms),
+                "p99_ms": p99(delays_ms),
+            }
+            shown = (f"{median(delays_ms):.3f}", f"{p99(delays_ms):.3f}")
+            rows.append((name, f"{rate / dnsmasq:.2f}", f"{rate:,.0f}", f"{per_cpu:,.0f}", *shown))
+        columns = ("server", "ratio to dnsmasq", "answers/s", "answers per CPU second", "p50 at half, ms")
+        show(f"DNS: {kind}, one core, 500 ms for a lost one", (*columns, "p99 at half, ms"), rows)
+    for plot, title, unit, key in (
+        ("dns", "DNS answers a second, one core", "a second", "answers_a_second"),
+        ("dns-latency", "DNS at half of that: p99", "ms", "p99_ms"),
+    ):
+        groups = {kind: {name: each[key] for name, each in servers.items()} for kind, servers in figures.items()}
+        draw_bars(plot, title, unit, groups)
+    keep("dns", {"figures": figures})

@@ -88,6 +88,10 @@ def main(address: str, seconds: str, *names: str) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as asking:
         asking.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
         asking.connect((address, 53))
+        asking.settimeout(_LOST_AFTER_S)
+        asking.send(b"\0\0" + questions[0])
+        if asking.recv(2048)[3] & 0xF:
+            raise SystemExit(f"{address} does not know {names[0]}")
         answered, rate = saturate(asking, questions, float(seconds))
         latencies = sorted(pace(asking, questions, rate / 2, float(seconds)))
     delays = [each if each < float("inf") else _LOST_AFTER_S for each in latencies]

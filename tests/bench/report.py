@@ -105,7 +105,22 @@ class Goal:
         """The verdict, and by how much it was missed."""
         if self.met:
             return "met"
-        return f"missed by {abs(self.value - self.limit):,.3g} {self.unit}".strip()
+        return f"missed by {number(abs(self.value - self.limit))} {self.unit}".strip()
+
+    @property
+    def bound(self) -> str:
+        """The limit."""
+        return f"{'≥' if self.least else '≤'} {number(self.limit)} {self.unit}".strip()
+
+    @property
+    def reached(self) -> str:
+        """What was measured."""
+        return f"{number(self.value)} {self.unit}".strip()
+
+
+def number(value: float) -> str:
+    """Return a figure with three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 class Report:
@@ -147,7 +162,7 @@ class Report:
     def goal(self, reached: Goal) -> None:
         """Take a goal in."""
         self._goals.append(reached)
-        say(f"goal: {reached.text}: {reached.value:,.3g} {reached.unit}, {reached.verdict}")
+        say(f"goal: {reached.text}: {reached.reached}, {reached.verdict}")
 
     def missing(self, line: str) -> None:
         """Take in that something could not be measured."""
@@ -239,8 +254,7 @@ def goal_table(parts: Mapping[str, Mapping[str, Any]]) -> str:
     lines = ["| goal | measured | at least / most | |", "| --- | ---: | ---: | --- |"]
     for each in goals:
         why = f"; {each.limited_by}" if each.limited_by and not each.met else ""
-        limit = f"{'≥' if each.least else '≤'} {each.limit:,.3g} {each.unit}".strip()
-        lines.append(f"| {each.text} | {each.value:,.3g} {each.unit} | {limit} | {each.verdict}{why} |")
+        lines.append(f"| {each.text} | {each.reached} | {each.bound} | {each.verdict}{why} |")
     return "\n".join(lines) if goals else ""
 
 

@@ -1,6 +1,7 @@
-"""Start and idle: the command line, the agent's restart with endpoints, its memory and CPU with nothing to do.
+"""Start and idle: commands, the agent's restart among endpoints, its memory and CPU with nothing to do; dockerd's beside.
 
 While the agent is ended and started again a container is asked for echoes every 5 ms; each that is missing was lost.
+It serves again when it has answered a call, and when it has attached a container.
 """
 
 import argparse
@@ -9,19 +10,36 @@ import re
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 
-from netagent.v1.containers_pb2 import AttachRequest, Connection
+from netagent.lab.process import family
+from netagent.v1.containers_pb2 import AttachRequest, Connection, DetachRequest
 from netagent.v1.containers_pb2_grpc import ContainersStub
-from tests.bench.report import keep, median, p99, show
+from netagent.v1.networks_pb2 import ListNetworksRequest
+from netagent.v1.networks_pb2_grpc import NetworksStub
+from tests.bench.report import draw_bars, goal, keep, median, missing, p99, say, show
 from tests.support.cni import PLUGIN
+from tests.support.lab import eventually
 from tests.support.lone_host import NETAGENT, LoneHost
 
 NETWORKS = 4
-IDLE_S = 3.0
-ECHOES = 4000
+AT_ONCE = 8
+RESTARTS = 3
+IDLE_S = 5.0
+ECHO_S = 0.005
+ECHOES = 2000
+DOCKER_SOCKET = "/run/bench-docker.sock"
+DOCKERD = (
+    *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "dockerd", "-H", f"unix://{DOCKER_SOCKET}"),
+    *("--data-root", "/var/lib/bench-docker", "--exec-root", "/run/bench-docker", "-p", "/run/bench-docker.pid"),
+    *("--storage-driver", "vfs"),
+)
+LS = "netagent network ls"
+Times = dict[str, list[float]]
 
 
 def main(arguments: list[str]) -> None:
@@ -31,72 +49,46 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--endpoints", type=int, default=1000)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-        disk = Path(directory) / "disk"
-        disk.mkdir()
-        with LoneHost(Path(directory) / "agent.log", disk=disk) as host:
+        disks = [Path(directory) / name for name in ("disk", "peer")]
+        for disk in disks:
+            disk.mkdir()
+        with (
+            LoneHost(Path(directory) / "agent.log", disk=disks[0]) as host,
+            LoneHost(Path(directory) / "peer.log", disk=disks[1]) as peer,
+        ):
             host.start_agent()
-            report(measure_commands(host, options.rounds), measure_agent(host, options.endpoints))
+            agent = _Agent(host)
+            idle = {"agent, no endpoints": _Idle.of([host.agent_pid])}
+            agent.fill(options.endpoints)
+            among = f"{options.endpoints:,} endpoints"
+            idle[f"agent, {among}"] = _Idle.of([host.agent_pid])
+            idle["its DNS process"] = _Idle.of([int(host.run("cat", "/run/netagent/dns.pid"))])
+            say("starting dockerd beside")
+            docker = _start_dockerd(peer, idle)
+            say("commands")
+            commands = _time_commands(host, options.rounds, peer if docker else None)
+            restart = agent.restart(options.endpoints)
+    report(commands, idle, restart | docker, among)
 
 
-def measure_commands(host: LoneHost, rounds: int) -> dict[str, list[float]]:
-    """Return what a call takes in ms, beside the interpreters' own start."""
-    commands = {
-        "netagent network ls": [*NETAGENT, "network", "ls"],
-        "python -c pass, of the same environment": [NETAGENT[2], "-c", "pass"],
-        "plugin, CNI VERSION": ["env", "CNI_COMMAND=VERSION", str(PLUGIN)],
-        "/usr/bin/python3 -IS -c pass": ["/usr/bin/python3", "-IS", "-c", "pass"],
-    }
-    times: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(rounds):
-        for name, command in commands.items():
-            begun = time.perf_counter()
-            subprocess.run(
-                [*host.prefix, *command],
-                input=b'{"cniVersion":"1.0.0"}',
-                stdout=subprocess.DEVNULL,
-                check=True,
-            )
-            times[name].append((time.perf_counter() - begun) * 1000)
-    return times
+class _Idle:
+    """Memory in MiB and CPU in percent of one of processes that have nothing to do."""
+
+    def __init__(self, memory: float, percent: float) -> None:
+        self.memory, self.percent = memory, percent
+
+    @classmethod
+    def of(cls, pids: list[int]) -> "_Idle":
+        time.sleep(1)
+        before, begun = sum(map(_cpu_seconds, pids)), time.perf_counter()
+        time.sleep(IDLE_S)
+        spent = sum(map(_cpu_seconds, pids)) - before
+        return cls(sum(map(_memory_mib, pids)), spent / (time.perf_counter() - begun) * 100)
 
 
-def measure_agent(host: LoneHost, endpoints: int) -> dict[str, float]:
-    """Return figures of the agent by what they are, times in ms, memory in MiB, CPU in percent of one."""
-    figures = {"memory, no endpoints, MiB": _memory_mib(host), "CPU, no endpoints, %": _idle_percent(host)}
-    for number in range(NETWORKS):
-        host.netagent("network", "create", "--subnet", f"10.{70 + number}.0.0/16", f"bench{number}")
-    containers = ContainersStub(grpc.insecure_channel(f"unix:/proc/{host.agent_pid}/root/run/netagent/agent.sock"))
-    for number in range(endpoints):
-        path = host.make_netns(f"own{number}")
-        connection = Connection(networks=[f"bench{number % NETWORKS}"], publish=[f"{10000 + number}:80"])
-        containers.Attach(AttachRequest(name=f"own{number}", netns=path, connection=connection))
-    figures[f"memory, {endpoints} endpoints, MiB"] = _memory_mib(host)
-    figures[f"CPU, {endpoints} endpoints, %"] = _idle_percent(host)
-    target = host.json("ip", "-j", "-4", "address", "show", "dev", "eth0", inside="own0")[0]["addr_info"][0]["local"]
-    command = [*host.prefix, "ping", "-q", "-i", "0.005", "-c", str(ECHOES), target]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ping:
-        host.stop_agent()
-        begun = time.perf_counter()
-        host.start_agent(wait=False)
-        while not host.serves():
-            time.sleep(0.01)
-        figures[f"restart with {endpoints} endpoints until it serves, ms"] = (time.perf_counter() - begun) * 1000
-        said = ping.communicate()[0]
-    sent, received = map(int, re.findall(r"(\d+) packets transmitted, (\d+) received", said)[0])
-    figures[f"packets lost meanwhile, of {sent}"] = sent - received
-    return figures
-
-
-def _memory_mib(host: LoneHost) -> float:
-    status = Path(f"/proc/{host.agent_pid}/status").read_text()
+def _memory_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
     return int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
-
-
-def _idle_percent(host: LoneHost) -> float:
-    time.sleep(1)
-    before = _cpu_seconds(host.agent_pid)
-    time.sleep(IDLE_S)
-    return (_cpu_seconds(host.agent_pid) - before) / IDLE_S * 100
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -104,9 +96,148 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def report(commands: dict[str, list[float]], agent: dict[str, float]) -> None:
+class _Agent:
+    """The agent by its socket."""
+
+    def __init__(self, host: LoneHost) -> None:
+        self._host = host
+
+    def fill(self, endpoints: int) -> None:
+        """Attach so many containers, and make the namespaces of a few more."""
+        host = self._host
+        for number in range(NETWORKS):
+            host.netagent("network", "create", "--subnet", f"10.{70 + number}.0.0/16", f"bench{number}")
+        say(f"attaching {endpoints:,}")
+        batch = "\n".join(f"netns add own{number}" for number in range(endpoints + RESTARTS))
+        subprocess.run([*host.prefix, "ip", "-batch", "-"], input=batch, text=True, check=True)
+        with self._channel() as channel, ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(lambda number: self._attach(channel, number), range(endpoints)))
+
+    def restart(self, endpoints: int) -> Times:
+        """Return what a restart takes in ms until a call is answered and until a container is attached, and losses."""
+        host, found = self._host, dict[str, list[float]]()
+        shown = host.json("ip", "-j", "-4", "address", "show", "dev", "eth0", inside="own0")
+        target = shown[0]["addr_info"][0]["local"]
+        for number in range(RESTARTS):
+            say(f"restart {number + 1} of {RESTARTS}")
+            command = [*host.prefix, "ping", "-q", "-i", str(ECHO_S), "-c", str(ECHOES), target]
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ping:
+                host.stop_agent()
+                begun = time.perf_counter()
+                host.start_agent(wait=False)
+                answered = self._until(lambda channel: NetworksStub(channel).List(ListNetworksRequest()))
+                found.setdefault("until it answers", []).append((answered - begun) * 1000)
+                attached = self._until(lambda channel: self._attach(channel, endpoints + number))  # noqa: B023
+                found.setdefault("until it has attached a container", []).append((attached - begun) * 1000)
+                said = ping.communicate()[0]
+            sent, received = map(int, re.findall(r"(\d+) packets transmitted, (\d+) received", said)[0])
+            found.setdefault(f"packets lost meanwhile, of {sent}", []).append(sent - received)
+            with self._channel() as channel:
+                ContainersStub(channel).Detach(DetachRequest(name=f"own{endpoints + number}"))
+        return found
+
+    def _until(self, call: Callable[[grpc.Channel], object]) -> float:
+        """Return when a call is first answered."""
+
+        def answered() -> bool:
+            try:
+                with self._channel() as channel:
+                    call(channel)
+            except grpc.RpcError:
+                time.sleep(0.005)
+                return False
+            return True
+
+        deadline = time.perf_counter() + 60
+        while not answered():
+            if time.perf_counter() > deadline:
+                raise RuntimeError("the agent does not answer after a minute")
+        return time.perf_counter()
+
+    def _channel(self) -> grpc.Channel:
+        return grpc.insecure_channel(f"unix:/proc/{self._host.agent_pid}/root/run/netagent/agent.sock")
+
+    def _attach(self, channel: grpc.Channel, number: int) -> None:
+        connection = Connection(networks=[f"bench{number % NETWORKS}"], publish=[f"{10000 + number}:80"])
+        request = AttachRequest(name=f"own{number}", netns=f"/run/netns/own{number}", connection=connection)
+        ContainersStub(channel).Attach(request)
+
+
+def _start_dockerd(host: LoneHost, idle: dict[str, _Idle]) -> Times:
+    """Start dockerd on a machine of its own, and note what it takes; it stays for its commands."""
+    begun = time.perf_counter()
+    try:
+        daemon = host.spawn(*DOCKERD)
+        command = ["curl", "-sf", "--unix-socket", DOCKER_SOCKET, "http://localhost/_ping"]
+        eventually(lambda: daemon.poll() is not None or host.succeeds(*command), within=40)
+        if daemon.poll() is not None:
+            raise RuntimeError("it ended")
+        took = (time.perf_counter() - begun) * 1000
+        pids = [process.pid for process in family(lambda pid: pid == daemon.pid)]
+        idle["dockerd and containerd, no containers"] = _Idle.of(pids)
+    except (AssertionError, RuntimeError, OSError) as error:
+        missing(f"dockerd: {error}")
+        return {}
+    return {"dockerd, no containers, until it answers": [took]}
+
+
+def _time_commands(host: LoneHost, rounds: int, peer: LoneHost | None) -> Times:
+    """Return what a call takes in ms, beside the interpreters' own start."""
+    own = {
+        LS: [*NETAGENT, "network", "ls"],
+        "netagent --version": [*NETAGENT, "--version"],
+        "python -c pass, of the same environment": [NETAGENT[2], "-c", "pass"],
+        "plugin, CNI VERSION": ["env", "CNI_COMMAND=VERSION", str(PLUGIN)],
+        "/usr/bin/python3 -IS -c pass": ["/usr/bin/python3", "-IS", "-c", "pass"],
+        "reference plugin bridge, CNI VERSION": ["env", "CNI_COMMAND=VERSION", "/usr/lib/cni/bridge"],
+    }
+    commands = {name: [*host.prefix, *command] for name, command in own.items()}
+    if peer is not None:
+        asked = ["docker", "-H", f"unix://{DOCKER_SOCKET}", "network", "ls"]
+        commands["docker network ls"] = [*peer.prefix, *asked]
+    times: Times = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in tuple(commands.items()):
+            begun = time.perf_counter()
+            said = subprocess.run(command, input=b'{"cniVersion":"1.0.0"}', capture_output=True, check=False)
+            times[name].append((time.perf_counter() - begun) * 1000)
+            if said.returncode:
+                missing(f"{name}: {said.stderr.decode(errors='replace').strip()[:200]}")
+                del commands[name], times[name]
+    return times
+
+
+def report(commands: Times, idle: dict[str, _Idle], restart: Times, among: str) -> None:
     """Print the tables and keep the figures."""
-    rows = [(name, f"{median(times):.1f}", f"{p99(times):.1f}") for name, times in commands.items()]
-    show("start of commands", ("", "median ms", "p99 ms"), rows)
-    show("the agent", ("", "figure"), [(name, f"{value:,.1f}") for name, value in agent.items()])
-    keep("start", {"unit": "ms", "commands": commands, "agent": agent})
+    own = median(commands[LS])
+    rows = [
+        (name, f"{median(times) / own:.2f}", f"{median(times):.1f}", f"{p99(times):.1f}")
+        for name, times in commands.items()
+    ]
+    show(f"Commands, {among}", ("", f"ratio to {LS}", "median ms", "p99 ms"), rows)
+    draw_bars("start", f"Commands, {among}: median", "ms", {name: median(times) for name, times in commands.items()})
+    base = idle["agent, no endpoints"]
+    rows = [
+        (name, f"{each.memory / base.memory:.2f}", f"{each.memory:.0f}", f"{each.percent:.2f}")
+        for name, each in idle.items()
+    ]
+    show("With nothing to do", ("", "ratio of memory to the agent", "memory, MiB", "CPU, % of one"), rows)
+    draw_bars("idle", "Memory with nothing to do", "MiB", {name: each.memory for name, each in idle.items()})
+    restarts = [
+        (name, f"{median(samples):,.0f}", ", ".join(f"{sample:,.0f}" for sample in samples))
+        for name, samples in restart.items()
+    ]
+    show(f"Restart with {among}, {RESTARTS} times", ("", "median, ms", "each"), restarts)
+    limits = "the profile of a start says where the time goes"
+    goal(
+        f"agent restart with {among}, until it answers",
+        median(restart["until it answers"]),
+        2000,
+        "ms",
+        limited_by=limits,
+    )
+    lost = max(max(samples) for name, samples in restart.items() if name.startswith("packets lost"))
+    goal(f"agent restart with {among}, packets lost", lost, 0)
+    goal(f"`{LS}`", own, 150, "ms", limited_by="the profile's imports")
+    kept = {name: {"memory_mib": each.memory, "cpu_percent": each.percent} for name, each in idle.items()}
+    keep("start", {"unit": "ms", "commands": commands, "idle": kept, "restart": restart})
