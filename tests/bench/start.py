@@ -1,4 +1,4 @@
-"""Start and idle: commands, the agent's restart among endpoints, its memory and CPU with nothing to do; dockerd's beside.
+"""Start and idle: commands, the agent's restart among endpoints, its memory and CPU with nothing to do.
 
 While the agent is ended and started again a container is asked for echoes every 5 ms; each that is missing was lost.
 It serves again when it has answered a call, and when it has attached a container.
@@ -28,10 +28,9 @@ from tests.support.lone_host import NETAGENT, LoneHost
 
 NETWORKS = 4
 AT_ONCE = 8
-RESTARTS = 3
-IDLE_S = 5.0
+SPARE = 10
+"""Sandboxes more than there are endpoints, for restarts."""
 ECHO_S = 0.005
-ECHOES = 2000
 DOCKER_SOCKET = "/run/bench-docker.sock"
 DOCKERD = (
     *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "dockerd", "-H", f"unix://{DOCKER_SOCKET}"),
@@ -47,6 +46,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench start", description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--endpoints", type=int, default=1000)
+    parser.add_argument("--restarts", type=int, default=3, choices=range(1, SPARE + 1), metavar="N")
+    parser.add_argument("--seconds", type=int, default=10, help="of echoes during a restart")
+    parser.add_argument("--idle", type=float, default=5, help="seconds with nothing to do")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         disks = [Path(directory) / name for name in ("disk", "peer")]
@@ -58,16 +60,16 @@ def main(arguments: list[str]) -> None:
         ):
             host.start_agent()
             agent = _Agent(host)
-            idle = {"agent, no endpoints": _Idle.of([host.agent_pid])}
+            idle = {"agent, no endpoints": _Idle.of([host.agent_pid], options.idle)}
             agent.fill(options.endpoints)
             among = f"{options.endpoints:,} endpoints"
-            idle[f"agent, {among}"] = _Idle.of([host.agent_pid])
-            idle["its DNS process"] = _Idle.of([int(host.run("cat", "/run/netagent/dns.pid"))])
+            idle[f"agent, {among}"] = _Idle.of([host.agent_pid], options.idle)
+            idle["its DNS process"] = _Idle.of([int(host.run("cat", "/run/netagent/dns.pid"))], options.idle)
             say("starting dockerd beside")
-            docker = _start_dockerd(peer, idle)
+            docker = _start_dockerd(peer, idle, options.idle)
             say("commands")
             commands = _time_commands(host, options.rounds, peer if docker else None)
-            restart = agent.restart(options.endpoints)
+            restart = agent.restart(options.endpoints, options.restarts, options.seconds)
     report(commands, idle, restart | docker, among)
 
 
@@ -78,10 +80,10 @@ class _Idle:
         self.memory, self.percent = memory, percent
 
     @classmethod
-    def of(cls, pids: list[int]) -> "_Idle":
+    def of(cls, pids: list[int], seconds: float) -> "_Idle":
         time.sleep(1)
         before, begun = sum(map(_cpu_seconds, pids)), time.perf_counter()
-        time.sleep(IDLE_S)
+        time.sleep(seconds)
         spent = sum(map(_cpu_seconds, pids)) - before
         return cls(sum(map(_memory_mib, pids)), spent / (time.perf_counter() - begun) * 100)
 
@@ -108,19 +110,20 @@ class _Agent:
         for number in range(NETWORKS):
             host.netagent("network", "create", "--subnet", f"10.{70 + number}.0.0/16", f"bench{number}")
         say(f"attaching {endpoints:,}")
-        batch = "\n".join(f"netns add own{number}" for number in range(endpoints + RESTARTS))
+        batch = "\n".join(f"netns add own{number}" for number in range(endpoints + SPARE))
         subprocess.run([*host.prefix, "ip", "-batch", "-"], input=batch, text=True, check=True)
         with self._channel() as channel, ThreadPoolExecutor(AT_ONCE) as pool:
             list(pool.map(lambda number: self._attach(channel, number), range(endpoints)))
 
-    def restart(self, endpoints: int) -> Times:
+    def restart(self, endpoints: int, restarts: int, seconds: int) -> Times:
         """Return what a restart takes in ms until a call is answered and until a container is attached, and losses."""
         host, found = self._host, dict[str, list[float]]()
         shown = host.json("ip", "-j", "-4", "address", "show", "dev", "eth0", inside="own0")
         target = shown[0]["addr_info"][0]["local"]
-        for number in range(RESTARTS):
-            say(f"restart {number + 1} of {RESTARTS}")
-            command = [*host.prefix, "ping", "-q", "-i", str(ECHO_S), "-c", str(ECHOES), target]
+        for number in range(restarts):
+            say(f"restart {number + 1} of {restarts}")
+            echoes = f"{seconds / ECHO_S:.0f}"
+            command = [*host.prefix, "ping", "-q", "-i", str(ECHO_S), "-c", echoes, target]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as ping:
                 host.stop_agent()
                 begun = time.perf_counter()
@@ -163,7 +166,7 @@ class _Agent:
         ContainersStub(channel).Attach(request)
 
 
-def _start_dockerd(host: LoneHost, idle: dict[str, _Idle]) -> Times:
+def _start_dockerd(host: LoneHost, idle: dict[str, _Idle], seconds: float) -> Times:
     """Start dockerd on a machine of its own, and note what it takes; it stays for its commands."""
     begun = time.perf_counter()
     try:
@@ -174,7 +177,7 @@ def _start_dockerd(host: LoneHost, idle: dict[str, _Idle]) -> Times:
             raise RuntimeError("it ended")
         took = (time.perf_counter() - begun) * 1000
         pids = [process.pid for process in family(lambda pid: pid == daemon.pid)]
-        idle["dockerd and containerd, no containers"] = _Idle.of(pids)
+        idle["dockerd and containerd, no containers"] = _Idle.of(pids, seconds)
     except (AssertionError, RuntimeError, OSError) as error:
         missing(f"dockerd: {error}")
         return {}
@@ -227,7 +230,7 @@ def report(commands: Times, idle: dict[str, _Idle], restart: Times, among: str) 
         (name, f"{median(samples):,.0f}", ", ".join(f"{sample:,.0f}" for sample in samples))
         for name, samples in restart.items()
     ]
-    show(f"Restart with {among}, {RESTARTS} times", ("", "median, ms", "each"), restarts)
+    show(f"Restart with {among}", ("", "median, ms", "each"), restarts)
     limits = "the profile of a start says where the time goes"
     goal(
         f"agent restart with {among}, until it answers",
