@@ -107,7 +107,10 @@ class DockerEndpoints:
             known = self._context.journal.endpoints.get(endpoint_id)
             if known is not None:
                 return _same(known, network, addresses, mac)
-            self._endpoints.check((Wanted(network=network, interface=_source(endpoint_id), mac=mac),))
+            rows = self._context.journal.endpoints
+            unheld = tuple(a for a in addresses if _reservation_id(network.id, a) not in rows)
+            wanted = Wanted(network=network, interface=_source(endpoint_id), mac=mac, addresses=unheld)
+            self._endpoints.check((wanted,))
             await self._blocks.ensure(network)
             endpoint, held = self._decide(network, endpoint_id, addresses, mac)
             journal = self._context.journal

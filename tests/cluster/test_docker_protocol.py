@@ -96,6 +96,48 @@ def test_a_body_that_is_wrong_is_refused_and_changes_nothing(host: Host, body: b
     assert same(host, before)
 
 
+def _data(**fields: object) -> list[dict[str, object]]:
+    return [{"AddressSpace": SPACE, "Pool": "10.87.0.0/16", "Gateway": "10.87.0.1/16", **fields}]
+
+
+HOSTILE: dict[str, tuple[str, dict[str, object]]] = {
+    "pool-no-cidr": ("IpamDriver.RequestPool", {"AddressSpace": SPACE, "Pool": "10.0.0.0/99"}),
+    "pool-of-the-underlay": ("IpamDriver.RequestPool", {"AddressSpace": SPACE, "Pool": "198.18.0.0/24"}),
+    "pool-option": ("IpamDriver.RequestPool", {"AddressSpace": SPACE, "Options": {"network": "../../etc"}}),
+    "pool-id": ("IpamDriver.RequestAddress", {"PoolID": "../../etc", "Address": "10.0.0.1"}),
+    "network-pool": ("NetworkDriver.CreateNetwork", {"NetworkID": OTHER, "IPv4Data": _data(Pool="x")}),
+    "network-gateway": ("NetworkDriver.CreateNetwork", {"NetworkID": OTHER, "IPv4Data": _data(Gateway="10.1.0.1/16")}),
+    "network-aux": ("NetworkDriver.CreateNetwork", {"NetworkID": OTHER, "IPv4Data": _data(AuxAddresses={"a": "x"})}),
+    "network-option": (
+        "NetworkDriver.CreateNetwork",
+        {"NetworkID": OTHER, "IPv4Data": _data(), "Options": {"com.docker.network.generic": {"mtu": "x"}}},
+    ),
+    "network-name": (
+        "NetworkDriver.CreateNetwork",
+        {"NetworkID": OTHER, "IPv4Data": _data(), "Options": {"com.docker.network.generic": {"network": "a/b"}}},
+    ),
+    "endpoint-address": ("NetworkDriver.CreateEndpoint", {**ids(), "Interface": {"Address": "10.80.0.300/16"}}),
+    "endpoint-mac": ("NetworkDriver.CreateEndpoint", {**ids(), "Interface": {"MacAddress": "01:00:5e:00:00:01"}}),
+    "endpoint-elsewhere": ("NetworkDriver.CreateEndpoint", {**ids(), "Interface": {"Address": "192.0.2.1/24"}}),
+    "join-nowhere": ("NetworkDriver.Join", {**ids(), "SandboxKey": ""}),
+    "join-unknown": ("NetworkDriver.Join", {**ids(), "SandboxKey": "/var/run/docker/netns/../../../../etc/passwd"}),
+    "ports-unknown": (
+        "NetworkDriver.ProgramExternalConnectivity",
+        {**ids(), "Options": port_map({"Proto": 6, "Port": 80, "HostIP": "$(id)", "HostPort": 1, "HostPortEnd": 1})},
+    ),
+}
+
+
+def test_what_makes_no_sense_is_refused_and_changes_nothing(host: Host, pool: str) -> None:
+    before = dump(host)
+    for case, (method, fields) in HOSTILE.items():
+        answer = call(host, method, **fields)
+        assert answer.get("Err"), (case, answer)
+        assert answer["Err"] == answer["Error"], case
+        assert "internal error" not in answer["Err"], case
+    assert same(host, before)
+
+
 def test_a_network_is_created_once(host: Host, pool: str) -> None:
     """D05 and D06."""
     data = [{"AddressSpace": SPACE, "Pool": SUBNET, "Gateway": "10.80.0.1/16", "AuxAddresses": {}}]
@@ -266,8 +308,11 @@ def test_ports_are_published_when_docker_says_so_and_no_longer(host: Host, pool:
         assert fetches(host, "http://127.0.0.1:4101/hostname", expected)
         host.agent.restart()
         assert fetches(host, f"http://{host.ip}:4100/hostname", expected)
+        connections = ("conntrack", "-L", "-p", "tcp", "--orig-port-dst", "4100")
+        assert "dport=4100" in host.run(*connections).stdout
         for _ in range(2):
             done(host, "NetworkDriver.RevokeExternalConnectivity", **ids())
+        eventually(lambda: "dport=4100" not in host.run(*connections).stdout)
         assert not fetches(host, f"http://{host.ip}:4100/hostname", expected)
         bad = port_map(port(80, 4100, protocol=1))
         assert "protocol" in call(host, "NetworkDriver.ProgramExternalConnectivity", **ids(), Options=bad)["Err"]
