@@ -1,0 +1,169 @@
+"""The agent is killed between the transactions of what operators do to hosts and to the store.
+
+Repeated, the command ends as ever. Which transactions there are is not written here: each command is run once while
+the agent notes the crash points that it reaches, then once for each transaction with a kill before it, and once with
+one after the last. What the store holds after the command was repeated is what it holds without a crash: no claim is
+lost, doubled, or somebody else's.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from netagent.lab.host import Host
+from netagent.lab.lab import Lab
+from netagent.model.address import parse_address, parse_prefix
+from netagent.model.block import Block
+from netagent.model.host import Host as ModelHost
+from netagent.model.ids import HostId, NetworkId
+from netagent.store import keys
+from netagent.store.records import encode_block, encode_host
+from tests.support.hosts import netagent, run
+from tests.support.lab import MakeLab, eventually
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+POINTS = "/run/failpoints"
+NEVER = 1_000_000
+PEER = ModelHost(
+    id=HostId("00000000-0000-4000-8000-000000000009"), name="peer", underlay=(parse_address("198.18.0.99"),), mtu=1500
+)
+"""A host that exists in the store only, and is not live."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """A host whose agent notes its crash points, and the records that its store begins each round with."""
+
+    lab: Lab
+    network: str
+    beginning: dict[str, str]
+
+    @property
+    def host(self) -> Host:
+        return self.lab.host("h1")
+
+    def etcdctl(self, *words: str, stdin: str = "") -> str:
+        return self.lab.etcd[0].run("etcdctl", *words, stdin=stdin).stdout
+
+    def records(self) -> dict[str, str]:
+        """Return what the store holds, but for times, and for what counts changes."""
+        lines = self.etcdctl("get", "--prefix", keys.ROOT).splitlines()
+        found = dict(zip(lines[::2], lines[1::2], strict=True))
+        left_out = (keys.LIVE, keys.GENERATION, keys.REMOVED)
+        return {key: value for key, value in found.items() if not key.startswith(left_out)}
+
+    def begin(self, *without: str) -> None:
+        """Put the records of the beginning into the store, and none other, ``without`` those of some kinds."""
+        wanted = {key: value for key, value in self.beginning.items() if not key.startswith(without)}
+        changes = [f"del {json.dumps(key)}" for key in self.records().keys() - wanted.keys()]
+        changes += [f"put {json.dumps(key)} {json.dumps(value)}" for key, value in wanted.items()]
+        self.etcdctl("del", "--prefix", keys.REMOVED)
+        self.etcdctl("txn", stdin="\n".join(("", *changes, "", "", "")))
+
+    def store_has(self, records: dict[str, str]) -> bool:
+        found = self.records()
+        assert found == records, {k: (found.get(k), records.get(k)) for k in found.keys() | records.keys()}
+        return True
+
+
+@pytest.fixture(scope="module")
+def cluster(make_lab: MakeLab) -> Cluster:
+    lab = make_lab(1, agents=False)
+    h1 = lab.host("h1")
+    h1.run("mkdir", "-p", POINTS)
+    start(h1)
+    netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "net")
+    run(h1, "web", "--network", "net")
+    run(h1, "fixed", "--network", "net", "--ip", "192.168.0.9")
+    (details,) = json.loads(netagent(h1, "network", "inspect", "net").stdout)
+    cluster = Cluster(lab=lab, network=details["Id"], beginning={})
+    eventually(lambda: sum(key.startswith(keys.ENDPOINTS) for key in cluster.records()) == 2)
+    block = Block(
+        network_id=NetworkId(cluster.network),
+        prefix=parse_prefix("192.168.200.0/24"),
+        owner=PEER.id,
+        epoch=1,
+        own_address=parse_address("192.168.200.0"),
+    )
+    theirs = {
+        keys.host_key(PEER.id): encode_host(PEER),
+        keys.block_key(block.network_id, block.prefix): encode_block(block),
+    }
+    beginning = cluster.records() | {key: value.decode() for key, value in theirs.items()}
+    return Cluster(lab=lab, network=cluster.network, beginning=beginning)
+
+
+def start(host: Host) -> None:
+    host.agent.start(env={"NETAGENT_FAILPOINTS": POINTS})
+
+
+def killed(cluster: Cluster, number: int, act: Callable[[], object]) -> list[str]:
+    """Let the agent die at its ``number``-th step in ``act``, start it again, and return the steps that it took."""
+    host = cluster.host
+    host.run("sh", "-c", f"rm -f {POINTS}/trace; echo {number} > {POINTS}/armed")
+    act()
+    steps = host.run("sh", "-c", f"rm -f {POINTS}/armed; cat {POINTS}/trace 2>/dev/null || true").stdout.split()
+    if not host.agent.running:
+        start(host)
+    return steps
+
+
+COMMANDS = {
+    "reserve": ("host", "reserve", "--block", "192.168.77.0/24", "peer", "net"),
+    "release": ("host", "reserve", "--release", "--block", "192.168.200.0/24", "peer", "net"),
+    "drain": ("host", "drain", "peer"),
+    "remove": ("host", "rm", "peer"),
+    "rebuild": ("store", "rebuild"),
+    "import": ("store", "import", "--force", "/run/copy.json"),
+}
+LOST = {
+    "rebuild": (keys.NETWORKS, keys.BLOCKS, keys.ADDRESSES, keys.NUMBERS),
+    "import": (keys.NETWORKS, keys.NUMBERS, keys.BLOCKS),
+}
+"""What is not in the store when these begin."""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_that_is_killed_and_repeated_ends_as_ever(cluster: Cluster, name: str) -> None:
+    command, host = COMMANDS[name], cluster.host
+    if name == "rebuild":
+        # What an agent knows of a peer's block goes with it; that block's own host rebuilds it.
+        others = {key: value for key, value in cluster.beginning.items() if "192.168.200" not in key}
+        cluster = replace(cluster, beginning=others)
+    cluster.begin()
+    assert cluster.store_has(cluster.beginning)
+    if name == "import":
+        netagent(host, "store", "export", "-o", "/run/copy.json")
+
+    def begin() -> None:
+        cluster.begin(*LOST.get(name, ("nothing",)))
+        # The agent has heard all of it when it has written nothing back for a while, or has kept it.
+        eventually(lambda: "peer" in netagent(host, "host", "ls").stdout)
+
+    begin()
+    steps = killed(cluster, NEVER, lambda: netagent(host, *command))
+    ended = settled(cluster)
+    transactions = [number for number, step in enumerate(steps, 1) if step == "store.transact"]
+    # Each is noted before and after; after one is before the next.
+    for number in [*transactions[::2], transactions[-1]]:
+        begin()
+        killed(cluster, number, lambda: netagent(host, *command, check=False))
+        repeated = netagent(host, *command, check=False)
+        assert repeated.returncode == 0 or (name == "remove" and "not found" in repeated.stderr), repeated.stderr
+        eventually(lambda: cluster.store_has(ended))
+        assert host.run("ping", "-n", "-c", "1", "-W", "2", "192.168.0.9", check=False).returncode == 0
+
+
+def settled(cluster: Cluster) -> dict[str, str]:
+    """Return what the store holds when it does not change any more."""
+    looks = [cluster.records()]
+
+    def has_settled() -> bool:
+        looks.append(cluster.records())
+        return looks[-1] == looks[-2]
+
+    eventually(has_settled)
+    return looks[-1]
