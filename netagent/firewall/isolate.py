@@ -3,10 +3,11 @@
 ``paths`` holds the pairs of one network: its bridge to itself and to its tunnel, both ways. Whatever else would enter
 a network is dropped unless it answers something or goes to a published port. An interface is in ``inside`` before it
 is up and until it is gone, so there is no moment in which it is open. Between containers of ``separate`` networks
-(``icc=false``) only published ports, links and answers pass; frames between them are for ``apart``.
+(``icc=false``) only published ports, links and answers pass; frames between them are for ``apart``. What is to
+reach containers by their own addresses is let in by ``direct``.
 """
 
-from netagent.firewall import apart, linked, routed
+from netagent.firewall import apart, direct, linked, routed
 from netagent.plan.desired import Chain, ElementSet
 
 SETS = (
@@ -56,6 +57,7 @@ CHAINS = (
             "oifname @internal drop",
             "ct state established,related accept",
             "oifname @inside ct status dnat accept",
+            *direct.ACCEPTS,
             "oifname @inside drop",
             # A peer's container has no business beyond this host's own containers: it leaves through its own host.
             "iifname @tunnels drop",

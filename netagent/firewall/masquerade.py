@@ -56,8 +56,10 @@ def elements(network: Network) -> dict[str, frozenset[str]]:
         return {}
     found: dict[str, frozenset[str]] = {}
     for version in (4, 6):
-        subnets = [_text(subnet.prefix) for subnet in network.subnets if subnet.prefix.version == version]
-        kept = [_text(prefix) for prefix in network.masquerade_except if prefix.version == version]
+        if version in network.routed:
+            continue
+        subnets = [prefix_text(subnet.prefix) for subnet in network.subnets if subnet.prefix.version == version]
+        kept = [prefix_text(prefix) for prefix in network.masquerade_except if prefix.version == version]
         found[f"masquerade{version}"] = frozenset(subnets)
         if kept:
             found[f"kept{version}"] = frozenset(f"{subnet} . {prefix}" for subnet in subnets for prefix in kept)
@@ -67,6 +69,6 @@ def elements(network: Network) -> dict[str, frozenset[str]]:
     return found
 
 
-def _text(prefix: Prefix) -> str:
+def prefix_text(prefix: Prefix) -> str:
     """Return a prefix as sets have it: a single address without its length."""
     return str(prefix.network_address if prefix.prefixlen == prefix.max_prefixlen else prefix)

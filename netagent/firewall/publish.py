@@ -12,7 +12,7 @@ and port. Everybody else's first packet is dropped right there: it reaches neith
 reach 127.0.0.0/8. The kernel cannot translate to or from ::1, so that is left alone.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import TypeAlias
@@ -85,11 +85,11 @@ CHAINS = (
 )
 
 
-def _elements_of(endpoint: Endpoint, mapping: PortMapping) -> Iterator[tuple[str, str]]:
+def _elements_of(endpoint: Endpoint, mapping: PortMapping, routed: Collection[int]) -> Iterator[tuple[str, str]]:
     where = mapping.host_address
     for version in (4, 6) if where is None else (where.version,):
         target = endpoint.address_of(version)
-        if target is None:
+        if target is None or version in routed:
             continue
         at, prefix = ("", "") if where is None or where.is_unspecified else ("_at", f"{where} . ")
         if mapping.count > 1 and mapping.host_port == mapping.container_port:
@@ -120,16 +120,17 @@ def _span(mapping: PortMapping) -> str:
     return str(ports[0]) if len(ports) == 1 else f"{ports[0]}-{ports[-1]}"
 
 
-def elements(endpoint: Endpoint) -> dict[str, frozenset[str]]:
+def elements(endpoint: Endpoint, *, routed: Collection[int] = ()) -> dict[str, frozenset[str]]:
     """Return the elements of one endpoint: set name -> elements, one per mapping or port, and family.
 
-    ``hairpin`` holds the endpoint's own address twice: as the source and destination of a request to itself.
+    In the IP versions that are ``routed`` no host port leads to it. ``hairpin`` holds the endpoint's own address twice:
+    as the source and destination of a request to itself.
     """
     found: dict[str, set[str]] = {}
     for given in endpoint.addresses if endpoint.ports else ():
         found[f"hairpin{given.address.version}"] = {f"{given.address} . {given.address}"}
     for mapping in endpoint.ports:
-        for set_name, element in _elements_of(endpoint, mapping):
+        for set_name, element in _elements_of(endpoint, mapping, routed):
             found.setdefault(set_name, set()).add(element)
     return {set_name: frozenset(group) for set_name, group in found.items()}
 

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from netagent.firewall import (
     apart,
     counting,
+    direct,
     isolate,
     linked,
     masquerade,
@@ -21,6 +22,7 @@ from netagent.plan.desired import Ruleset
 SETS = (
     *isolate.SETS,
     *linked.SETS,
+    *direct.SETS,
     *masquerade.SETS,
     *publish.SETS,
     *resolve.SETS,

@@ -96,7 +96,9 @@ class Network:
     ``host_bindings`` are the host addresses of published ports for which nobody named one, at most one of each family;
     the host's own default if empty. ``overlaps``: its subnets may be what hosts route otherwise. ``bridge`` is an
     existing bridge of somebody else's that the network uses, None for one of its own. ``interface_prefix`` begins the
-    names of the interfaces inside its containers.
+    names of the interfaces inside its containers. ``routed`` are the IP versions in which its containers are reached by
+    their own addresses at published ports and no host port leads to them, ``unprotected`` those in which they are so at
+    any port; from the interfaces ``trusted`` of the host they are in each.
     ``before`` is the way that is left while the hosts turn to another; ``moves`` counts how often that was begun.
     """
 
@@ -120,6 +122,9 @@ class Network:
     overlaps: bool = False
     backend: str | None = None
     interface_prefix: str = DEFAULT_INTERFACE_PREFIX
+    routed: tuple[int, ...] = ()
+    unprotected: tuple[int, ...] = ()
+    trusted: tuple[str, ...] = ()
     before: Way | None = None
     moves: int = 0
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from netagent.drivers import driver_named
 from netagent.drivers.driver import Local
-from netagent.firewall import admin, apart, isolate, masquerade, publish, resolve, spoof
+from netagent.firewall import admin, apart, direct, isolate, masquerade, publish, resolve, spoof
 from netagent.firewall.ruleset import merge, render_ruleset
 from netagent.model.address import Address, host_prefix, parse_address
 from netagent.model.claims import NOTHING
@@ -113,6 +113,7 @@ def render_network(snapshot: Snapshot, network: Network) -> State:
                 for device in devices_of(snapshot, network) or (None,)
             ),
             masquerade.elements(network),
+            direct.network_elements(network, bridge),
             device_elements(snapshot, network, state),
             peer_elements(snapshot, network, state, peers),
         )
@@ -245,7 +246,8 @@ def render_endpoint(snapshot: Snapshot, endpoint: Endpoint, *, mtu: int | None =
         ruleset=Ruleset(
             elements=merge(
                 (
-                    publish.elements(endpoint),
+                    publish.elements(endpoint, routed=network.routed),
+                    direct.endpoint_elements(endpoint, network),
                     spoof.elements(name, endpoint),
                     apart.elements(name, icc=network.icc),
                     link_elements(snapshot, endpoint, network),

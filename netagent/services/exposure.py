@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from netagent.drivers import driver_named
-from netagent.firewall import publish
+from netagent.firewall import direct, publish
 from netagent.firewall.marks import VXLAN_PORT
 from netagent.firewall.packet import Packet
 from netagent.firewall.verdict import Obstacle, Rules
@@ -102,11 +102,12 @@ class _Look:
             return
         for mapping in endpoint.ports:
             yield from self._published(endpoint, network, mapping)
+        yield from self._direct(endpoint, network)
         if network.icc:
             yield from self._within(endpoint, network)
 
     def _published(self, endpoint: Endpoint, network: Network, mapping: PortMapping) -> Iterator[Exposure]:
-        for name, group in publish.elements(replace(endpoint, ports=(mapping,))).items():
+        for name, group in publish.elements(replace(endpoint, ports=(mapping,)), routed=network.routed).items():
             for element in group:
                 for port, target in publish.published_ports({name: frozenset({element})}).items():
                     is_local = port.address is not None and port.address.is_loopback
@@ -147,6 +148,34 @@ class _Look:
         )
         own = (Obstacle(where=_INTERNAL, certain=True),) if network.internal else ()
         return own + self._rules.obstacles(arriving) + self._rules.obstacles(translated)
+
+    def _direct(self, endpoint: Endpoint, network: Network) -> Iterator[Exposure]:
+        """Yield the ways by the endpoint's own addresses: at its published ports, or at all."""
+        bridge = bridge_name(network)
+        for way in direct.ways(endpoint, network, bridge):
+            coming = Packet(
+                hook="forward",
+                version=way.address.version,
+                protocol=None if way.protocol == "any" else way.protocol,
+                iif=way.interface or self._uplink,
+                oif=bridge,
+                destination=way.address,
+            )
+            own = (Obstacle(where=_INTERNAL, certain=True),) if network.internal else ()
+            yield Exposure(
+                container=endpoint.container_name,
+                container_id=endpoint.container_id,
+                network=network.name,
+                reach=ANYWHERE,
+                version=way.address.version,
+                protocol=way.protocol,
+                address=str(way.address),
+                ports=way.ports,
+                target=str(way.address),
+                rule=f"{_TABLE} {way.opened}",
+                sources=way.sources,
+                obstacles=own + self._rules.obstacles(coming),
+            )
 
     def _within(self, endpoint: Endpoint, network: Network) -> Iterator[Exposure]:
         """Yield the ways from the endpoint's own network, whatever its port."""

@@ -38,6 +38,12 @@ _NAMES = {
     "backend": "backend",
     "interface_prefix": "interface_prefix",
     "com.docker.network.container_iface_prefix": "interface_prefix",
+    "gateway_mode_ipv4": "gateway_mode_ipv4",
+    "com.docker.network.bridge.gateway_mode_ipv4": "gateway_mode_ipv4",
+    "gateway_mode_ipv6": "gateway_mode_ipv6",
+    "com.docker.network.bridge.gateway_mode_ipv6": "gateway_mode_ipv6",
+    "trusted_host_interfaces": "trusted_host_interfaces",
+    "com.docker.network.bridge.trusted_host_interfaces": "trusted_host_interfaces",
 }
 
 _DRIVERS = {
@@ -46,6 +52,9 @@ _DRIVERS = {
     "outbound_address": ("bridge",),
     "host_ipv4": ("bridge",),
     "host_ipv6": ("bridge",),
+    "gateway_mode_ipv4": ("bridge",),
+    "gateway_mode_ipv6": ("bridge",),
+    "trusted_host_interfaces": ("bridge",),
     "direct-routing": ("vxlan",),
     "fallback": ("route",),
     "underlay": ("vxlan", "route", "gre"),
@@ -53,6 +62,10 @@ _DRIVERS = {
 }
 """The drivers that know an option; one that is not named here all know."""
 
+_GATEWAY_MODES = ("nat", "nat-unprotected", "routed")
+"""Docker's, but "isolated": containers ask for names at the gateway; ``--internal`` is next to it."""
+
+_TRUSTED_LIMIT = 64
 _NUMBER_DIGITS = 3
 """What an interface prefix leaves for the number."""
 
@@ -78,6 +91,9 @@ class NetworkOptions:
     host_bindings: tuple[Address, ...] = ()
     backend: str | None = None
     interface_prefix: str = DEFAULT_INTERFACE_PREFIX
+    routed: tuple[int, ...] = ()
+    unprotected: tuple[int, ...] = ()
+    trusted: tuple[str, ...] = ()
 
 
 def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> NetworkOptions:
@@ -105,6 +121,11 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
     masquerade = _parse_boolean("masquerade", texts.get("masquerade", "true"))
     if outbound and not masquerade:
         raise InvalidRequest("option outbound_address needs masquerade=true", hint="leave out one of them")
+    modes = {
+        version: _parse_choice(name, texts[name], _GATEWAY_MODES)
+        for version, name in ((4, "gateway_mode_ipv4"), (6, "gateway_mode_ipv6"))
+        if name in texts
+    }
     return NetworkOptions(
         mtu=parse_mtu(texts["mtu"], ipv6=ipv6) if "mtu" in texts else None,
         bridge=parse_interface_name(texts["bridge"]) if "bridge" in texts else None,
@@ -117,6 +138,9 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
         fallback=_parse_choice("fallback", texts["fallback"], ("vxlan",)) if "fallback" in texts else None,
         host_bindings=parse_host_bindings(texts.get("host_binding_ipv4", ""), texts.get("host_binding_ipv6", "")),
         backend=_parse_choice("backend", texts["backend"], BACKENDS) if "backend" in texts else None,
+        routed=tuple(version for version, mode in modes.items() if mode == "routed"),
+        unprotected=tuple(version for version, mode in modes.items() if mode == "nat-unprotected"),
+        trusted=_parse_trusted(texts.get("trusted_host_interfaces", "")),
         interface_prefix=_parse_interface_prefix(texts.get("interface_prefix", DEFAULT_INTERFACE_PREFIX)),
     )
 
@@ -153,6 +177,14 @@ def change_options(options: Mapping[str, str], changes: Mapping[str, str]) -> di
         if key not in _NAMES:
             raise InvalidRequest(f"unknown option {key}", hint=f"options are {', '.join(sorted(_NAMES))}")
     return {**kept, **{key: text for key, text in changes.items() if text}}
+
+
+def _parse_trusted(text: str) -> tuple[str, ...]:
+    """Return interfaces of the host, written with colons between them as Docker has it."""
+    found = tuple(dict.fromkeys(parse_interface_name(name) for name in text.split(":") if text))
+    if len(found) > _TRUSTED_LIMIT:
+        raise InvalidRequest(f"{len(found)} trusted host interfaces", hint=f"give at most {_TRUSTED_LIMIT}")
+    return found
 
 
 def _parse_interface_prefix(text: str) -> str:

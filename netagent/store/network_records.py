@@ -69,6 +69,9 @@ class NetworkRecord(Header, kw_only=True):
     overlaps: bool = False
     backend: Literal["kernel", "ovs"] | None = None
     interface_prefix: Text = DEFAULT_INTERFACE_PREFIX
+    routed: Annotated[tuple[Literal[4, 6], ...], msgspec.Meta(max_length=2)] = ()
+    unprotected: Annotated[tuple[Literal[4, 6], ...], msgspec.Meta(max_length=2)] = ()
+    trusted: Annotated[list[Text], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
     before: WayRecord | None = None
     moves: Count = 0
     options: dict[Text, Text] = msgspec.field(default_factory=dict)
@@ -100,6 +103,9 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         bridge=network.bridge,
         icc=network.icc,
         interface_prefix=network.interface_prefix,
+        routed=_versions(network.routed),
+        unprotected=_versions(network.unprotected),
+        trusted=list(network.trusted),
         masquerade=network.masquerade,
         masquerade_except=list(map(str, network.masquerade_except)),
         outbound=list(map(str, network.outbound)),
@@ -121,6 +127,10 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
 
 def _fields(way: Way) -> dict[str, Any]:
     return {field.name: getattr(way, field.name) for field in dataclasses.fields(way)}
+
+
+def _versions(versions: tuple[int, ...]) -> tuple[Literal[4, 6], ...]:
+    return tuple(version for version in (4, 6) if version in versions)
 
 
 def check_network(network: Network) -> None:
@@ -151,6 +161,9 @@ def decode_network(value: bytes) -> Network:
             bridge=None if record.bridge is None else parse_interface_name(record.bridge),
             icc=record.icc,
             interface_prefix=parse_interface_name(record.interface_prefix),
+            routed=record.routed,
+            unprotected=record.unprotected,
+            trusted=tuple(parse_interface_name(name) for name in record.trusted),
             masquerade=record.masquerade,
             masquerade_except=parse_exemptions(",".join(record.masquerade_except)),
             outbound=parse_outbound(record.outbound),

@@ -186,3 +186,49 @@ def test_only_the_sources_of_a_port_reach_it(lab: Lab, version: int) -> None:
     finally:
         netagent(h1, "rm", "-f", "secret", "sourced-client")
         netagent(h1, "network", "rm", "sourced")
+
+
+def test_containers_are_reached_by_their_own_addresses_where_their_network_says_so(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    option = "com.docker.network.bridge.gateway_mode_ipv4"
+    netagent(h1, "network", "create", "--subnet", "10.61.0.0/24", "-o", f"{option}=routed", "direct")
+    netagent(h1, "network", "create", "--subnet", "10.62.0.0/24", "elsewhere")
+    run(h1, "stranger", "--network", "elsewhere")
+    serve_name(h1, "open", "--network", "direct", "-p", "4780:80")
+    serve_name(h1, "shut", "--network", "direct")
+    serve_name(h1, "mine", "--network", "direct", "-p", f"4781:80@{h1.ip},10.62.0.0/24")
+    opened, shut, mine = (f"http://{address(h1, name)}/hostname" for name in ("open", "shut", "mine"))
+    before, by_host = address(h1, "open"), f"http://{h1.ip}:4780/hostname"
+
+    def reaches(url: str) -> bool:
+        return h2.run("curl", "-s", "-m", "1", url, check=False).returncode == 0
+
+    h2.run("ip", "route", "add", "10.61.0.0/24", "via", str(h1.ip))
+    try:
+        assert fetches(h2, opened, "open")
+        assert fetches_inside(h1, "stranger", opened, "open")
+        assert not reaches(by_host)
+        assert not reaches(shut)
+        assert not reaches(mine)
+        assert fetches_inside(h1, "stranger", mine, "mine")
+        with telling_client_addresses(h2, 4790):
+            assert inside(h1, "open", *client_address_at(str(h2.ip), 4790)).stdout.strip() == before
+        ways = json.loads(netagent(h1, "exposure", "--format", "json").stdout)["Ways"]
+        direct = [way["Rule"] for way in ways if way["Container"] == "open" and " served4 " in way["Rule"]]
+        assert direct == [f"inet netagent served4 {{ 0.0.0.0/0 . {before} . tcp . 80 }}"]
+
+        netagent(h1, "network", "update", "-o", f"{option}=nat-unprotected", "direct")
+        assert fetches(h2, by_host, "open")
+        assert fetches(h2, shut, "shut")
+        assert inside(h1, "stranger", "curl", "-s", "-m", "1", shut).returncode != 0
+
+        netagent(h1, "network", "update", "-o", f"{option}=", "-o", "trusted_host_interfaces=eth0:eth9", "direct")
+        assert fetches(h2, shut, "shut")
+        netagent(h1, "network", "update", "-o", "trusted_host_interfaces=", "direct")
+        assert not reaches(shut)
+        assert not reaches(opened)
+        assert fetches(h2, by_host, "open")
+    finally:
+        h2.run("ip", "route", "del", "10.61.0.0/24")
+        netagent(h1, "rm", "-f", "open", "shut", "mine", "stranger")
+        netagent(h1, "network", "rm", "direct", "elsewhere")

@@ -90,7 +90,7 @@ FRAMES: tuple[Frame, ...] = (
             ),
         )
     ),
-    *frames("ENTER", table="mangle", head=(f"{TRANSLATED} -j RETURN", "-j DROP")),
+    *frames("ENTER", table="mangle", head=(f"{TRANSLATED} -j RETURN", f"-g {PREFIX}DIRECT")),
     *frames("TUNNELS", table="mangle"),
 )
 
@@ -106,6 +106,7 @@ def inside(element: str) -> Iterator[Piece]:
     yield from rules("LEAVING", f"-i {element} -j {PREFIX}LEAVING-BY", table="mangle")
     yield from rules("LEAVING-BY", f"-o {element} -j RETURN", table="mangle")
     yield from rules("INSIDE", f"-o {element} -g {PREFIX}ENTER", table="mangle")
+    yield from rules("OPEN", f"-i {element} -j DROP", table="mangle")
     yield from rules("REDIRECTS", f"-o {element} -j DROP", table="mangle")
     yield from rules("RECEIVED", f"-o {element} -j {PREFIX}RECEIVED-PORT", table="mangle")
     yield from rules("SENT", f"-i {element} -j {PREFIX}SENT-PORT", table="mangle")

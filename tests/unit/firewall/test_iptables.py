@@ -64,7 +64,8 @@ def test_what_is_put_is_read_back_and_found_whole() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "-A NETAGENT-ENTER -j DROP",
+        "-A NETAGENT-ENTER -g NETAGENT-DIRECT",
+        "-A NETAGENT-DIRECT -j DROP",
         "-A FORWARD -j NETAGENT-FORWARD",
         "-A NETAGENT-MACS -j NETAGENT-REFUSE",
         '-A NETAGENT-INSIDE -o nab1 -m comment --comment "inside nab1" -g NETAGENT-ENTER',
