@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from netagent.kernel.encode import GROUP_DYING, GROUP_MAKING
 from netagent.kernel.netlink import decode_attributes
 from netagent.kernel.uapi import (
+    BR_BOOLOPT_NO_LL_LEARN,
     IFA_ADDRESS,
     IFA_F_NOPREFIXROUTE,
     IFA_FLAGS,
     IFA_LOCAL,
     IFF_UP,
     IFLA_ADDRESS,
+    IFLA_BR_MULTI_BOOLOPT,
     IFLA_BRPORT_MODE,
     IFLA_GROUP,
     IFLA_IFALIAS,
@@ -61,6 +63,7 @@ _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
+_BOOLOPT = struct.Struct("=II")
 _RTGENMSG_BYTES = 4
 _RTVIA_FAMILY_BYTES = 2
 _AF_INET6 = 10
@@ -72,7 +75,7 @@ _UNSPECIFIED = memoryview(bytes(4))
 class LinkRecord:
     """A link as the kernel reports it. ``peer`` and ``peer_nsid`` lead to the other end of a veth pair.
 
-    ``hairpin`` is a setting of a bridge's port.
+    ``hairpin`` is a setting of a bridge's port, ``learns_from_groups`` of a bridge.
     """
 
     index: int
@@ -88,6 +91,7 @@ class LinkRecord:
     peer_nsid: int | None
     vxlan: Vxlan | None
     hairpin: bool
+    learns_from_groups: bool
 
     @property
     def is_half_made(self) -> bool:
@@ -184,7 +188,14 @@ def decode_link(body: memoryview) -> LinkRecord:
         peer_nsid=None if nsid is None else _u32(nsid),
         vxlan=_vxlan(info.get(IFLA_INFO_DATA, _EMPTY)) if kind == "vxlan" else None,
         hairpin=bytes(port.get(IFLA_BRPORT_MODE, b"\0")) != b"\0",
+        learns_from_groups=kind == "bridge" and _learns_from_groups(info.get(IFLA_INFO_DATA, _EMPTY)),
     )
+
+
+def _learns_from_groups(data: memoryview) -> bool:
+    """Tell whether a bridge does that could be told not to (since Linux 5.0)."""
+    options = decode_attributes(data).get(IFLA_BR_MULTI_BOOLOPT)
+    return options is not None and not _BOOLOPT.unpack(options)[0] >> BR_BOOLOPT_NO_LL_LEARN & 1
 
 
 def _vxlan(data: memoryview) -> Vxlan:

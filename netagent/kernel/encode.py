@@ -6,6 +6,7 @@ from typing import Final, assert_never
 from netagent.errors import Bug
 from netagent.kernel.netlink import Request, encode_attribute, encode_nested
 from netagent.kernel.uapi import (
+    BR_BOOLOPT_NO_LL_LEARN,
     IFA_ADDRESS,
     IFA_F_NODAD,
     IFA_F_NOPREFIXROUTE,
@@ -15,6 +16,7 @@ from netagent.kernel.uapi import (
     IFLA_ADDRESS,
     IFLA_BR_FORWARD_DELAY,
     IFLA_BR_MCAST_SNOOPING,
+    IFLA_BR_MULTI_BOOLOPT,
     IFLA_BR_STP_STATE,
     IFLA_BRPORT_MODE,
     IFLA_EXT_MASK,
@@ -121,6 +123,7 @@ _IFINFOMSG = struct.Struct("=BxHiII")
 _IFADDRMSG = struct.Struct("=BBBBI")
 _RTMSG = struct.Struct("=BBBBBBBBI")
 _NDMSG = struct.Struct("=BxxxiHBB")
+_BOOLOPT = struct.Struct("=II")
 _U16_BIG = struct.Struct("!H")
 _U64_BIG = struct.Struct("!Q")
 _U16 = struct.Struct("=H")
@@ -166,8 +169,8 @@ def create_link(link: Link, *, master_index: int = 0, sandbox_fd: int = -1) -> R
 
 def _link_info(link: Link, sandbox_fd: int) -> bytes:
     match link.kind:
-        case Bridge():
-            name, data = "bridge", _bridge_data()
+        case Bridge() as kind:
+            name, data = "bridge", _bridge_data(kind)
         case Vxlan() as kind:
             name, data = "vxlan", _vxlan_data(kind)
         case Gretap() as kind:
@@ -183,14 +186,21 @@ def _link_info(link: Link, sandbox_fd: int) -> bytes:
     return encode_nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, name), encode_nested(IFLA_INFO_DATA, data))
 
 
-def _bridge_data() -> bytes:
+def _bridge_data(kind: Bridge) -> bytes:
     return (
         _u32(IFLA_BR_STP_STATE, 0)
         + _u32(IFLA_BR_FORWARD_DELAY, 0)
         # Without a querier a snooping bridge floods multicast all the same (br_multicast_querier_exists), so the
         # group tables it keeps per port buy nothing.
         + encode_attribute(IFLA_BR_MCAST_SNOOPING, b"\0")
+        + _bridge_options(kind)
     )
+
+
+def _bridge_options(kind: Bridge) -> bytes:
+    """Return the bridge's own switches (struct br_boolopt_multi, linux/if_bridge.h): values, and which are meant."""
+    meant = 1 << BR_BOOLOPT_NO_LL_LEARN
+    return encode_attribute(IFLA_BR_MULTI_BOOLOPT, _BOOLOPT.pack(0 if kind.learns_from_groups else meant, meant))
 
 
 def _vxlan_data(kind: Vxlan) -> bytes:
@@ -230,6 +240,9 @@ def set_link(link: Link, *, master_index: int) -> Request:
         mode = encode_attribute(IFLA_BRPORT_MODE, bytes([link.kind.hairpin]))
         port = encode_nested(IFLA_INFO_SLAVE_DATA, mode)
         attributes.append(encode_nested(IFLA_LINKINFO, _text(IFLA_INFO_SLAVE_KIND, "bridge"), port))
+    if isinstance(link.kind, Bridge):
+        options = encode_nested(IFLA_INFO_DATA, _bridge_options(link.kind))
+        attributes.append(encode_nested(IFLA_LINKINFO, _text(IFLA_INFO_KIND, "bridge"), options))
     # RTM_SETLINK would leave a bridge port's settings out (rtnl_changelink, net/core/rtnetlink.c).
     return Request(RTM_NEWLINK, 0, _ifinfomsg(0, IFF_UP, IFF_UP) + b"".join(attributes))
 

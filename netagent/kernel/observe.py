@@ -159,7 +159,7 @@ def _observed_link(record: LinkRecord, wanted: Link | None, names: Mapping[int, 
 
 def _kind(record: LinkRecord, wanted: Link | None) -> Kind:
     if record.kind == "bridge":
-        return Bridge()
+        return Bridge(learns_from_groups=record.learns_from_groups)
     if record.kind == "ifb":
         return Ifb()
     if record.vxlan is not None:

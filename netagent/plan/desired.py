@@ -26,7 +26,13 @@ ROUTE_PROTOCOL = 0x6E
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridge:
-    """A software bridge without spanning tree; its MAC is set, so it does not change as ports come and go."""
+    """A software bridge without spanning tree; its MAC is set, so it does not change as ports come and go.
+
+    ``learns_from_groups``: also from frames to bridges' own group addresses (IEEE 802.1Q, table 8-1), which no rule
+    sees first (br_handle_frame, net/bridge/br_input.c). A container could draw a neighbour's frames to itself by one.
+    """
+
+    learns_from_groups: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from netagent.firewall.elements import element_key, overlap
 from netagent.firewall.ruleset import INTERVAL_SETS
 from netagent.model.address import host_prefix
-from netagent.plan.desired import HOST, Link, Ruleset, State, Veth
+from netagent.plan.desired import HOST, Bridge, Link, Ruleset, State, Veth
 from netagent.plan.flows import flows
 from netagent.plan.operation import (
     AddAddress,
@@ -74,12 +74,15 @@ def _same_device(desired: Link, observed: Link) -> bool:
     """Tell whether the device can become ``desired`` by settings alone. A veth's far end was checked when observed."""
     if type(desired.kind) is not type(observed.kind):
         return False
-    return isinstance(desired.kind, Veth) or desired.kind == observed.kind
+    return isinstance(desired.kind, Veth | Bridge) or desired.kind == observed.kind
 
 
 def _settings(link: Link) -> tuple[object, ...]:
-    port = link.kind.hairpin if isinstance(link.kind, Veth) else False
-    return (link.mtu, link.alias, link.master, link.up, port)
+    match link.kind:
+        case Veth(hairpin=switch) | Bridge(learns_from_groups=switch):
+            return (link.mtu, link.alias, link.master, link.up, switch)
+        case _:
+            return (link.mtu, link.alias, link.master, link.up)
 
 
 def _links(desired: State, observed: State, rebuilt: frozenset[str], prune: bool) -> Iterator[Operation]:

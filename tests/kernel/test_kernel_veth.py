@@ -1,5 +1,6 @@
 """Veth pairs: made straight into a sandbox, checked there, and taken down so that a detach need not wait."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,15 @@ from tests.support.netns import Namespace, address, bridge, endpoint, eventually
 pytestmark = pytest.mark.kernel
 
 Sandboxes = Callable[[], Namespace]
+_CLAIM = """
+import socket, sys
+out = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+out.bind(("eth0", 0))
+for last in range(1, 16):
+    group = bytes.fromhex("0180c20000%02x" % last)
+    out.send(group + bytes.fromhex(sys.argv[1].replace(":", "")) + bytes.fromhex("88cc") + bytes(50))
+"""
+"""Sends a frame with a neighbour's MAC to every group address that bridges keep to themselves."""
 NETWORK = state(bridge(), addresses=[address("10.9.0.1/16", "nab1"), address("fd00:9::1/64", "nab1")])
 
 
@@ -36,6 +46,30 @@ async def test_two_containers_reach_each_other_and_the_gateway(kernel: Kernel, s
     for target in ("10.9.0.3", "fd00:9::3", "10.9.0.1", "fd00:9::1", "127.0.0.1"):
         assert one.ping(target), target
     assert await kernel.observe(desired) == desired
+
+
+async def test_a_bridge_learns_no_address_from_frames_to_its_own_groups(
+    kernel: Kernel, host: Namespace, sandbox: Sandboxes
+) -> None:
+    one, other = sandbox(), sandbox()
+    desired = await _attach(kernel, endpoint(one, 2), endpoint(other, 3))
+    victim = other.links()["eth0"]["address"]
+
+    def claims() -> list[str]:
+        assert other.ping("10.9.0.1")
+        one.run(sys.executable, "-c", _CLAIM, victim)
+        learnt = host.run("bridge", "fdb", "show", "br", "nab1").splitlines()
+        return [line for line in learnt if line.startswith(victim) and " nae2 " in line]
+
+    assert not claims()
+    host.run("ip", "link", "set", "nab1", "type", "bridge", "no_linklocal_learn", "0")
+    assert claims(), "this test does not send what it means to"
+    repair = diff(desired, await kernel.observe(desired))
+    assert [type(operation) for operation in repair.operations] == [SetLink]
+    await kernel.apply(repair)
+    assert not diff(desired, await kernel.observe(desired))
+    host.run("bridge", "fdb", "del", victim, "dev", "nae2", "master", check=False)
+    assert not claims()
 
 
 async def test_the_far_end_is_as_its_value_says(kernel: Kernel, host: Namespace, sandbox: Sandboxes) -> None:
