@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from netagent.errors import InvalidRequest
-from netagent.model.network import PREDEFINED
 
 if TYPE_CHECKING:
     from netagent.v1.networks_pb2 import Network
@@ -31,6 +30,9 @@ _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 
 def is_builtin(network: "Network") -> bool:
     """Tell whether a network is one of those that are always there."""
+    # Here, as all of the model would come with it for every command that lists something.
+    from netagent.model.network import PREDEFINED
+
     return network.name in PREDEFINED and network.scope == "local"
 
 

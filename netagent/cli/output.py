@@ -4,13 +4,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from netagent.cli.client import Client
-from netagent.cli.template import Template
 from netagent.errors import InvalidRequest, NetagentError, NotFound
+
+if TYPE_CHECKING:
+    from netagent.cli.template import Template
 
 Json = dict[str, Any]
 
@@ -48,10 +50,17 @@ class _Format(click.ParamType[str]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the value; InvalidRequest if it is a template that cannot be parsed."""
         if "{{" in value:
-            Template(value.removeprefix(_TABLE_PREFIX))
+            _template(value.removeprefix(_TABLE_PREFIX))
         elif value not in self._words:
             self.fail(f"{value!r} is neither a template nor one of {', '.join(self._words)}", param, ctx)
         return value
+
+
+def _template(text: str) -> "Template":
+    """Return a parsed template; their language is loaded for those who use it."""
+    from netagent.cli.template import Template
+
+    return Template(text)
 
 
 def template_option(*words: str, flags: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -68,10 +77,10 @@ def print_listing(form: str, rows: Sequence[Json], headers: Mapping[str, Any], c
     elif form == "table":
         print_table([headers[key] for key in columns], [[row[key] for key in columns] for row in rows])
     elif form.startswith(_TABLE_PREFIX):
-        template = Template(form.removeprefix(_TABLE_PREFIX))
+        template = _template(form.removeprefix(_TABLE_PREFIX))
         _print_columns([template.render(row).split("\t") for row in (headers, *rows)])
     else:
-        template = Template(form)
+        template = _template(form)
         for row in rows:
             click.echo(template.render(row))
 
@@ -162,7 +171,7 @@ def print_found(names: Iterable[str], inspect: Callable[[str], Json], form: str 
     if form == "json":
         print_json(found)
     else:
-        template = Template(form)
+        template = _template(form)
         for shape in found:
             click.echo(template.render(shape))
     for refusal in missing:
