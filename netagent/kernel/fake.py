@@ -97,6 +97,8 @@ class FakeKernel:
         """Whoever answers an echo."""
         self.carried: dict[Address, int] = {}
         """The largest payload of an echo that reaches a target, where that is not any."""
+        self.spoiled: set[Address] = set()
+        """Whom checksums reach wrong that are left to a device."""
         self.asked: list[tuple[Address, ...]] = []
         """The targets of each round of echoes."""
         self.sandboxes: dict[str, int] = {}
@@ -211,6 +213,10 @@ class FakeKernel:
             if target in self.answers
         }
         return {target: max(sizes) for target, sizes in passed.items() if sizes}
+
+    async def corrupted(self, pairs: Sequence[tuple[Address, Address]]) -> frozenset[Address]:
+        """Return the targets that are in ``spoiled``."""
+        return frozenset(target for _, target in pairs if target in self.spoiled)
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the sandbox at ``path``, or raise NotFound."""

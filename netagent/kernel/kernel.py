@@ -14,7 +14,7 @@ from netagent.errors import KernelRejected
 from netagent.firewall.counting import ServedPort
 from netagent.firewall.marks import Presence
 from netagent.firewall.verdict import Rules
-from netagent.kernel import encode, links, netns, probe
+from netagent.kernel import checksums, encode, links, netns, probe
 from netagent.kernel.announce import Announcer
 from netagent.kernel.apply import Workplace, apply
 from netagent.kernel.apply import failpoints as apply_failpoints
@@ -109,6 +109,10 @@ class Kernel:
     async def largest_answered(self, asked: Sequence[tuple[Address, Address, Sequence[int]]]) -> Mapping[Address, int]:
         """Return for each target the largest of the payload sizes, given with source and target, that it answers."""
         return await asyncio.get_running_loop().run_in_executor(self._prober, probe.largest, asked)
+
+    async def corrupted(self, pairs: Sequence[tuple[Address, Address]]) -> frozenset[Address]:
+        """Return the targets among ``pairs`` of source and target that checksums left to a device reach wrong."""
+        return await asyncio.get_running_loop().run_in_executor(self._prober, checksums.corrupted, pairs)
 
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the namespace at ``path``; NotFound if absent, InvalidRequest if no container's."""

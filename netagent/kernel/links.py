@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from netagent import failpoint
 from netagent.errors import Conflict, EnvironmentProblem, InvalidRequest, NetagentError, NotFound
-from netagent.kernel import encode, ovs
+from netagent.kernel import checksums, encode, ovs
 from netagent.kernel.decode import LinkRecord
 from netagent.kernel.netlink import Refusal, Request
 from netagent.kernel.rtnl import Rtnl, raise_first, rejected
@@ -45,6 +45,7 @@ def add_links(
         try:
             if refusal is not None:
                 raise rejected(operation, refusal)
+            _set_offload(operation)
             _bring_up_inside(sandboxes, operation)
             _settle_carrier(host, operation)
         except NetagentError as failure:
@@ -132,7 +133,17 @@ def set_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[SetLink]) -
         requests.extend(steps)
         owners.extend([operation] * len(steps))
         _set_inside(host, sandboxes, operation, record)
+        _set_offload(operation)
     raise_first(owners, host.transact(requests))
+
+
+def _set_offload(operation: AddLink | SetLink) -> None:
+    if operation.link.offload is None:
+        return
+    try:
+        checksums.set_offload(operation.link.name, on=operation.link.offload)
+    except OSError as error:
+        raise rejected(operation, Refusal(error.errno or errno.EIO, "its checksum offload cannot be set")) from error
 
 
 def delete_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[DeleteLink]) -> bool:

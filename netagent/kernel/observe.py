@@ -12,6 +12,7 @@ from types import MappingProxyType
 from netagent.errors import InvalidRequest, NotFound
 from netagent.kernel import ovs
 from netagent.kernel.apply import Workplace
+from netagent.kernel.checksums import has_offload
 from netagent.kernel.decode import LinkRecord
 from netagent.kernel.limits import observe_limits
 from netagent.kernel.nftables import element_key
@@ -154,6 +155,8 @@ def _observed_link(record: LinkRecord, wanted: Link | None, names: Mapping[int, 
         mac=None if is_open else record.mac,
         master=names.get(record.master),
         up=record.up,
+        # Asked for by name, one by one: only where it matters.
+        offload=has_offload(record.name) if wanted is not None and wanted.offload is False else None,
     )
 
 

@@ -83,7 +83,7 @@ def _open(source: Address, target: Address) -> socket.socket | None:
 def _ask(sock: socket.socket, target: Address, identifier: int, payload: bytes, number: int = 1) -> None:
     head = _ECHO.pack(_REQUEST[target.version], 0, 0, identifier, number)
     if target.version == 4:
-        head = _ECHO.pack(_REQUEST[4], 0, _checksum(head), identifier, number)
+        head = _ECHO.pack(_REQUEST[4], 0, internet_checksum(head), identifier, number)
     try:
         # Zeros add nothing to the checksum.
         sock.send(head + payload)
@@ -91,9 +91,12 @@ def _ask(sock: socket.socket, target: Address, identifier: int, payload: bytes, 
         return
 
 
-def _checksum(data: bytes) -> int:
+def internet_checksum(data: bytes) -> int:
+    """Return the checksum of an even number of octets (RFC 1071)."""
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    return ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
 
 
 def _collect(waiting: dict[socket.socket, Address], identifier: int) -> frozenset[Address]:

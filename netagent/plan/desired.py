@@ -97,7 +97,8 @@ Kind: TypeAlias = Bridge | Vxlan | Gretap | OvsGre | Veth | Ifb
 class Link:
     """An interface of ours in the host's namespace. ``master`` is the bridge it is a port of.
 
-    Desired links are always up; ``up`` is false only in an observation.
+    Desired links are always up; ``up`` is false only in an observation. ``offload`` False: checksums are worked out
+    before packets enter it; None: as the device has it.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Link:
     mac: Mac | None = None
     master: str | None = None
     up: bool = True
+    offload: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

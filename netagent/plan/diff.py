@@ -93,7 +93,11 @@ def _links(desired: State, observed: State, rebuilt: frozenset[str], prune: bool
         elif name in rebuilt:
             yield DeleteLink(present, stale=True)
             yield AddLink(link)
-        elif _settings(present) != _settings(link) or (link.mac is not None and link.mac != present.mac):
+        elif (
+            _settings(present) != _settings(link)
+            or (link.mac is not None and link.mac != present.mac)
+            or (link.offload is False and present.offload is not False)
+        ):
             yield SetLink(link)
     if prune:
         yield from (DeleteLink(link) for name, link in observed.links.items() if name not in desired.links)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 
 from netagent.drivers import driver_named
 from netagent.drivers.driver import Local, Peer
@@ -12,7 +13,7 @@ from netagent.model.host import Host
 from netagent.model.ids import HostId
 from netagent.model.network import Network
 from netagent.model.snapshot import Snapshot
-from netagent.plan.desired import Announcement, Route, State
+from netagent.plan.desired import Announcement, Gretap, Route, State
 from netagent.plan.names import bridge_mac, bridge_name
 from netagent.plan.union import union
 
@@ -34,7 +35,7 @@ def between_hosts(snapshot: Snapshot, network: Network, local: Local, peers: Seq
 
     A peer's own address is asked, so its route lets packets of any size through.
     """
-    state = _by_its_ways(snapshot, network, local, peers)
+    state = _without_offload(snapshot, network, _by_its_ways(snapshot, network, local, peers))
     if not snapshot.paths.narrow or network.before is not None:
         return state
     usual: set[Route] = set()
@@ -48,6 +49,22 @@ def between_hosts(snapshot: Snapshot, network: Network, local: Local, peers: Seq
         usual |= part.routes
         limited |= asked | {replace(route, mtu=limits[route.destination.version]) for route in part.routes - asked}
     return replace(state, routes=(state.routes - usual) | limited)
+
+
+def _without_offload(snapshot: Snapshot, network: Network, state: State) -> State:
+    """Return ``state`` with devices that leave no checksums to others where these were found to spoil them."""
+    corrupting = {identity: snapshot.networks.get(identity) for identity in snapshot.paths.corrupting}
+    if not corrupting:
+        return state
+    # The kernel's GRE device is all networks'.
+    is_shared = any(other is not None and other.driver == network.driver for other in corrupting.values())
+    links = {
+        name: replace(link, offload=False)
+        if network.id in corrupting or (is_shared and isinstance(link.kind, Gretap))
+        else link
+        for name, link in state.links.items()
+    }
+    return replace(state, links=MappingProxyType(links))
 
 
 def _by_its_ways(snapshot: Snapshot, network: Network, local: Local, peers: Sequence[Peer]) -> State:

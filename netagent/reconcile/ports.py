@@ -69,6 +69,9 @@ class Kernel(Protocol):
         Nothing is taken apart on its way. Targets that answer none within a second are left out.
         """
 
+    async def corrupted(self, pairs: Sequence[tuple[Address, Address]]) -> frozenset[Address]:
+        """Return the targets among ``pairs`` of source and target that checksums left to a device reach wrong."""
+
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the network namespace at ``path``; NotFound or InvalidRequest if it is none."""
 

@@ -4,7 +4,8 @@ A peer is asked when it is new to a network, when anything changed that its way 
 network's MTU or driver), and from time to time although nothing has. A few are asked at a time, whatever the number of
 hosts. What is found is a log line, an event, and part of ``netagent host ls``; and a way that does not carry the
 network's largest packets gets routes that say how large they may be, until it does. A container that sends larger ones
-is told so by its host, and sends smaller ones from then on.
+is told so by its host, and sends smaller ones from then on. Where checksums that are left to a network device arrive
+wrong, the network's tunnel device leaves it none any more.
 """
 
 import asyncio
@@ -12,11 +13,11 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from types import MappingProxyType
 
 from netagent.errors import NetagentError
-from netagent.model.ids import HostId
+from netagent.model.ids import HostId, NetworkId
+from netagent.model.paths import Paths
 from netagent.model.snapshot import Snapshot
 from netagent.services.context import Context
 from netagent.services.ways import SMALLEST, Way, WayId, ways_to_peers
@@ -34,6 +35,8 @@ SIZES_AT_ONCE = 24
 """Sizes of one way that are tried in one round: three rounds find the largest among thousands."""
 
 UNREACHABLE = "does not answer"
+SPOILED = "checksums left to a network device arrive wrong"
+SWITCHED_OFF = "checksum offload is off: what was left to a network device arrived wrong"
 
 
 class ProbingService:
@@ -49,6 +52,7 @@ class ProbingService:
         self._failures: Counter[WayId] = Counter()
         self._wrong: dict[WayId, str] = {}
         self._narrow: dict[WayId, int] = {}
+        self._corrupting: set[NetworkId] = set()
 
     def store_changed(self, changed: frozenset[str]) -> None:
         """Look soon whether there are new ways to ask."""
@@ -98,6 +102,7 @@ class ProbingService:
         for known in (self._in_order, self._failures, self._wrong, self._narrow):
             for key in known.keys() - self._ways.keys():
                 del known[key]
+        self._corrupting &= snapshot.networks.keys()
 
     async def _ask(self, asked: Sequence[Way]) -> None:
         kernel = self._context.kernel
@@ -107,11 +112,16 @@ class ProbingService:
         large = await kernel.answering([(way.source, way.target) for way in reached], sizes=sizes)
         lossy = [way for way in reached if way.target not in large]
         limits = await self._search([way for way in lossy if self._failures[way.id] + 1 >= FAILURES_TO_BELIEVE])
+        spoiled = await kernel.corrupted([(way.source, way.target) for way in reached if way.target in large])
         for way in asked:
-            if way.target in large:
+            if way.target in spoiled:
+                self._note_failure(way, SPOILED)
+            elif way.target in large:
                 self._note_order(way)
+            elif way.target in there:
+                self._note_failure(way, f"loses packets of {way.mtu} bytes", limit=limits.get(way.id))
             else:
-                self._note_failure(way, is_there=way.target in there, limit=limits.get(way.id))
+                self._note_failure(way, UNREACHABLE)
 
     async def _search(self, ways: Sequence[Way]) -> dict[WayId, int]:
         """Return the largest packets in bytes that some ways carry; those that do not carry small ones are left out."""
@@ -138,16 +148,16 @@ class ProbingService:
         if self._wrong.pop(way.id, None) is not None:
             self._tell(way, "answers")
 
-    def _note_failure(self, way: Way, *, is_there: bool, limit: int | None) -> None:
+    def _note_failure(self, way: Way, found: str, *, limit: int | None = None) -> None:
         self._in_order.pop(way.id, None)
         self._failures[way.id] += 1
         if self._failures[way.id] < FAILURES_TO_BELIEVE:
             return
-        found = UNREACHABLE
-        if is_there:
-            found = f"loses packets of {way.mtu} bytes" + (f", carries {limit}" if limit is not None else "")
-            if limit is not None:
-                self._narrow[way.id] = limit
+        if limit is not None:
+            found = f"{found}, carries {limit}"
+            self._narrow[way.id] = limit
+        if found == SPOILED and (way.network.driver != "route" or way.network.fallback):
+            self._corrupting.add(way.network.id)
         if self._wrong.get(way.id) != found:
             self._wrong[way.id] = found
             self._tell(way, found)
@@ -166,10 +176,14 @@ class ProbingService:
             line = f"{way.network.name}: {text}"
             if line not in lines.setdefault(way.host.id, []):
                 lines[way.host.id].append(line)
+        networks = self._context.snapshot().networks
+        off = [f"{networks[identity].name}: {SWITCHED_OFF}" for identity in self._corrupting]
         knowledge = self._context.knowledge
-        knowledge.path_problems = {host: tuple(texts) for host, texts in lines.items()}
-        if knowledge.paths.narrow != self._narrow:
-            knowledge.paths = replace(knowledge.paths, narrow=MappingProxyType(dict(self._narrow)))
+        own = {knowledge.host.id: tuple(sorted(off))} if off else {}
+        knowledge.path_problems = {host: tuple(texts) for host, texts in lines.items()} | own
+        paths = Paths(narrow=MappingProxyType(dict(self._narrow)), corrupting=frozenset(self._corrupting))
+        if knowledge.paths != paths:
+            knowledge.paths = paths
             self._context.engine.follow_snapshot()
 
 

@@ -230,6 +230,21 @@ async def test_settings_of_a_link_are_mended(kernel: Kernel, host: Namespace) ->
     assert await kernel.observe(desired) == desired
 
 
+@pytest.mark.parametrize("is_new", [True, False], ids=["a-new-device", "one-that-is-there"])
+async def test_a_tunnel_device_can_be_told_to_leave_no_checksums_to_others(
+    kernel: Kernel, host: Namespace, is_new: bool
+) -> None:
+    link = replace(vxlan(), offload=False)
+    wanted = State(links={link.name: link})
+    await kernel.apply(Plan((AddLink(link if is_new else vxlan()),)))
+    assert bool(diff(wanted, await kernel.observe(wanted), prune=False)) is not is_new
+    await kernel.apply(diff(wanted, await kernel.observe(wanted), prune=False))
+    assert "tx-checksumming: off" in host.run("ethtool", "--show-features", link.name)
+    assert not diff(wanted, await kernel.observe(wanted), prune=False)
+    usual = State(links={link.name: vxlan()})
+    assert not diff(usual, await kernel.observe(usual), prune=False), "it is not turned on again by itself"
+
+
 async def test_what_others_made_is_neither_reported_nor_touched(kernel: Kernel, host: Namespace) -> None:
     """A link with our prefix only, one with our alias only, and everything else that bears not both of our marks."""
     host.ip("link", "add", "nab5", "type", "bridge")

@@ -8,6 +8,7 @@ import pytest
 
 from netagent.kernel.fake import FakeKernel
 from netagent.model.address import Address, parse_address
+from netagent.model.host import Host
 from netagent.model.ids import HostId
 from netagent.model.paths import Paths
 from netagent.model.snapshot import Snapshot
@@ -38,6 +39,10 @@ class Told:
         )
         self.kernel.answers = frozenset(self.targets.values())
         self.service = ProbingService(cast("Context", self))
+
+    @property
+    def host(self) -> Host:
+        return self.base.host
 
     @property
     def knowledge(self) -> "Told":
@@ -127,3 +132,35 @@ async def test_what_was_found_of_a_peer_goes_with_it() -> None:
     told.base = replace(told.base, live=frozenset())
     assert not await told.service.step()
     assert (told.paths.narrow, told.path_problems) == ({}, {})
+
+
+async def test_checksums_that_arrive_wrong_are_left_to_no_device_any_more_and_that_stays_so() -> None:
+    told = Told(peers=2)
+    host, target = next(iter(told.targets.items()))
+    told.kernel.spoiled = {target}
+    for _ in range(FAILURES_TO_BELIEVE):
+        assert told.paths == Paths()
+        assert await told.service.step()
+    assert told.paths == Paths(corrupting=frozenset({STATICNET}))
+    assert told.followed == 1
+    assert told.path_problems[host] == ("staticnet: checksums left to a network device arrive wrong",)
+    told.kernel.spoiled = set()
+    assert not await told.service.step()
+    assert told.paths.corrupting == {STATICNET}
+    own = "staticnet: checksum offload is off: what was left to a network device arrived wrong"
+    assert told.path_problems == {H1: (own,)}
+    told.base = replace(told.base, networks={}, blocks=())
+    await told.service.step()
+    assert (told.paths, told.path_problems) == (Paths(), {})
+
+
+async def test_where_no_device_is_netagents_own_wrong_checksums_are_told_alone() -> None:
+    told = Told(peers=1)
+    (host,) = told.targets
+    network = replace(an_overlay(), driver="route")
+    told.base = replace(told.base, networks={network.id: network})
+    told.kernel.spoiled = set(told.targets.values())
+    for _ in range(FAILURES_TO_BELIEVE):
+        await told.service.step()
+    assert told.path_problems == {host: ("staticnet: checksums left to a network device arrive wrong",)}
+    assert told.paths == Paths()
