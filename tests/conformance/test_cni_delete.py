@@ -201,7 +201,7 @@ FAILURES = {
 def test_c74_delete_after_an_add_that_failed_at_any_step_leaves_nothing(
     machine: Machine, plugin: Plugin, netns: Make, step: str
 ) -> None:
-    """What a kill at each single step leaves, tests/cluster/test_crash.py shows for this very ADD."""
+    """What a kill at each single step leaves, tests/cluster/test_crash_endpoints.py shows for this very ADD."""
 
     def stored() -> list[str]:
         lines = machine.run("etcdctl", "get", "--prefix", "/netagent/v1/").splitlines()

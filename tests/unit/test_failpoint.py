@@ -1,6 +1,8 @@
 """Crash points: nothing without the variable; with it, a trace, and death at the chosen one."""
 
+import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import netagent
 from netagent import failpoint
 
 PROGRAM = "from netagent import failpoint\nfor name in ('one', 'two', 'three'): failpoint.reach(name)\nprint('alive')"
@@ -45,3 +48,13 @@ def test_points_are_noted_while_armed_and_only_then(tmp_path: Path, monkeypatch:
     (tmp_path / "armed").unlink()
     failpoint.reach("after")
     assert (tmp_path / "trace").read_text() == "one\ntwo\n"
+
+
+def test_everything_that_changes_the_journal_is_a_crash_point() -> None:
+    """A write outside ``_transaction`` would be a step that no kill is tried at."""
+    tree = ast.parse((Path(netagent.__file__).parent / "store" / "journal.py").read_text())
+    (journal,) = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    for method in (node for node in journal.body if isinstance(node, ast.FunctionDef)):
+        text = ast.unparse(method)
+        if re.search(r"INSERT|DELETE|UPDATE", text):
+            assert "self._transaction(" in text or method.name.startswith("_put_"), method.name

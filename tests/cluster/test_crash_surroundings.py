@@ -1,0 +1,147 @@
+"""What other hosts, other programs and dockerd do, killed at every step of it."""
+
+import json
+from contextlib import suppress
+from functools import partial
+from http.client import HTTPException
+
+import pytest
+
+from netagent.lab.host import Host
+from netagent.lab.lab import Lab
+from netagent.model.address import parse_address, parse_prefix
+from netagent.model.block import Block
+from netagent.model.host import Host as ModelHost
+from netagent.model.ids import HostId, NetworkId
+from netagent.store import keys
+from netagent.store.records import encode_block, encode_host
+from tests.support import docker_calls
+from tests.support.crash import Reached, Verb, kill_at_every_point
+from tests.support.hosts import netagent
+from tests.support.lab import eventually
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+
+DOCKER_NETWORK = "d" * 64
+
+PEER = ModelHost(
+    id=HostId("00000000-0000-4000-8000-000000000009"),
+    name="peer",
+    underlay=(parse_address("198.18.0.99"),),
+    mtu=1500,
+)
+
+
+def _peer_records(host: Host) -> dict[str, bytes]:
+    """Return the records of a host that exists in the store only, with a block of the network across hosts."""
+    (network,) = json.loads(netagent(host, "network", "inspect", "staticnet").stdout)
+    block = Block(
+        network_id=NetworkId(network["Id"]),
+        prefix=parse_prefix("192.168.200.0/24"),
+        owner=PEER.id,
+        epoch=1,
+        own_address=parse_address("192.168.200.0"),
+    )
+    return {
+        keys.host_key(PEER.id): encode_host(PEER),
+        keys.block_key(block.network_id, block.prefix): encode_block(block),
+    }
+
+
+def _etcdctl(host: Host, *arguments: str, stdin: str = "") -> None:
+    host.run("etcdctl", "--endpoints", "http://198.18.0.201:2379", *arguments, stdin=stdin)
+
+
+def _peer_comes(host: Host) -> None:
+    for key, value in _peer_records(host).items():
+        _etcdctl(host, "put", key, stdin=value.decode())
+    eventually(lambda: not host.agent.running or "192.168.200.0/24" in host.run("ip", "route").stdout)
+
+
+def _peer_goes(host: Host) -> None:
+    for prefix in (keys.BLOCKS, keys.HOSTS):
+        listed = host.run(
+            "etcdctl", "--endpoints", "http://198.18.0.201:2379", "get", "--prefix", prefix, "--keys-only"
+        )
+        for key in listed.stdout.split():
+            if key.endswith(("/192.168.200.0-24", PEER.id)):
+                _etcdctl(host, "del", key)
+    eventually(lambda: not host.agent.running or "192.168.200.0/24" not in host.run("ip", "route").stdout)
+
+
+def _disturb(host: Host) -> None:
+    """Do by hand what the agent mends: another MTU, another address, a flushed ruleset, a setting turned off."""
+    bridge = next(word for word in host.run("ip", "route", "show", "192.168.0.0/16").stdout.split() if "nab" in word)
+    host.run("ip", "link", "set", bridge, "mtu", "1300")
+    host.run("ip", "address", "add", "10.99.0.1/32", "dev", bridge)
+    host.run("nft", "flush", "ruleset")
+    host.run("sysctl", "-qw", f"net.ipv4.conf.{bridge}.proxy_arp=0")
+    host.run("ip", "link", "set", bridge, "mtu", "1310")
+
+    def is_mended() -> bool:
+        setting = host.run("sysctl", "-n", f"net.ipv4.conf.{bridge}.proxy_arp").stdout.strip()
+        return setting == "1" and "table inet netagent" in host.run("nft", "list", "tables").stdout
+
+    eventually(lambda: not host.agent.running or is_mended())
+
+
+def _kill_name_server(host: Host) -> None:
+    """End the DNS process, and wait until there is another."""
+    host.run("sh", "-c", "kill -9 $(cat /run/netagent/dns.pid)", check=False)
+    listening = "sed -n 's/^Name:.//p' /proc/$(cat /run/netagent/dns.pid)/status && ss -Hlnu 'sport = 53'"
+    eventually(lambda: not host.agent.running or ":53" in host.run("sh", "-c", listening, check=False).stdout)
+
+
+def _docker_comes(host: Host) -> None:
+    """Make the chain that Docker leaves to others, and wait for the rules in it."""
+    host.run("iptables-nft", "-N", "DOCKER-USER", check=False)
+    rules = ("iptables-nft", "-S", "DOCKER-USER")
+    eventually(lambda: not host.agent.running or "netagent" in host.run(*rules).stdout)
+
+
+def _docker_goes(host: Host) -> None:
+    host.run("nft", "delete", "table", "ip", "filter", check=False)
+
+
+def _docker(host: Host) -> None:
+    """Do what dockerd does for a network, a container in it with a published port, and the end of both."""
+    with suppress(OSError, HTTPException, AssertionError):
+        pool = docker_calls.create_network(host, "10.55.0.0/24", network=DOCKER_NETWORK)
+        ids = {"NetworkID": DOCKER_NETWORK, "EndpointID": docker_calls.ENDPOINT}
+        done = partial(docker_calls.done, host)
+        done("IpamDriver.RequestAddress", PoolID=pool, Address="10.55.0.9")
+        done("NetworkDriver.CreateEndpoint", **ids, Interface={"Address": "10.55.0.9/24"})
+        done("NetworkDriver.Join", **ids, SandboxKey="/var/run/docker/netns/0123456789ab")
+        ports = docker_calls.port_map(docker_calls.port(80, 4000))
+        done("NetworkDriver.ProgramExternalConnectivity", **ids, Options=ports)
+        _docker_goes_on(host)
+
+
+def _docker_goes_on(host: Host) -> None:
+    """Do what dockerd does to be rid of them, whether they are there or not."""
+    ids = {"NetworkID": DOCKER_NETWORK, "EndpointID": docker_calls.ENDPOINT}
+    for method in ("Leave", "DeleteEndpoint"):
+        docker_calls.done(host, f"NetworkDriver.{method}", **ids)
+    docker_calls.call(host, "IpamDriver.ReleaseAddress", PoolID="10.55.0.0/24", Address="10.55.0.9")
+    docker_calls.done(host, "NetworkDriver.DeleteNetwork", NetworkID=DOCKER_NETWORK)
+    docker_calls.done(host, "IpamDriver.ReleasePool", PoolID="10.55.0.0/24")
+
+
+VERBS = {
+    "docker": Verb(act=_docker, settle=_docker_goes_on),
+    "peer-comes": Verb(act=_peer_comes, settle=_peer_goes),
+    "peer-goes": Verb(prepare=_peer_comes, act=_peer_goes, settle=_peer_goes),
+    "repair": Verb(act=_disturb, settle=lambda host: None),
+    "name-server-dies": Verb(act=_kill_name_server, settle=lambda host: None),
+    "docker-comes": Verb(act=_docker_comes, settle=_docker_goes),
+}
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_kill_at_any_point_leaves_nothing_half_done(crash_lab: Lab, reached: Reached, name: str) -> None:
+    kill_at_every_point(crash_lab, reached, name, VERBS[name])
+
+
+def test_every_crash_point_of_the_code_was_tried(reached: Reached) -> None:
+    missing = reached.missing()
+    assert not missing, f"no verb reaches {sorted(missing)}: add one to VERBS of a tests/cluster/test_crash_*.py"
