@@ -1,7 +1,7 @@
 """Keeps the DNS process told: which networks this host has, and the names of all endpoints in them.
 
 Own endpoints come from the journal, the others' from the store. A host that is not live any more keeps its names for
-a while, because an agent that restarts lets its lease go although its containers run on.
+a while, because its containers run on without an agent, and etcd may have lost its lease.
 """
 
 import asyncio

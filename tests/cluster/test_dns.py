@@ -76,6 +76,20 @@ def test_names_are_answered_while_the_agent_is_killed_and_comes_back(lab: Lab) -
     assert said == "asked\n"
 
 
+def test_the_names_of_a_host_stay_while_its_agent_is_stopped_for_a_while(lab: Lab) -> None:
+    """Longer than the four seconds that names outlive a lease: one that is stopped lets its lease run out."""
+    h1, h2 = lab.hosts[:2]
+    ask = "echo begun; for n in $(seq 80); do getent ahostsv4 web >/dev/null || echo lost; sleep 0.1; done; echo asked"
+    with h2.popen("netagent", "exec", "client", "--", "sh", "-c", ask, stdout=-1) as flow:
+        assert flow.stdout is not None
+        assert flow.stdout.readline() == "begun\n"
+        h1.agent.stop()
+        said, _ = flow.communicate(timeout=60)
+        h1.agent.start()
+    assert said == "asked\n"
+    assert resolve(lab, "web")
+
+
 def test_the_names_of_a_host_that_dies_are_gone_in_twenty_seconds_and_back_with_it(lab: Lab) -> None:
     h1 = lab.host("h1")
     h1.agent.kill()

@@ -71,13 +71,19 @@ async def test_leased_key_outlives_its_time_to_live_while_the_agent_lives(agent:
     assert agent.replaced == 0
 
 
-async def test_unleased_keys_stay_when_the_store_is_closed_and_leased_ones_go(agent: Agent, other: EtcdStore) -> None:
+async def test_leased_keys_outlive_a_closed_store_until_the_lease_ends_and_others_for_ever(
+    agent: Agent, other: EtcdStore
+) -> None:
     await agent.announce()
     await agent.store.transact([], [Put(key="/netagent/v1/hosts/h1", value=b"")])
     await agent.store.close()
-    assert await other.get(LIVE) is None
+    assert await other.get(LIVE) is not None
+
+    async def is_gone() -> bool:
+        return await other.get(LIVE) is None and not (await other.list("/netagent/transactions/")).entries
+
+    await eventually(is_gone, within=3 * TTL_S + 5)
     assert await other.get("/netagent/v1/hosts/h1") is not None
-    assert not (await other.list("/netagent/transactions/")).entries
 
 
 async def test_leased_key_goes_when_the_agent_does(etcd: EtcdServer, other: EtcdStore) -> None:

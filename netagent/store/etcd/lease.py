@@ -13,11 +13,9 @@ from collections.abc import Callable
 from netagent.errors import NetagentError, Unavailable
 from netagent.store.etcd.client import Deadline, EtcdClient
 from netagent.store.etcd.proto import etcd_pb2 as pb
-from netagent.store.etcd.rpc import LEASE_GRANT, LEASE_KEEP_ALIVE, LEASE_REVOKE
+from netagent.store.etcd.rpc import LEASE_GRANT, LEASE_KEEP_ALIVE
 
 _log = logging.getLogger(__name__)
-
-REVOKE_S = 1.0
 
 
 def _now() -> float:
@@ -80,17 +78,11 @@ class LeaseKeeper:
             self._on_lost()
 
     async def close(self) -> None:
-        """Stop renewing and give the lease back, within a second."""
+        """Stop renewing. The lease ends by itself: a process that is back before it ends was never away to others."""
         self._is_closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        if self._lease_id:
-            request = pb.LeaseRevokeRequest(ID=self._lease_id)
-            try:
-                await self._client.call(LEASE_REVOKE, request, deadline=Deadline(REVOKE_S))
-            except NetagentError as error:
-                _log.info("lease %x is left to expire: %s", self._lease_id, error.message)
 
     async def _grant(self, deadline: Deadline) -> None:
         sent_at = _now()

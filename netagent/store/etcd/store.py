@@ -100,7 +100,7 @@ class EtcdStore:
         self._lease_callbacks.append(callback)
 
     async def close(self) -> None:
-        """End watches and calls; leased keys go at once if etcd can be reached within a second."""
+        """End watches and calls; leased keys go when the lease ends, unless they are taken over before."""
         self._closed.set()
         await self._lease.close()
         await self._client.close()
