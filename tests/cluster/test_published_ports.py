@@ -80,10 +80,12 @@ def test_what_is_not_published_is_not_reached_from_outside_the_network(lab: Lab)
         h2.run("ip", "route", "del", f"{other}/32")
 
 
-def test_containers_reach_the_outside_with_the_hosts_address(lab: Lab) -> None:
+def test_containers_reach_the_outside_with_the_hosts_address_also_at_a_port_that_is_published_here(lab: Lab) -> None:
+    """CVE-2025-67499 was a translation that caught what was meant for another machine."""
     h1, h2 = lab.hosts
-    with telling_client_addresses(h2, 7777):
-        assert inside(h1, "stranger", *client_address_at(str(h2.ip), 7777)).stdout.strip() == str(h1.ip)
+    with telling_client_addresses(h2, 4000):
+        assert inside(h1, "stranger", *client_address_at(str(h2.ip), 4000)).stdout.strip() == str(h1.ip)
+        assert h1.run(*client_address_at(str(h2.ip), 4000)).stdout.strip() == str(h1.ip)
 
 
 def test_a_published_port_is_shown_and_kept_from_the_hosts_processes(lab: Lab) -> None:

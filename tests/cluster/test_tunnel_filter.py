@@ -6,7 +6,7 @@ import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from tests.support.hosts import address, netagent, pings, run
+from tests.support.hosts import address, inside, netagent, pings, run
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -23,6 +23,8 @@ send(IP(src=source, dst=target) / UDP(sport=5, dport=4789) / VXLAN(vni=int(vni),
      / inner / kind(src=inner_source, dst=inner_target) / UDP(sport=7, dport=9999) / Raw(b"forged"), verbose=False)
 """
 
+_CONTAINERS = {"h1": "one", "h2": "two", "h3": "three"}
+
 
 @pytest.fixture(scope="module")
 def lab(make_lab: MakeLab, firewall: str) -> Lab:
@@ -31,8 +33,8 @@ def lab(make_lab: MakeLab, firewall: str) -> Lab:
     overlay = ("network", "create", "--driver", "vxlan")
     netagent(h1, *overlay, "--subnet", "192.168.0.0/16", "--subnet", "fd00:77::/64", "net")
     eventually(lambda: all("net" in netagent(host, "network", "ls").stdout for host in (h2, h3)))
-    for host, name in ((h1, "one"), (h2, "two"), (h3, "three")):
-        run(host, name, "--network", "net")
+    for host in (h1, h2, h3):
+        run(host, _CONTAINERS[host.name], "--network", "net")
     others = [address(host, name, v) for host, name in ((h2, "two"), (h3, "three")) for v in (4, 6)]
     eventually(lambda: all(pings(h1, "one", other) for other in others))
     return lab
@@ -67,14 +69,30 @@ def test_a_peer_hides_no_source_behind_a_vlan_tag(lab: Lab) -> None:
     assert not _arrives(h1, h2, address(h2, "two"), tag="0")
 
 
-def _arrives(host: Host, sender: Host, inner_source: str, *, tag: str = "") -> bool:
-    """Tell whether the container ``one`` receives a forged packet with ``inner_source``, sent by ``sender``."""
+def test_a_container_sends_no_tunnel_packets_itself(lab: Lab) -> None:
+    h1, h2, _, _ = lab.hosts
+    own = address(h1, "one")
+    assert _arrives(h2, h1, own)
+    assert not _arrives(h2, h1, own, by="one"), "with its host's address, which is a peer's"
+
+
+def _arrives(host: Host, sender: Host, inner_source: str, *, tag: str = "", by: str = "") -> bool:
+    """Tell whether the container of ``host`` receives a forged packet with ``inner_source``.
+
+    ``sender`` sends it, or its container ``by``.
+    """
+    target = _CONTAINERS[host.name]
     tunnel = next(line.split()[1].rstrip(":") for line in _lines(host, "ip", "-o", "link") if ": nav" in line)
     fields = host.run("ip", "-d", "-o", "link", "show", tunnel).stdout.split()
     mac, vni = fields[fields.index("link/ether") + 1], fields[fields.index("vxlan") + 2]
-    command = (sys.executable, "-c", _FORGE, str(sender.ip), str(host.ip), vni, mac, inner_source)
+    source = address(sender, by) if by else str(sender.ip)
+    command = (sys.executable, "-c", _FORGE, source, str(host.ip), vni, mac, inner_source)
+    command = (*command, address(host, target, 6 if ":" in inner_source else 4), tag)
     before = _received(host)
-    sender.run(*command, address(host, "one", 6 if ":" in inner_source else 4), tag)
+    if by:
+        inside(sender, by, *command, check=True)
+    else:
+        sender.run(*command)
     try:
         return eventually(lambda: _received(host) > before, within=1)
     except AssertionError:
@@ -83,7 +101,7 @@ def _arrives(host: Host, sender: Host, inner_source: str, *, tag: str = "") -> b
 
 def _received(host: Host) -> int:
     """Return how many datagrams for a port without a listener the container has received."""
-    command = ("exec", "one", "--", "grep", "-h", "-e", "^Udp:", "-e", "^Udp6NoPorts")
+    command = ("exec", _CONTAINERS[host.name], "--", "grep", "-h", "-e", "^Udp:", "-e", "^Udp6NoPorts")
     _, four, six = netagent(host, *command, "/proc/net/snmp", "/proc/net/snmp6").stdout.splitlines()
     return int(four.split()[2]) + int(six.split()[1])
 
