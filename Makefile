@@ -5,7 +5,7 @@ PY := .venv/bin/python
 export PYTHON ?= python3
 export DESTDIR ?=
 
-.PHONY: help demo demo-runtimes test lint bench generate venv install uninstall deps clean
+.PHONY: help demo demo-runtimes test lint bench bench-docs generate venv install uninstall deps clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -29,6 +29,9 @@ lint: .venv/dev.stamp  ## formatting, lint, types, generated code and pages
 
 bench: deps .venv/dev.stamp  ## netagent beside its peers, report in build/bench; ONLY=cni, QUICK=1, FULL=1
 	@$(SUDO) $(PY) -m tests.bench $(if $(QUICK),--quick,$(if $(FULL),--full)) $(ONLY)
+
+bench-docs: .venv/dev.stamp  ## what make bench has left in build/bench into docs/performance.md, with its plots
+	@$(PY) -m tests.bench docs
 
 generate: .venv/dev.stamp  ## the gRPC code from proto/
 	@$(PY) scripts/generate.py
