@@ -146,6 +146,7 @@ def decode_network_change(message: networks_pb2.UpdateNetworkRequest) -> Network
         gateways=tuple(message.gateways),
         ip_ranges=tuple(message.ip_ranges),
         removed_subnets=tuple(message.removed_subnets),
+        force=message.force,
     )
 
 

@@ -79,6 +79,7 @@ def disconnect(client: Client, force: bool, network: str, container: str) -> Non
 @click.option(
     "--subnet-rm", "--remove-subnet", "removed_subnets", multiple=True, metavar="CIDR", help="Unused subnet to remove."
 )
+@click.option("--force", is_flag=True, help="Take a subnet even if hosts route it otherwise.")
 @click.option("-d", "--driver", default="", help="Another driver; each peer is left on the old one until it answers.")
 @format_option()
 @click.argument("name")
@@ -93,6 +94,7 @@ def update(
     gateways: tuple[str, ...],
     ip_ranges: tuple[str, ...],
     removed_subnets: tuple[str, ...],
+    force: bool,
     form: str,
     name: str,
 ) -> None:
@@ -112,6 +114,7 @@ def update(
         gateways=gateways,
         ip_ranges=ip_ranges,
         removed_subnets=removed_subnets,
+        force=force,
     )
     client.call(client.networks.Update, request)
     print_name(name, form)

@@ -193,14 +193,14 @@ def _refuse_host_overlap(prefix: Prefix, facts: HostFacts) -> None:
         if route.prefix.prefixlen and overlap(route.prefix, prefix):
             raise Conflict(
                 f"subnet {prefix} overlaps with the host's route {route.prefix} dev {route.device}",
-                hint="choose another --subnet, or leave it out to get a free one",
+                hint="choose another --subnet, leave it out to get a free one, or take it with --force",
             )
     for name, (_, addresses) in facts.interfaces.items():
         inside = next((a for a in addresses if a in prefix), None)
         if inside is not None:
             raise Conflict(
                 f"subnet {prefix} overlaps with the host's address {inside} on {name}",
-                hint="choose another --subnet, or leave it out to get a free one",
+                hint="choose another --subnet, leave it out to get a free one, or take it with --force",
             )
 
 

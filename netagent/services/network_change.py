@@ -30,6 +30,7 @@ def change_network(
     ``endpoints`` are those of this host in the network. They keep the addresses that they have.
     """
     kept = _without(network, change.removed_subnets, endpoints)
+    network = replace(network, overlaps=network.overlaps or (change.force and bool(change.subnets)))
     subnets = (*kept, *_added(replace(network, subnets=kept), change, networks, facts))
     if not subnets:
         raise InvalidRequest(
@@ -94,6 +95,8 @@ def _added(
         added = parse_subnets(request, network.scope, gateways=own_gateways(request, network.bridge, facts))
         facts = without_bridge(facts, network.bridge)
     others = [network if other.id == network.id else other for other in networks]
+    if network.overlaps:
+        facts = replace(facts, routes=(), interfaces={})
     refuse_overlap(added, others, facts)
     return added
 

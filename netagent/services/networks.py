@@ -262,7 +262,7 @@ class NetworkService:
             )
             added = tuple(subnet for subnet in changed.subnets if subnet not in network.subnets)
             self._refuse_underlays(added)
-            if not network.overlaps:
+            if not changed.overlaps:
                 refuse_foreign_routes(added, self._others(network.scope))
             if changed.moves != network.moves:
                 refuse_unreachable_peers(snapshot, changed)

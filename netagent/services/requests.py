@@ -105,7 +105,7 @@ class LimitChange:
 class NetworkChange:
     """What is to be changed of a network; an option with an empty text goes back to its default.
 
-    An empty ``driver`` stays as it is.
+    An empty ``driver`` stays as it is. With ``force`` hosts may route the ``subnets`` otherwise.
     """
 
     name: str
@@ -117,6 +117,7 @@ class NetworkChange:
     gateways: tuple[str, ...] = ()
     ip_ranges: tuple[str, ...] = ()
     removed_subnets: tuple[str, ...] = ()
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -782,9 +782,12 @@ class UpdateNetworkRequest(_message.Message):
     IP_RANGES_FIELD_NUMBER: _builtins.int
     REMOVED_SUBNETS_FIELD_NUMBER: _builtins.int
     DRIVER_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     driver: _builtins.str
     """Another driver for a network across hosts; none if empty. Hosts turn to it peer by peer, once that answers."""
+    force: _builtins.bool
+    """Take subnets that hosts route otherwise."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels to set."""
@@ -823,10 +826,11 @@ class UpdateNetworkRequest(_message.Message):
         ip_ranges: _abc.Iterable[_builtins.str] | None = ...,
         removed_subnets: _abc.Iterable[_builtins.str] | None = ...,
         driver: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "gateways", b"gateways", "ip_ranges", b"ip_ranges", "labels", b"labels", "name", b"name", "options", b"options", "removed_labels", b"removed_labels", "removed_subnets", b"removed_subnets", "subnets", b"subnets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["driver", b"driver", "force", b"force", "gateways", b"gateways", "ip_ranges", b"ip_ranges", "labels", b"labels", "name", b"name", "options", b"options", "removed_labels", b"removed_labels", "removed_subnets", b"removed_subnets", "subnets", b"subnets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

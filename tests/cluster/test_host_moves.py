@@ -79,6 +79,14 @@ def test_a_subnet_that_another_host_routes_is_refused_and_taken_by_force(lab: La
     run(h1, "one", "--network", "taken")
     run(h2, "two", "--network", "taken")
     assert eventually(lambda: pings(h1, "one", address(h2, "two")))
+    netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "10.99.0.0/24", "wider")
+    update = ("network", "update", "--subnet", "10.77.2.0/24", "wider")
+    assert "overlaps with 10.77.0.0/16, which host h2 routes" in refusal(h1, *update)
+    netagent(h1, *update, "--force")
+    eventually(lambda: "10.77.2.0/24" in netagent(h2, "network", "ls").stdout)
+    run(h2, "three", "--network", "wider", "--ip", "10.77.2.9")
+    run(h1, "four", "--network", "wider")
+    assert eventually(lambda: pings(h1, "four", "10.77.2.9"))
 
 
 def test_an_automatic_subnet_is_none_that_another_host_routes(lab: Lab) -> None:
