@@ -259,8 +259,9 @@ def encode_container(view: ContainerView, *, directory: str) -> containers_pb2.C
 
 
 def encode_endpoint(endpoint: Endpoint, network: Network | None) -> containers_pb2.Endpoint:
-    """Return an endpoint as its container sees it. An internal network has no way out, hence no gateway."""
+    """Return an endpoint as its container sees it: without gateway where its network is no way out."""
     subnets = _subnets_of(endpoint.addresses, network)
+    leads_out = network is not None and not network.internal and network.default_route
     return containers_pb2.Endpoint(
         id=endpoint.id,
         network_id=endpoint.network_id,
@@ -273,7 +274,7 @@ def encode_endpoint(endpoint: Endpoint, network: Network | None) -> containers_p
             )
             for address in endpoint.addresses
         ],
-        gateways=[] if network is None or network.internal else [str(subnet.gateway) for subnet in subnets],
+        gateways=[str(subnet.gateway) for subnet in subnets] if leads_out else [],
         ports=[encode_port(mapping) for mapping in endpoint.ports],
         aliases=endpoint.aliases,
         state=endpoint.state,

@@ -91,6 +91,10 @@ for _command in (connect, disconnect, network_stats, prune, update):
 )
 @click.option("--ipv6", is_flag=True, help="IPv6 too: a unique local subnet if none is given.")
 @click.option("--force", is_flag=True, help="Take a subnet even if hosts route it otherwise.")
+@click.option("--dns", multiple=True, metavar="IP", help="Nameserver for names outside, instead of the host's.")
+@click.option(
+    "--route", "routes", multiple=True, metavar="CIDR,IP", help="Route of its containers: destination and gateway."
+)
 @click.option("--attachable", is_flag=True, help="As Docker has it; containers can be connected in any case.")
 @click.option("-o", "--opt", "options", multiple=True, metavar="K=V", help="Option of the driver.")
 @click.option("--label", "labels", multiple=True, metavar="K=V", help="Label.")
@@ -110,6 +114,8 @@ def create(
     ipv6: bool,
     force: bool,
     attachable: bool,
+    dns: tuple[str, ...],
+    routes: tuple[str, ...],
     options: tuple[str, ...],
     labels: tuple[str, ...],
     form: str,
@@ -128,7 +134,7 @@ def create(
         ipv4=ipv4,
         ipv6=ipv6,
         force=force,
-        options=parse_pairs(options),
+        options={**parse_pairs(options), **_joined("dns", ",", dns), **_joined("routes", ";", routes)},
         labels=parse_pairs(labels),
     )
     answer = client.call(client.networks.Create, request)
@@ -136,6 +142,11 @@ def create(
         print_json_lines([{"Id": answer.id}])
     else:
         click.echo(answer.id)
+
+
+def _joined(name: str, separator: str, texts: tuple[str, ...]) -> dict[str, str]:
+    """Return several texts as one option of the network; none as no option."""
+    return {name: separator.join(texts)} if texts else {}
 
 
 @network.command(name="ls")

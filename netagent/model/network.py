@@ -98,7 +98,8 @@ class Network:
     existing bridge of somebody else's that the network uses, None for one of its own. ``interface_prefix`` begins the
     names of the interfaces inside its containers. ``routed`` are the IP versions in which its containers are reached by
     their own addresses at published ports and no host port leads to them, ``unprotected`` those in which they are so at
-    any port; from the interfaces ``trusted`` of the host they are in each.
+    any port; from the interfaces ``trusted`` of the host they are in each. ``default_route`` false: it is nobody's way
+    out; ``routes`` are destinations and gateways beside it, ``nameservers`` who is asked for names outside.
     ``before`` is the way that is left while the hosts turn to another; ``moves`` counts how often that was begun.
     """
 
@@ -125,6 +126,9 @@ class Network:
     routed: tuple[int, ...] = ()
     unprotected: tuple[int, ...] = ()
     trusted: tuple[str, ...] = ()
+    default_route: bool = True
+    routes: tuple[tuple[str, str], ...] = ()
+    nameservers: tuple[str, ...] = ()
     before: Way | None = None
     moves: int = 0
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))

@@ -27,7 +27,7 @@ def choose_ways_out(
 
 
 def _leads_out(endpoint: Endpoint, network: Network | None, version: int) -> bool:
-    if network is None or network.internal or endpoint.address_of(version) is None:
+    if network is None or network.internal or not network.default_route or endpoint.address_of(version) is None:
         return False
     return lead_out(endpoint.given_routes, version)
 

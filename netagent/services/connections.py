@@ -17,7 +17,7 @@ from netagent.services.interfaces import choose_interfaces
 from netagent.services.network_texts import parse_driver_option, split_networks
 from netagent.services.networks import NetworkService
 from netagent.services.requests import Connection, NewConnection
-from netagent.services.wanted import Wanted, parse_wanted
+from netagent.services.wanted import Wanted, parse_wanted, refuse_same_routes
 
 _NONE_WITH_OTHERS = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
 
@@ -81,7 +81,11 @@ class ConnectionService:
             asked = parse_driver_option(option)
         used = {row.interface for row in rows}
         interfaces = choose_interfaces(split_networks(connection), (network,), used=used, first=asked)
-        return parse_wanted(connection, (network,), interfaces)[0]
+        (want,) = parse_wanted(connection, (network,), interfaces)
+        networks = self._context.snapshot().networks
+        present = ((networks[e.network_id], r) for e in rows if e.network_id in networks for r in e.given_routes)
+        refuse_same_routes((*present, *((network, route) for route in want.routes)))
+        return want
 
     async def disconnect(self, network_name: str, container_name: str, *, force: bool = False) -> None:
         """Take a container off a network; with ``force`` it is no error if it is not connected, or not there."""

@@ -73,7 +73,7 @@ def render_name(endpoint: Endpoint, network: Network, container: Container | Non
         addresses=tuple(str(given.address) for given in endpoint.addresses),
         ports=tuple(dict.fromkeys((port, m.protocol) for m in endpoint.ports for port in m.container_ports)),
         links=tuple((link.alias, link.target) for link in container.links) if container else (),
-        servers=container.resolver.nameservers if container else (),
+        servers=container.resolver.nameservers or network.nameservers if container else (),
         here=container is not None,
     )
 

@@ -13,6 +13,7 @@ from netagent.model.address import Address, Prefix, parse_address, parse_prefix
 from netagent.model.ids import INTERFACE_NAME_LIMIT, parse_interface_name
 from netagent.model.network import DEFAULT_INTERFACE_PREFIX, Scope, Subnet
 from netagent.model.outward import parse_exemptions, parse_outbound
+from netagent.model.resolver import parse_nameserver
 from netagent.plan.mtu import parse_mtu
 from netagent.services.requests import NewNetwork
 
@@ -37,6 +38,9 @@ _NAMES = {
     "host_binding_ipv6": "host_binding_ipv6",
     "backend": "backend",
     "interface_prefix": "interface_prefix",
+    "no_default_route": "no_default_route",
+    "routes": "routes",
+    "dns": "dns",
     "com.docker.network.container_iface_prefix": "interface_prefix",
     "gateway_mode_ipv4": "gateway_mode_ipv4",
     "com.docker.network.bridge.gateway_mode_ipv4": "gateway_mode_ipv4",
@@ -94,6 +98,9 @@ class NetworkOptions:
     routed: tuple[int, ...] = ()
     unprotected: tuple[int, ...] = ()
     trusted: tuple[str, ...] = ()
+    default_route: bool = True
+    routes: tuple[tuple[str, str], ...] = ()
+    nameservers: tuple[str, ...] = ()
 
 
 def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> NetworkOptions:
@@ -141,6 +148,9 @@ def parse_options(options: Mapping[str, str], driver: str, *, ipv6: bool) -> Net
         routed=tuple(version for version, mode in modes.items() if mode == "routed"),
         unprotected=tuple(version for version, mode in modes.items() if mode == "nat-unprotected"),
         trusted=_parse_trusted(texts.get("trusted_host_interfaces", "")),
+        default_route=not _parse_boolean("no_default_route", texts.get("no_default_route", "false")),
+        routes=tuple(_parse_route(text) for text in texts.get("routes", "").split(";") if text),
+        nameservers=tuple(parse_nameserver(text) for text in texts.get("dns", "").split(",") if text),
         interface_prefix=_parse_interface_prefix(texts.get("interface_prefix", DEFAULT_INTERFACE_PREFIX)),
     )
 
@@ -177,6 +187,14 @@ def change_options(options: Mapping[str, str], changes: Mapping[str, str]) -> di
         if key not in _NAMES:
             raise InvalidRequest(f"unknown option {key}", hint=f"options are {', '.join(sorted(_NAMES))}")
     return {**kept, **{key: text for key, text in changes.items() if text}}
+
+
+def _parse_route(text: str) -> tuple[str, str]:
+    """Return destination and gateway of a route, as Podman has it; whether they go together the network knows."""
+    destination, comma, gateway = (part.strip() for part in text.partition(","))
+    if not comma or not destination or not gateway or "," in gateway:
+        raise InvalidRequest(f"invalid route {text!r}", hint="DESTINATION,GATEWAY, for example 10.7.0.0/16,10.5.0.9")
+    return str(parse_prefix(destination, what="destination of a route")), str(parse_address(gateway))
 
 
 def _parse_trusted(text: str) -> tuple[str, ...]:

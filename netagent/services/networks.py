@@ -15,6 +15,7 @@ from netagent.ipam.usage import SubnetUsage, count_usage
 from netagent.model.address import is_inside
 from netagent.model.block import Block
 from netagent.model.endpoint import Endpoint
+from netagent.model.given_route import parse_given_routes
 from netagent.model.host import Host, HostFacts, HostRoute
 from netagent.model.ids import NetworkId, parse_name
 from netagent.model.label import parse_labels
@@ -159,6 +160,9 @@ class NetworkService:
                 routed=options.routed,
                 unprotected=options.unprotected,
                 trusted=options.trusted,
+                default_route=options.default_route,
+                routes=options.routes,
+                nameservers=options.nameservers,
                 masquerade=options.masquerade,
                 masquerade_except=options.masquerade_except,
                 outbound=options.outbound,
@@ -173,6 +177,7 @@ class NetworkService:
                 created=self._context.now(),
             )
             check_network(network)
+            parse_given_routes(network.routes, network)
             if await access.commit(create_guards(access, network), create_writes(network)):
                 self._context.events.publish("network", "create", network.id, name=name, driver=driver.name)
                 return network
@@ -267,6 +272,7 @@ class NetworkService:
             if changed.moves != network.moves:
                 refuse_unreachable_peers(snapshot, changed)
             check_network(changed)
+            parse_given_routes(changed.routes, changed)
             if await access.commit(*self._update_transaction(access, network, changed)):
                 await self._follow(network)
                 return changed

@@ -1,10 +1,11 @@
 """What is asked of an endpoint, parsed and checked, before anything is decided or changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_network
 
-from netagent.errors import InvalidRequest
-from netagent.model.address import Address, Mac, parse_address, parse_mac
+from netagent.errors import Conflict, InvalidRequest
+from netagent.model.address import Address, Mac, Prefix, parse_address, parse_mac
 from netagent.model.endpoint import Endpoint
 from netagent.model.given_route import GivenRoute, parse_given_routes
 from netagent.model.ids import parse_alias
@@ -15,6 +16,8 @@ from netagent.model.port_grammar import parse_exposed, parse_published
 from netagent.model.rate import Rate, check_rate, parse_rate
 from netagent.services.network_texts import NetworkText, split_networks
 from netagent.services.requests import AddressRange, Connection
+
+_EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,7 @@ def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces
     texts = split_networks(connection)
     rate_in = _parse_limit(connection.rate_in, what="--rate-in")
     rate_out = _parse_limit(connection.rate_out, what="--rate-out")
-    return tuple(
+    wanted = tuple(
         Wanted(
             network=network,
             interface=interface,
@@ -56,10 +59,31 @@ def parse_wanted(connection: Connection, networks: Sequence[Network], interfaces
             rate_out=rate_out,
             ranges=tuple(_parse_range(asked, network) for asked in connection.ranges),
             link_local=_parse_link_locals(text, network),
-            routes=parse_given_routes(connection.routes, network),
+            routes=parse_given_routes(connection.routes or _routes_of(network), network),
         )
         for text, network, interface in zip(texts, networks, interfaces, strict=True)
     )
+    refuse_same_routes((want.network, route) for want in wanted for route in want.routes)
+    return wanted
+
+
+def _routes_of(network: Network) -> list[tuple[str, str]]:
+    """Return the routes that a network gives beside its default one, which they would take the place of."""
+    versions = {ip_network(destination).version for destination, _ in network.routes}
+    defaults = [(_EVERYWHERE[version], "") for version in sorted(versions) if network.default_route]
+    return [*network.routes, *defaults]
+
+
+def refuse_same_routes(routes: Iterable[tuple[Network, GivenRoute]]) -> None:
+    """Raise Conflict if two networks of one container have a route to one destination: the kernel takes one."""
+    seen: dict[Prefix, Network] = {}
+    for network, route in routes:
+        other = seen.setdefault(route.destination, network)
+        if other.id != network.id and not route.is_default:
+            raise Conflict(
+                f"networks {other.name} and {network.name} both have a route to {route.destination}",
+                hint="connect the container to one of them, or change the routes of the other",
+            )
 
 
 def _parse_limit(limit: str | Rate, *, what: str) -> Rate | None:

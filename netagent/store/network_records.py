@@ -13,6 +13,7 @@ from netagent.model.address import is_inside, parse_address, parse_prefix
 from netagent.model.ids import NetworkId, parse_interface_name, parse_name
 from netagent.model.network import DEFAULT_INTERFACE_PREFIX, Network, NetworkState, Scope, Subnet, Way
 from netagent.model.outward import parse_exemptions, parse_outbound
+from netagent.model.resolver import parse_nameserver
 from netagent.store.record_format import (
     Count,
     Header,
@@ -72,6 +73,9 @@ class NetworkRecord(Header, kw_only=True):
     routed: Annotated[tuple[Literal[4, 6], ...], msgspec.Meta(max_length=2)] = ()
     unprotected: Annotated[tuple[Literal[4, 6], ...], msgspec.Meta(max_length=2)] = ()
     trusted: Annotated[list[Text], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
+    default_route: bool = True
+    routes: Annotated[list[tuple[Text, Text]], msgspec.Meta(max_length=64)] = msgspec.field(default_factory=list)
+    nameservers: Annotated[list[Text], msgspec.Meta(max_length=16)] = msgspec.field(default_factory=list)
     before: WayRecord | None = None
     moves: Count = 0
     options: dict[Text, Text] = msgspec.field(default_factory=dict)
@@ -106,6 +110,9 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         routed=_versions(network.routed),
         unprotected=_versions(network.unprotected),
         trusted=list(network.trusted),
+        default_route=network.default_route,
+        routes=list(network.routes),
+        nameservers=list(network.nameservers),
         masquerade=network.masquerade,
         masquerade_except=list(map(str, network.masquerade_except)),
         outbound=list(map(str, network.outbound)),
@@ -164,6 +171,9 @@ def decode_network(value: bytes) -> Network:
             routed=record.routed,
             unprotected=record.unprotected,
             trusted=tuple(parse_interface_name(name) for name in record.trusted),
+            default_route=record.default_route,
+            routes=tuple(record.routes),
+            nameservers=tuple(parse_nameserver(text) for text in record.nameservers),
             masquerade=record.masquerade,
             masquerade_except=parse_exemptions(",".join(record.masquerade_except)),
             outbound=parse_outbound(record.outbound),

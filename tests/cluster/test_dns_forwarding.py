@@ -128,6 +128,20 @@ def test_a_container_may_have_its_own_nameserver_search_list_and_options(host: H
     netagent(host, "rm", "-f", "picky")
 
 
+def test_a_network_may_have_its_own_nameserver_which_a_containers_own_comes_before(host: Host) -> None:
+    netagent(host, "network", "create", "--subnet", "10.65.0.0/24", "--dns", OTHER, "asking")
+    run(host, "theirs", "--network", "asking")
+    run(host, "own", "--network", "asking", "--dns", UPSTREAM)
+    with resolver_of(host, "nameserver 192.0.2.250\\n"):
+        assert resolve(host, "theirs", "mine.example") == ["192.0.2.80"]
+    netagent(host, "network", "update", "-o", "dns=192.0.2.250", "asking")
+    assert resolve(host, "own", "mine.example") == ["192.0.2.80"]
+    netagent(host, "network", "update", "-o", "dns=", "asking")
+    eventually(lambda: resolve(host, "theirs", "mine.example") == ["192.0.2.80"])
+    netagent(host, "rm", "-f", "theirs", "own")
+    netagent(host, "network", "rm", "asking")
+
+
 def test_a_container_takes_over_the_hosts_search_list(host: Host) -> None:
     run(host, "plain", "--network", "front")
     assert "search corp.example\n" in inside(host, "plain", "cat", "/etc/resolv.conf").stdout

@@ -162,6 +162,40 @@ def test_interfaces_settings_and_capabilities_are_as_asked_for(lab: Lab) -> None
     eventually(lambda: same(h1, before))
 
 
+def test_a_network_gives_its_containers_routes_and_may_be_nobodys_way_out(lab: Lab) -> None:
+    h1, _ = lab.hosts
+    create = ("network", "create", "--subnet")
+    netagent(h1, *create, "10.23.0.0/24", "--route", "10.99.0.0/16,10.23.0.9", "-o", "no_default_route=true", "side")
+    netagent(h1, *create, "10.24.0.0/24", "--route", "10.98.0.0/16,10.24.0.9", "beside")
+    netagent(h1, *create, "10.25.0.0/24", "--route", "10.99.0.0/16,10.25.0.9", "rival")
+    run(h1, "routed", "--network", "name=side,gw-priority=9", "--network", "beside")
+    for _ in range(2):
+        routes = inside(h1, "routed", "ip", "route", check=True).stdout
+        assert "10.99.0.0/16 via 10.23.0.9 dev eth0" in routes
+        assert "10.98.0.0/16 via 10.24.0.9 dev eth1" in routes
+        assert "default via 10.24.0.1 dev eth1" in routes
+        assert "default via 10.23.0.1" not in routes
+        netagent(h1, "restart", "-t", "0", "routed")
+    assert inspect(h1, "routed")["NetworkSettings"]["Networks"]["side"]["Gateway"] == ""
+    said = "networks side and rival both have a route to 10.99.0.0/16 ("
+    assert refusal(h1, "network", "connect", "rival", "routed").startswith(said)
+    both = ("--network", "side", "--network", "rival")
+    assert refusal(h1, "run", "-d", *both, "--", "true", status=125).startswith(said)
+    for options, said in (
+        (["--route", "10.99.0.0/16,10.9.9.9"], "gateway 10.9.9.9 of the route to 10.99.0.0/16 is not in network x ("),
+        (["--route", "10.99.0.0/16"], "invalid route '10.99.0.0/16' ("),
+        (
+            ["--route", "10.99.0.1/16,10.26.0.9"],
+            "invalid destination of a route 10.99.0.1/16: it should be 10.99.0.0/16",
+        ),
+        (["--route", "fd99::/64,fd26::9"], "invalid route to fd99::/64 ("),
+        (["--dns", "x"], "--dns x: IP address is not correctly formatted ("),
+    ):
+        assert refusal(h1, *create, "10.26.0.0/24", *options, "x").startswith(said), options
+    netagent(h1, "rm", "-f", "routed")
+    netagent(h1, "network", "rm", "side", "beside", "rival")
+
+
 def test_a_network_with_ranges_and_options_is_made_as_asked_and_shown_so(lab: Lab) -> None:
     h1, _ = lab.hosts
     netagent(
