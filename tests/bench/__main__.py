@@ -20,7 +20,7 @@ QUICK = {
     "publish": ["--most=1", "--slow=1"],
     "ports": ["--rounds=1", "--connections=40", "--among=10", "--seconds=0.2"],
     "start": ["--rounds=2", "--endpoints=10", "--restarts=1", "--seconds=3", "--idle=0.5"],
-    "peers": ["--peers", "10", "--rounds", "2"],
+    "peers": ["--peers", "10", "--rounds", "2", "--idle", "1"],
     "overlay": ["--paths", "vxlan", "swarm", "--rounds=1", "--seconds=1"],
     "dns": ["--rounds=1", "--seconds=0.3", "--names=3"],
     "profile": ["--endpoints=10", "--count=5"],

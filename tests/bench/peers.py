@@ -1,7 +1,9 @@
 """A network that many other hosts share: the hosts are records in a real etcd, the kernel is a real one.
 
 Told are: all peers at once, from the first record written to the last route in the kernel; then one more peer each
-time, from the commit of its block to its route; the agent's memory, its CPU time for it all, and its restart.
+time, from the commit of its block to its route, and the bytes that etcd sends for it; the agent's memory, and its CPU
+time while nothing changes, though no peer answers. At last a start with an empty kernel, from the first instruction of
+the process to the last route, with its CPU time and what it asks of etcd, and a restart over what is there.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,12 +24,13 @@ from pathlib import Path
 from netagent.kernel.netlink import NetlinkSocket
 from netagent.kernel.uapi import NETLINK_ROUTE, RTM_NEWROUTE, RTNLGRP_IPV4_ROUTE
 from netagent.model.block import Block
-from netagent.model.host import Host
+from netagent.model.host import Host, Incarnation
 from netagent.model.ids import HostId, NetworkId
 from netagent.reconcile.ports import Put
 from netagent.store import keys
 from netagent.store.etcd.access import parse_access
 from netagent.store.etcd.store import EtcdStore
+from netagent.store.host_records import encode_live
 from netagent.store.network_records import decode_network
 from netagent.store.records import encode_block, encode_host
 from tests.bench.report import draw_lines, keep, median, p99, show
@@ -46,20 +50,30 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench peers", description=__doc__)
     parser.add_argument("--peers", type=int, nargs="*", default=[10, 100, 1000, 5000])
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument(
+        "--idle", type=float, default=10.0, metavar="SECONDS", help="how long the idle agent is watched"
+    )
+    parser.add_argument("--count", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--inside", type=int, metavar="PID", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if options.count:
+        asyncio.run(_count(options.peers[0]))
+        return
     if options.inside:
         (peers,) = options.peers
-        json.dump(asyncio.run(_change(peers, options.rounds, options.inside)), sys.stdout)
+        json.dump(asyncio.run(_change(peers, options.rounds, options.inside, options.idle)), sys.stdout)
         return
-    report({peers: measure(peers, options.rounds) for peers in options.peers})
+    report({peers: measure(peers, options.rounds, options.idle) for peers in options.peers})
 
 
-def measure(peers: int, rounds: int) -> dict[str, list[float]]:
+def measure(peers: int, rounds: int, idle_s: float) -> dict[str, list[float]]:
     """Return figures by what they are, times in ms."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
         disk = Path(directory) / "disk"
         disk.mkdir()
+        # As it is where netagent is installed: compiled once.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = f"{directory}/compiled"
         with LoneHost(Path(directory) / "agent.log", disk=disk, options=("--store", f"etcd://{STORE}")) as host:
             host.spawn("etcd", "--data-dir", "/run/etcd", "--unsafe-no-fsync", "--log-level", "error")
             host.start_agent()
@@ -67,21 +81,70 @@ def measure(peers: int, rounds: int) -> dict[str, list[float]]:
             path = host.make_netns("one")
             host.netagent("attach", "--netns", path, "--name", "one", "--network", NAME)
             command = [*host.prefix, "env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.bench", "peers"]
-            sizes = ["--peers", str(peers), "--rounds", str(rounds)]
+            sizes = ["--peers", str(peers), "--rounds", str(rounds), "--idle", str(idle_s)]
             done = subprocess.run([*command, "--inside", str(host.agent_pid), *sizes], stdout=subprocess.PIPE)
             if done.returncode:
                 raise SystemExit(f"the measurement failed:\n{host.log.read_text()[-2000:]}")
             figures: dict[str, list[float]] = json.loads(done.stdout)
-            host.stop_agent()
-            begun = time.perf_counter()
-            host.start_agent(wait=False)
-            while not host.serves():
-                time.sleep(0.01)
-            figures["restart"] = [(time.perf_counter() - begun) * 1000]
+            figures |= _start(host, command, peers + rounds)
     return figures
 
 
-async def _change(peers: int, rounds: int, agent: int) -> dict[str, list[float]]:
+def _start(host: LoneHost, command: list[str], peers: int) -> dict[str, list[float]]:
+    """Return what it takes to start over an empty kernel, and over what the last life left."""
+    host.stop_agent()
+    for device in json.loads(host.run("ip", "-j", "link")):
+        if device["ifname"].startswith("na") and device.get("link_type") != "none":
+            host.run("ip", "link", "delete", device["ifname"], check=False)
+    host.run("nft", "flush", "ruleset")
+    counter = subprocess.Popen([*command, "--count", "--peers", str(peers)], stdout=subprocess.PIPE, text=True)
+    assert counter.stdout is not None
+    before = json.loads(counter.stdout.readline())
+    begun = time.monotonic()
+    host.start_agent(wait=False)
+    after = json.loads(counter.stdout.readline())
+    figures = {
+        "start": [(after["time"] - begun) * 1000],
+        "start cpu": [_cpu_seconds(host.agent_pid) * 1000],
+        "start requests": [after["requests"] - before["requests"]],
+        "start bytes": [after["sent"] - before["sent"]],
+    }
+    counter.wait()
+    counter.stdout.close()
+    there = host.run("ip", "route", "show", "proto", "110").count("\n")
+    if there < peers:
+        raise SystemExit(f"{there} routes of {peers}")
+    host.stop_agent()
+    begun = time.monotonic()
+    host.start_agent(wait=False)
+    while not host.serves():
+        time.sleep(0.01)
+    return figures | {"restart": [(time.monotonic() - begun) * 1000]}
+
+
+async def _count(peers: int) -> None:
+    """Print what etcd has done so far, and again when the kernel has so many routes more; both times in s."""
+    routes = NetlinkSocket(NETLINK_ROUTE, groups=(RTNLGRP_IPV4_ROUTE,))
+    print(json.dumps(_etcd_load()), flush=True)
+    await _routes(routes, peers)
+    done = time.monotonic()
+    print(json.dumps({**_etcd_load(), "time": done}), flush=True)
+    routes.close()
+
+
+def _etcd_load() -> dict[str, float]:
+    """Return how many calls etcd has taken, and the bytes that it has sent to clients."""
+    with urllib.request.urlopen(f"http://{STORE}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    sums = {"grpc_server_started_total": 0.0, "etcd_network_client_grpc_sent_bytes_total": 0.0}
+    for line in lines:
+        name = re.split(r"[ {]", line, maxsplit=1)[0]
+        if name in sums:
+            sums[name] += float(line.rpartition(" ")[2])
+    return dict(zip(("requests", "sent"), sums.values(), strict=True))
+
+
+async def _change(peers: int, rounds: int, agent: int, idle_s: float) -> dict[str, list[float]]:
     """Write peers into the store and watch the kernel; for a process in the machine's network namespace."""
     store = EtcdStore(parse_access(f"etcd://{STORE}"))
     entry = await store.get(keys.network_key(NAME))
@@ -101,13 +164,20 @@ async def _change(peers: int, rounds: int, agent: int) -> dict[str, list[float]]
         "after": [(last - written) * 1000],
         "cpu": [(_cpu_seconds(agent) - cpu) * 1000],
         "one": [],
+        "bytes": [],
     }
     for number in range(peers, peers + rounds):
         await asyncio.sleep(PAUSE_S)
+        sent = _etcd_load()["sent"]
         await store.transact([], _records(network, number))
         begun = time.perf_counter()
         await _routes(routes, 1)
         figures["one"].append((time.perf_counter() - begun) * 1000)
+        figures["bytes"].append(_etcd_load()["sent"] - sent)
+    await asyncio.sleep(10 * PAUSE_S)
+    cpu = _cpu_seconds(agent)
+    await asyncio.sleep(idle_s)
+    figures["idle"] = [(_cpu_seconds(agent) - cpu) / idle_s * 100]
     status = Path(f"/proc/{agent}/status").read_text()
     figures["memory"] = [int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024]
     routes.close()
@@ -119,6 +189,7 @@ def _records(network: NetworkId, number: int) -> Sequence[Put]:
     """Return the records of a host and of its block, counted from the end of the subnet."""
     identity = HostId(str(uuid.UUID(int=number + 1)))
     underlay = ipaddress.ip_address("198.19.0.1") + number
+    life = Incarnation(boot="boot", life=str(number), underlay=(underlay,))
     host = Host(id=identity, name=f"peer{number}", underlay=(underlay,), mtu=1500)
     start = ipaddress.ip_network(SUBNET).broadcast_address - 256 * (number + 2) + 1
     block = Block(
@@ -130,6 +201,10 @@ def _records(network: NetworkId, number: int) -> Sequence[Put]:
     )
     return (
         Put(key=keys.host_key(identity), value=encode_host(host)),
+        Put(
+            key=keys.live_key(identity),
+            value=encode_live(life),
+        ),
         Put(key=keys.block_key(network, block.prefix), value=encode_block(block)),
     )
 
@@ -152,25 +227,45 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def report(figures: dict[int, dict[str, list[float]]]) -> None:
-    """Print the table and keep the figures."""
+    """Print the tables and keep the figures."""
     least = next(iter(figures.values()))
-    rows = [
+    changes = [
         (
             f"{peers:,} peers",
             f"{median(each['one']) / median(least['one']):.2f}",
-            f"{each['all'][0]:,.0f}",
-            f"{each['after'][0]:,.0f}",
-            f"{each['cpu'][0]:,.0f}",
             f"{median(each['one']):.1f}",
             f"{p99(each['one']):.1f}",
-            f"{each['restart'][0]:,.0f}",
+            f"{median(each['bytes']):,.0f}",
             f"{each['memory'][0]:.0f}",
+            f"{each['idle'][0]:.1f}",
         )
         for peers, each in figures.items()
     ]
-    columns = ("", "ratio of a change", "all, ms", "after the last record, ms", "CPU for all, ms")
-    columns += ("a change, ms", "p99, ms", "restart, ms", "memory, MiB")
+    starts = [
+        (
+            f"{peers:,} peers",
+            f"{each['start'][0]:,.0f}",
+            f"{each['start cpu'][0]:,.0f}",
+            f"{each['start requests'][0]:.0f}",
+            f"{each['start bytes'][0] / 1024:,.0f}",
+            f"{each['restart'][0]:,.0f}",
+            f"{each['all'][0]:,.0f}",
+            f"{each['cpu'][0]:,.0f}",
+        )
+        for peers, each in figures.items()
+    ]
     series = {"one peer more: median": [(float(peers), median(each["one"])) for peers, each in figures.items()]}
     draw_lines("peers", "from the store to the kernel", "peers", "ms", series)
-    show("other hosts of a network", columns, rows)
+    columns = (
+        "",
+        "ratio of a change",
+        "a change, ms",
+        "p99, ms",
+        "bytes from etcd",
+        "memory, MiB",
+        "idle, % of a core",
+    )
+    show("other hosts of a network: one more", columns, changes)
+    columns = ("", "start, ms", "CPU, ms", "calls of etcd", "KiB from it", "restart, ms", "all at once, ms", "CPU, ms")
+    show("other hosts of a network: all of them", columns, starts)
     keep("peers", {"unit": "ms", "samples": figures})

@@ -52,6 +52,21 @@ async def test_a_host_that_holds_a_block_asks_nobody(hosts: tuple[Agent, ...], c
         await hosts[1].blocks.ensure(overlay(hosts[1]))
 
 
+async def test_the_store_holds_one_key_a_block_and_nothing_else_for_routes(
+    hosts: tuple[Agent, ...], cluster: MemoryStore
+) -> None:
+    before = {entry.key for entry in (await cluster.list(keys.ROOT)).entries}
+    for agent in hosts:
+        await agent.blocks.ensure(overlay(agent))
+        await agent.attach(f"on-{agent.host.name}", "staticnet")
+    await settled()
+    after = {entry.key for entry in (await cluster.list(keys.ROOT)).entries}
+    assert {key for key in after - before if not key.startswith(keys.ENDPOINTS)} == {
+        keys.block_key(block.network_id, block.prefix) for block in hosts[0].context.snapshot().blocks
+    }
+    assert len(hosts[0].context.snapshot().blocks) == len(hosts)
+
+
 async def test_every_subnet_of_a_network_gets_a_block(hosts: tuple[Agent, ...]) -> None:
     network = await hosts[0].create_network("dual", subnets=("10.55.0.0/16", "fd00:55::/64"))
     await hosts[0].blocks.ensure(network)
