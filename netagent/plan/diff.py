@@ -11,7 +11,7 @@ from typing import TypeVar
 from netagent.firewall.elements import element_key, overlap
 from netagent.firewall.ruleset import INTERVAL_SETS
 from netagent.model.address import host_prefix
-from netagent.plan.desired import HOST, Bridge, Link, Ruleset, State, Veth
+from netagent.plan.desired import HOST, Bridge, InterfaceAddress, Link, Ruleset, State, Veth
 from netagent.plan.flows import flows
 from netagent.plan.operation import (
     AddAddress,
@@ -105,12 +105,17 @@ def _links(desired: State, observed: State, rebuilt: frozenset[str], prune: bool
 
 def _addresses(desired: State, observed: State, rebuilt: frozenset[str], prune: bool) -> Iterator[Operation]:
     kept = {a for a in observed.addresses if a.device not in rebuilt}
-    yield from (AddAddress(address) for address in _sorted(desired.addresses - kept))
+    surplus: list[InterfaceAddress] = []
     if prune:
-        gone = _gone(desired, observed)
         # Addresses inside a sandbox are never deleted one by one: they go with the interface.
-        surplus = _sorted(a for a in kept - desired.addresses if a.where == HOST and a.device not in gone)
-        yield from (DeleteAddress(address) for address in surplus)
+        surplus = _sorted(a for a in kept - desired.addresses if a.where == HOST)
+    # A gateway that is an address of this host is refused: "Nexthop has invalid gateway" (fib_check_nh,
+    # net/ipv4/fib_semantics.c). So it is where a peer holds a block by now that this host had.
+    gateways = {r.gateway for r in desired.routes - observed.routes if r.where == HOST}
+    yield from (DeleteAddress(address, early=True) for address in surplus if address.address in gateways)
+    yield from (AddAddress(address) for address in _sorted(desired.addresses - kept))
+    gone = _gone(desired, observed)
+    yield from (DeleteAddress(a) for a in surplus if a.device not in gone and a.address not in gateways)
 
 
 def _tables(desired: State, observed: State, rebuilt: frozenset[str], prune: bool) -> Iterator[Operation]:

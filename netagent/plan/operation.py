@@ -194,13 +194,14 @@ class AddAddress(Operation):
 
 @dataclass(frozen=True, slots=True)
 class DeleteAddress(Operation):
-    """Delete an address from an interface."""
+    """Delete an address from an interface; ``early`` where a route of this plan leads to it, now elsewhere."""
 
     address: InterfaceAddress
+    early: bool = False
 
     @property
     def phase(self) -> Phase:
-        return Phase.DELETE_ADDRESSES
+        return Phase.ADD_ADDRESSES if self.early else Phase.DELETE_ADDRESSES
 
     def __str__(self) -> str:
         return f"address delete {self.address}"

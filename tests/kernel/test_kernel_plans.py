@@ -196,6 +196,21 @@ async def test_a_changed_next_hop_replaces_our_route(kernel: Kernel, host: Names
     assert [entry["gateway"] for entry in host.json("route", "show", "10.9.2.0/24")] == ["10.9.2.1"]
 
 
+@pytest.mark.parametrize(("own", "block"), [("10.9.2.0/32", "10.9.2.0/24"), ("fd00:9:2::/128", "fd00:9:2::/80")])
+async def test_a_route_leads_to_what_was_an_own_address_before(
+    kernel: Kernel, host: Namespace, own: str, block: str
+) -> None:
+    """As when a peer holds a block that was this host's."""
+    before = state(vxlan(), addresses=[address(own, "nav1")])
+    gateway = own.partition("/")[0]
+    neighbour = replace(NEIGHBOUR, address=ip_address(gateway))
+    after = state(vxlan(), neighbours=[neighbour], routes=[route(block, "nav1", gateway, onlink=True)])
+    await kernel.apply(diff(before, State()))
+    await kernel.apply(diff(after, await kernel.observe(after)))
+    assert f"via {gateway}" in host.run("ip", "-6" if ":" in own else "-4", "route", "show", block)
+    assert not diff(after, await kernel.observe(after))
+
+
 @pytest.mark.parametrize("destination", ["10.9.2.0/24", "fd00:9:0:1::/64"])
 async def test_what_packets_a_route_takes_can_be_limited_and_no_more_so(
     kernel: Kernel, host: Namespace, destination: str
