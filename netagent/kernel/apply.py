@@ -205,7 +205,7 @@ _HANDLERS: dict[type[Operation], Callable[[_Pass, Any], None]] = {
     DeleteShaper: lambda work, batch: limits.delete_shapers(work.place.rtnl, batch),
     SetRedirect: lambda work, batch: limits.set_redirects(work.place.rtnl, batch),
     DeleteRedirect: lambda work, batch: limits.delete_redirects(work.place.rtnl, batch),
-    FlushPort: lambda work, batch: work.place.flusher.flush(batch),
-    FlushAddress: lambda work, batch: work.place.flusher.flush(batch),
+    FlushPort: lambda work, batch: work.place.flusher.flush(batch, work.place.rtnl),
+    FlushAddress: lambda work, batch: work.place.flusher.flush(batch, work.place.rtnl),
     Announce: lambda work, batch: work.place.announcer.announce(batch),
 }

@@ -115,3 +115,21 @@ async def test_what_a_former_address_answered_is_forgotten(kernel: Kernel, host:
     track(host, ADDRESSES[4], 54, OTHER, 53)
     await _carry_out(kernel, Plan((FlushAddress(ip_address(OLD)), FlushAddress(ip_address("fd00:9::2")))))
     assert tracked(host) == {("udp", ADDRESSES[4], "54", OTHER)}
+
+
+async def test_what_goes_is_forgotten_before_the_answer_and_nothing_else(kernel: Kernel, host: Namespace) -> None:
+    track(host, ADDRESSES[4], 53, NEW, 5353)
+    track(host, "127.0.0.1", 53, NEW, 5353)
+    track(host, ADDRESSES[6], 53, "fd00:9::3", 5353)
+    track(host, ADDRESSES[4], 55, OLD, 80, protocol="tcp")
+    kept = {
+        (ADDRESSES[4], 53, OTHER, 53, "tcp"),
+        (ADDRESSES[4], 54, OTHER, 53, "udp"),
+        ("192.0.2.1", 53, "192.0.2.1", 53, "udp"),
+    }
+    for to, port, answerer, answering_port, protocol in kept:
+        track(host, to, port, answerer, answering_port, protocol=protocol)
+    gone = (FlushPort(host_port(53)), FlushPort(host_port(53, version=6)), FlushAddress(ip_address(OLD)))
+    await kernel.apply(Plan(gone))
+    assert tracked(host) == {(protocol, to, str(port), answerer) for to, port, answerer, _, protocol in kept}
+    assert not tracked(host, "ipv6")
