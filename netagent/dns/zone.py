@@ -181,6 +181,7 @@ class Zones:
     def view(self, listener: str, source: str) -> View | None:
         """Return what a client at ``source`` that asks at the address ``listener`` may know.
 
+        From internal networks alone nothing is forwarded but to servers that are in them themselves.
         A container of this host knows all networks it is in, everybody else in the network (the host itself has the
         gateway's address) that network, and the host at its own address all. None: the packet is from elsewhere and
         gets no answer.
@@ -202,11 +203,14 @@ class Zones:
             return None
         records = self._records_of_client(arrived, source)
         known = tuple(dict.fromkeys((arrived, *(self._zones[record.network] for record in records))))
+        servers = next((record.servers for record in records if record.servers), ())
+        if not (leads_out := any(zone.forwards for zone in known)):
+            servers = tuple(server for server in servers if _is_in(server, known))
         return View(
             zones=known,
-            forwards=any(zone.forwards for zone in known),
+            forwards=leads_out or bool(servers),
             links={_key(alias): _key(title) for record in records for alias, title in record.links},
-            servers=next((record.servers for record in records if record.servers), ()),
+            servers=servers,
             private=self._private,
             is_host=source in self._listeners,
         )
@@ -217,6 +221,11 @@ class Zones:
             if zone is arrived and (container := self._clients.get((network_id, source))):
                 return tuple(self._endpoints_of.get(container, {}).values())
         return ()
+
+
+def _is_in(server: str, zones: Iterable[NetworkZone]) -> bool:
+    address = ipaddress.ip_address(server.partition("%")[0])
+    return any(zone.holds(address) for zone in zones)
 
 
 def _key(name: str) -> bytes:

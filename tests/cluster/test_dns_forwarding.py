@@ -7,7 +7,7 @@ import pytest
 
 from netagent.lab.host import Host
 from tests.support.dns import ask, asked, data, forwards_now, nameserver, resolve, resolver_of
-from tests.support.hosts import address, inside, netagent, run
+from tests.support.hosts import address, inside, inspect, netagent, run
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -140,6 +140,17 @@ def test_a_network_may_have_its_own_nameserver_which_a_containers_own_comes_befo
     eventually(lambda: resolve(host, "theirs", "mine.example") == ["192.0.2.80"])
     netagent(host, "rm", "-f", "theirs", "own")
     netagent(host, "network", "rm", "asking")
+
+
+def test_an_internal_network_has_no_nameserver_but_one_of_its_own(host: Host) -> None:
+    run(host, "server", "--network", "hidden", "--ip", "10.62.0.5")
+    run(host, "near", "--network", "hidden", "--dns", "10.62.0.5")
+    run(host, "far", "--network", "hidden", "--dns", OTHER)
+    with nameserver(host, "10.62.0.5", sandbox=inspect(host, "server")["NetworkSettings"]["SandboxKey"]):
+        assert resolve(host, "near", "inner.example") == ["192.0.2.80"]
+        assert resolve(host, "far", "inner.example") == []
+        assert resolve(host, "c-hidden", "inner.example") == []
+    netagent(host, "rm", "-f", "server", "near", "far")
 
 
 def test_a_container_takes_over_the_hosts_search_list(host: Host) -> None:

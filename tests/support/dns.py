@@ -65,10 +65,12 @@ def resolver_of(host: Host, text: str) -> Iterator[None]:
 
 
 @contextmanager
-def nameserver(host: Host, address: str) -> Iterator[None]:
-    """Run a nameserver on a host at ``address``, which is added to its loopback interface."""
-    host.run("ip", "address", "add", f"{address}/32", "dev", "lo")
-    server = host.popen(sys.executable, str(_SERVER), address, LOG, stdout=-1)
+def nameserver(host: Host, address: str, *, sandbox: str = "") -> Iterator[None]:
+    """Run a nameserver on a host at ``address``, which is added to its loopback interface, or in a ``sandbox``."""
+    inside = ("nsenter", f"--net={sandbox}") if sandbox else ()
+    if not sandbox:
+        host.run("ip", "address", "add", f"{address}/32", "dev", "lo")
+    server = host.popen(*inside, sys.executable, str(_SERVER), address, LOG, stdout=-1)
     try:
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
@@ -76,7 +78,8 @@ def nameserver(host: Host, address: str) -> Iterator[None]:
     finally:
         server.kill()
         server.communicate()
-        host.run("ip", "address", "delete", f"{address}/32", "dev", "lo")
+        if not sandbox:
+            host.run("ip", "address", "delete", f"{address}/32", "dev", "lo")
 
 
 def asked(host: Host) -> list[str]:

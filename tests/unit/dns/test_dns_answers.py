@@ -214,3 +214,14 @@ def test_a_container_may_have_nameservers_of_its_own(zones: Zones) -> None:
     zones.put(record)
     assert view(zones, ("10.1.0.1", "10.1.0.11")).servers == ("192.0.2.53",)
     assert view(zones).servers == ()
+
+
+def test_from_an_internal_network_only_its_own_nameservers_are_asked(zones: Zones) -> None:
+    for identity, last, servers in (("8", 11, ("192.0.2.53", "10.2.0.5")), ("9", 12, ("192.0.2.53",))):
+        addresses = (f"10.2.0.{last}",)
+        zones.put(
+            NameRecord(id=identity, network="b", container=identity, names=(), addresses=addresses, servers=servers)
+        )
+    inner, outer = (view(zones, ("10.2.0.1", f"10.2.0.{last}")) for last in (11, 12))
+    assert (inner.servers, inner.forwards) == (("10.2.0.5",), True)
+    assert (outer.servers, outer.forwards) == ((), False)
