@@ -23,6 +23,16 @@ from tests.support.lab import eventually
 
 _ARCHIVE = Path("/run/bench-image.tar")
 _READY_WITHIN_S = 40.0
+_OWN_PIDS = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+)
+"""Runs a command that ends with whoever has started it, and all that it has started with it."""
+
+
+def cgroup_of(worker: int) -> str:
+    """Return the name of the cgroups that a worker's containers are in."""
+    return f"netagent-bench-{worker}"
 
 
 class Docker:
@@ -33,7 +43,7 @@ class Docker:
     def __init__(self, *options: str) -> None:
         self._options = options
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._cgroup = f"netagent-bench-{os.getpid()}"
+        self._cgroup = cgroup_of(os.getpid())
 
     def start(self) -> None:
         """Start the daemon, give it an image and two networks: one to wait in, one to be connected to."""
@@ -42,11 +52,7 @@ class Docker:
         with Path("/run/bench-dockerd.log").open("wb") as log:
             self._daemon = subprocess.Popen(
                 [
-                    "unshare",
-                    "--pid",
-                    "--fork",
-                    "--kill-child",
-                    "--mount-proc",
+                    *_OWN_PIDS,
                     "dockerd",
                     *files,
                     *rest,
@@ -144,12 +150,11 @@ network_config_dir = "/run/bench-podman/networks"
     def __init__(self) -> None:
         self._holder: subprocess.Popen[bytes] | None = None
         self._first = 0
-        self._cgroup = f"netagent-bench-{os.getpid()}"
+        self._cgroup = cgroup_of(os.getpid())
 
     def start(self) -> None:
         """Write its configuration, give it the image and two networks."""
-        hold = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sleep", "infinity"]
-        self._holder = subprocess.Popen(hold)
+        self._holder = subprocess.Popen([*_OWN_PIDS, "sleep", "infinity"])
         children = Path(f"/proc/{self._holder.pid}/task/{self._holder.pid}/children")
         eventually(lambda: children.read_text().strip(), within=5)
         self._first = int(children.read_text())

@@ -22,6 +22,9 @@ _FRAME = (
 def bars(title: str, unit: str, groups: Mapping[str, Mapping[str, float]]) -> str:
     """Return horizontal bars from nought: for each group its label, and one bar for each side that has a value."""
     most = max((value for group in groups.values() for value in group.values()), default=0) or 1
+    margin = 24 + 8 * max(
+        (len(_shown(value, unit)) for group in groups.values() for value in group.values()), default=0
+    )
     colours = _colours([side for group in groups.values() for side in group])
     body, y = [], float(_TOP)
     for label, group in groups.items():
@@ -29,11 +32,11 @@ def bars(title: str, unit: str, groups: Mapping[str, Mapping[str, float]]) -> st
             body.append(_text(12, y + 12, label, bold=True))
             y += _ROW + 1
         for side, value in group.items():
-            length = max(value / most * (_WIDTH - _LEFT - 110), 1)
+            length = max(value / most * (_WIDTH - _LEFT - margin), 1)
             body += [
                 _text(_LEFT - 8, y + 12, side, anchor="end"),
                 f'<rect x="{_LEFT}" y="{y}" width="{length:.1f}" height="{_ROW - 5}" fill="{colours[side]}"/>',
-                _text(_LEFT + length + 6, y + 12, f"{_number(value)} {unit}".strip()),
+                _text(_LEFT + length + 6, y + 12, _shown(value, unit)),
             ]
             y += _ROW
         y += 10
@@ -128,6 +131,10 @@ def _log_ticks(values: Sequence[float]) -> list[float]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _shown(value: float, unit: str) -> str:
+    return f"{_number(value)} {unit}".strip()
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", bold: bool = False) -> str:

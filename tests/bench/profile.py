@@ -36,6 +36,10 @@ AREAS = {
     "kernel/decode": "netlink: reading the kernel",
     "kernel/netns": "network namespaces",
     "kernel/nf": "nftables",
+    "kernel/elements": "nftables",
+    "kernel/announce": "announcing addresses",
+    "kernel/sysctl": "kernel settings",
+    "kernel/reserve": "sockets that hold ports",
     "kernel/firewall": "nftables",
     "kernel/": "kernel, other",
     "firewall/": "deciding",
@@ -150,7 +154,7 @@ def report(found: dict[str, Counter[str]], imports: Counter[str]) -> None:
         groups[title] = {name: 100 * number / total for name, number in areas.most_common(8)}
         rows = [(place, f"{100 * number / total:.1f}") for place, number in counts.most_common(SHOWN)]
         show(f"Where the agent is: {title}", ("", "% of samples"), rows)
-    draw_bars("profile", "Where the agent is, by area", "% of samples", groups)
+    draw_bars("profile", "Where the agent is, by area: share of samples", "%", groups)
     rows = [(name, f"{number / 1000:.1f}") for name, number in imports.most_common(SHOWN)]
     show("Imports of `netagent network ls`, by package", ("", "ms"), rows)
     keep("profile", {"samples": {title: dict(counts) for title, counts in found.items()}, "imports_us": imports})

@@ -33,7 +33,19 @@ SPARE = 10
 ECHO_S = 0.005
 DOCKER_SOCKET = "/run/bench-docker.sock"
 DOCKERD = (
-    *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "dockerd", "-H", f"unix://{DOCKER_SOCKET}"),
+    *(
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        "dockerd",
+        "-H",
+        f"unix://{DOCKER_SOCKET}",
+    ),
     *("--data-root", "/var/lib/bench-docker", "--exec-root", "/run/bench-docker", "-p", "/run/bench-docker.pid"),
     *("--storage-driver", "vfs"),
 )
@@ -190,7 +202,7 @@ def _time_commands(host: LoneHost, rounds: int, peer: LoneHost | None) -> Times:
         LS: [*NETAGENT, "network", "ls"],
         "netagent --version": [*NETAGENT, "--version"],
         "python -c pass, of the same environment": [NETAGENT[2], "-c", "pass"],
-        "plugin, CNI VERSION": ["env", "CNI_COMMAND=VERSION", str(PLUGIN)],
+        "netagent plugin, CNI VERSION": ["env", "CNI_COMMAND=VERSION", str(PLUGIN)],
         "/usr/bin/python3 -IS -c pass": ["/usr/bin/python3", "-IS", "-c", "pass"],
         "reference plugin bridge, CNI VERSION": ["env", "CNI_COMMAND=VERSION", "/usr/lib/cni/bridge"],
     }

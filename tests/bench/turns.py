@@ -12,10 +12,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from netagent.lab import cgroup
+from tests.bench import engines
 from tests.bench.report import missing, say
 from tests.support.lone_host import ROOT, LoneHost
 
 OWN = "netagent"
+ENDS_WITHIN_S = 20
+"""After that a worker is killed, and what it has started with it."""
 
 
 class SideFailed(Exception):
@@ -70,7 +74,12 @@ class Turns:
     def _leave(self, side: str) -> None:
         worker = self._workers.pop(side)
         with suppress(BrokenPipeError):
-            worker.communicate(timeout=60)
+            try:
+                worker.communicate(timeout=ENDS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.communicate()
+        cgroup.remove(cgroup.of_machine(engines.cgroup_of(worker.pid)))
 
 
 @contextmanager

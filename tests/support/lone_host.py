@@ -56,9 +56,15 @@ class LoneHost:
             ["unshare", "--net", "--mount", "--uts", "sh", "-ec", f"{BOOT}\necho ready\nexec sleep infinity"],
             stdout=subprocess.PIPE,
             env={**os.environ, "disk": str(disk or "")},
+            start_new_session=True,  # Ctrl-C reaches it by us, who need its directories to clean up
         )
         assert self._init.stdout is not None
-        if self._init.stdout.readline() != b"ready\n":
+        try:
+            ready = self._init.stdout.readline() == b"ready\n"
+        except BaseException:
+            self._init.kill()
+            raise
+        if not ready:
             raise RuntimeError("the machine did not come up")
         self.prefix = ("nsenter", f"--target={self._init.pid}", "--net", "--mount", "--uts", "--")
         self.plugin = Plugin(prefix=self.prefix)
@@ -74,7 +80,10 @@ class LoneHost:
     def close(self) -> None:
         """End the agent and everything else that was started here."""
         if self._agent is not None:
-            self.stop_agent()
+            try:
+                self.stop_agent()
+            except subprocess.TimeoutExpired:
+                self.kill_agent()
         self._end_name_server()
         for process in (*self._others, self._init):
             process.kill()
