@@ -23,6 +23,7 @@ MAKE_CERTIFICATES = Path(__file__).parents[2] / "deploy" / "examples" / "etcd" /
 pytestmark = pytest.mark.cluster
 
 A = "/netagent/v1/a"
+ROOT = ("--user", "root:root")
 
 
 @pytest.fixture
@@ -310,3 +311,60 @@ async def test_a_token_that_ends_is_replaced_without_a_word(tmp_path: Path) -> N
                 assert await store.transact([], [Put(key=A, value=b"%d" % value)])
                 assert isinstance(await anext(watch), Changes)
                 await asyncio.sleep(0.7)
+
+
+async def test_users_switched_on_and_off_are_followed(etcd: EtcdServer) -> None:
+    async with opened(access=parse_access(etcd.url, user="agent", password="secret")) as store:
+        watch = store.watch("/netagent/v1/")
+        assert isinstance(await anext(watch), Relisted)
+        for value, switch in enumerate((enable_users, disable_users, lambda etcd: etcd.ctl("auth", "enable", *ROOT))):
+            assert await store.transact([], [Put(key=A, value=b"%d" % value, leased=True)])
+            switch(etcd)
+            assert await store.transact([], [Put(key=A, value=b"%d again" % value)])
+            async with asyncio.timeout(10):
+                while not _tells(await anext(watch), b"%d again" % value):
+                    pass
+
+
+def disable_users(etcd: EtcdServer) -> None:
+    etcd.ctl("auth", "disable", *ROOT)
+
+
+def _tells(event: object, value: bytes) -> bool:
+    if isinstance(event, Changes):
+        return event.changes[-1].value == value
+    return isinstance(event, Relisted) and event.listing.entries[-1].value == value
+
+
+async def test_a_renewed_certificate_is_shown_at_the_next_connect(tmp_path: Path) -> None:
+    make_certificate(tmp_path)
+    make_certificate(tmp_path / "foreign")
+    own = tmp_path / "own"
+    own.mkdir()
+    with etcd_server(tmp_path, certificates=tmp_path) as server:
+        ca, cert, key = (own / name for name in ("ca.pem", "cert.pem", "key.pem"))
+
+        def take(directory: Path) -> None:
+            for file in (ca, cert, key):
+                file.write_bytes((directory / file.name).read_bytes())
+
+        take(tmp_path / "foreign")
+        async with opened(access=parse_access(server.url, ca=ca, cert=cert, key=key)) as store:
+            await fails_within(5.5, store.get(A))
+            take(tmp_path)
+            assert await store.get(A) is None
+
+
+async def test_each_endpoint_is_known_by_its_own_name(tmp_path: Path) -> None:
+    """By DNS, and with TLS: the member's certificate is for one of the two names by which it is reached here."""
+    subprocess.run([MAKE_CERTIFICATES, tmp_path, "localhost"], check=True)
+    for name, file in (("localhost.key", "key.pem"), ("localhost.pem", "cert.pem")):
+        (tmp_path / name).rename(tmp_path / file)
+    with etcd_server(tmp_path, certificates=tmp_path) as server:
+        ca, cert, key = (tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem"))
+        by_name, by_address = f"localhost:{server.client_port}", server.endpoint
+        async with opened(access=parse_access(f"etcds://{by_address}", ca=ca, cert=cert, key=key)) as store:
+            await fails_within(5.5, store.get(A))
+        both = parse_access(f"etcds://{by_address},{by_name}", ca=ca, cert=cert, key=key)
+        async with opened(access=both) as store:
+            assert await store.transact([Absent(key=A)], [Put(key=A, value=b"")])
