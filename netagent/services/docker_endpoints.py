@@ -16,6 +16,7 @@ from netagent.model.address import Address, Mac, derive_mac, parse_address
 from netagent.model.container import Container, ContainerKind, ContainerState
 from netagent.model.docker import DockerPool
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
+from netagent.model.given_route import parse_given_routes
 from netagent.model.ids import ContainerId, EndpointId, NetworkId, parse_name, short
 from netagent.model.network import Network
 from netagent.model.port_grammar import parse_published
@@ -368,9 +369,12 @@ def _joined(endpoint: Endpoint, network: Network) -> Joined:
     for subnet in network.subnets:
         if endpoint.address_of(subnet.prefix.version) is None:
             continue
-        if not network.internal:
+        if network.default_route and not network.internal:
             gateways.append(subnet.gateway)
         if subnet.prefix.version == 6 and subnet.prefix.prefixlen < subnet.prefix.max_prefixlen:
             routes.append((f"{subnet.gateway}/128", ""))
             routes += [(str(half), str(subnet.gateway)) for half in subnet.prefix.subnets(prefixlen_diff=1)]
+    for given in parse_given_routes(network.routes, network):
+        if endpoint.address_of(given.destination.version) is not None:
+            routes.append((str(given.destination), str(given.gateway)))
     return Joined(source=endpoint.interface, gateways=tuple(gateways), routes=tuple(routes))

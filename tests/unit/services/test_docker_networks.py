@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from netagent.model.ids import EndpointId
 from netagent.model.network import NetworkState
 from netagent.runtime.dockerd import Dockerd
+from netagent.services.docker_endpoints import DockerEndpoints
 from netagent.services.docker_networks import DockerNetworks, NewDockerNetwork
 from netagent.services.docker_shares import ORIGIN_LABEL
 from netagent.store.memory import MemoryStore
@@ -89,3 +91,15 @@ async def test_hosts_that_make_and_remove_the_same_network_all_the_time_always_h
     one, two = pair
     await asyncio.gather(churn(docker(one), "a"), churn(docker(two), "b"))
     assert all(SUBNET not in {str(s.prefix) for s in n.subnets} for n in one.networks.list())
+
+
+async def test_a_sandbox_gets_its_networks_routes_and_no_default_route_where_it_has_none(agent: Agent) -> None:
+    networks = docker(agent)
+    routes = "172.16.0.0/12,10.66.0.2;172.32.0.0/16,10.66.0.3"
+    await networks.create(asked(ONES, options={"routes": routes, "no_default_route": "true"}))
+    endpoints = DockerEndpoints(agent.context, networks, agent.endpoints, agent.blocks, agent.ports)
+    endpoint = EndpointId("e" * 64)
+    await endpoints.create(ONES, endpoint, (), None)
+    joined = await endpoints.join(ONES, endpoint, "/var/run/docker/netns/0123456789ab")
+    assert joined.gateways == ()
+    assert joined.routes == (("172.16.0.0/12", "10.66.0.2"), ("172.32.0.0/16", "10.66.0.3"))
