@@ -13,12 +13,14 @@ from netagent.firewall import direct, publish
 from netagent.firewall.marks import VXLAN_PORT
 from netagent.firewall.packet import Packet
 from netagent.firewall.verdict import Obstacle, Rules
+from netagent.model.address import parse_address
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import Host
 from netagent.model.network import Network
 from netagent.model.port import PortMapping
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import HostPort, Target
+from netagent.plan.linking import link_elements
 from netagent.plan.names import bridge_name
 from netagent.plan.peers import peers_of
 from netagent.plan.render import networks_here
@@ -26,7 +28,7 @@ from netagent.services.context import Context
 from netagent.services.names import natural_key
 
 ANYWHERE, THIS_HOST, NETWORK = "anywhere", "this host", "network"
-"""Where something can be reached from."""
+"""Where something can be reached from; by a link it is ``container NAME``."""
 
 _TABLE = "inet netagent"
 _INTERNAL = f"{_TABLE} forward: oifname @internal drop"
@@ -105,6 +107,8 @@ class _Look:
         yield from self._direct(endpoint, network)
         if network.icc:
             yield from self._within(endpoint, network)
+        else:
+            yield from self._linked(endpoint, network)
 
     def _published(self, endpoint: Endpoint, network: Network, mapping: PortMapping) -> Iterator[Exposure]:
         for name, group in publish.elements(replace(endpoint, ports=(mapping,)), routed=network.routed).items():
@@ -176,6 +180,40 @@ class _Look:
                 sources=way.sources,
                 obstacles=own + self._rules.obstacles(coming),
             )
+
+    def _linked(self, endpoint: Endpoint, network: Network) -> Iterator[Exposure]:
+        """Yield the ways from containers that are linked to the endpoint's, where others have none."""
+        names = {str(a.address): e.container_name for e in self._snapshot.endpoints_in(network.id) for a in e.addresses}
+        bridge = bridge_name(network)
+        for set_name, group in link_elements(self._snapshot, endpoint, network).items():
+            for element in group:
+                source, target, protocol, ports = element.split(" . ")
+                given = next((a.address for a in endpoint.addresses if str(a.address) == target), None)
+                if given is None:
+                    continue
+                packet = Packet(
+                    hook="forward",
+                    version=given.version,
+                    protocol=protocol,
+                    iif=bridge,
+                    oif=bridge,
+                    source=parse_address(source),
+                    destination=given,
+                    port=int(ports.partition("-")[0]),
+                )
+                yield Exposure(
+                    container=endpoint.container_name,
+                    container_id=endpoint.container_id,
+                    network=network.name,
+                    reach=f"container {names.get(source, source)}",
+                    version=given.version,
+                    protocol=protocol,
+                    address=target,
+                    ports=ports,
+                    target=str(Target(address=given, port=packet.port or 0)) if "-" not in ports else target,
+                    rule=f"{_TABLE} {set_name} {{ {element} }}",
+                    obstacles=self._rules.obstacles(packet),
+                )
 
     def _within(self, endpoint: Endpoint, network: Network) -> Iterator[Exposure]:
         """Yield the ways from the endpoint's own network, whatever its port."""

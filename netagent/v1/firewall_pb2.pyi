@@ -82,7 +82,7 @@ class Exposure(_message.Message):
     container_id: _builtins.str
     network: _builtins.str
     reach: _builtins.str
-    """"anywhere", "this host", or "network": from containers of the same network."""
+    """"anywhere", "this host", "network": from containers of the same network, or "container NAME": from a linked one."""
     version: _builtins.int
     """4 or 6."""
     protocol: _builtins.str

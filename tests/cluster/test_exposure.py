@@ -82,6 +82,19 @@ def test_loopback_ports_internal_networks_and_icc_are_told_apart(lab: Lab) -> No
     assert not fetches(h2, f"http://{h1.ip}:4002/hostname", "inner")
 
 
+def test_a_link_without_icc_is_shown_with_who_has_it(lab: Lab) -> None:
+    (h1, _) = lab.hosts
+    run(h1, "caller", "--network", "apart", "--link", "local:store")
+    try:
+        (linked,) = (way for way in _ways(h1, "local") if way["ReachableFrom"] == "container caller")
+        source, target = address(h1, "caller"), address(h1, "local")
+        assert (linked["Address"], linked["Ports"], linked["BlockedBy"]) == (target, "80", [])
+        assert linked["Rule"] == f"inet netagent linked4 {{ {source} . {target} . tcp . 80 }}"
+        assert _fetches_from(h1, "caller", target)
+    finally:
+        netagent(h1, "rm", "-f", "caller")
+
+
 def test_a_rule_of_the_administrator_for_one_client_is_a_maybe(lab: Lab) -> None:
     (h1, _) = lab.hosts
     rule = "ip saddr 203.0.113.7 meta l4proto tcp ct original proto-dst 4000 drop"
