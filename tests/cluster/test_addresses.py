@@ -114,7 +114,7 @@ def _move_fixed(lab: Lab, before: Host, after: Host) -> None:
     eventually(lambda: all(pings(host, "witness", target) for host in lab.hosts for target in FIXED))
     netagent(before, "rm", "-f", "former")
     eventually(lambda: _runs_fixed(after, "latter"))
-    eventually(lambda: all(_reaches_soon(host, target) for host in lab.hosts for target in FIXED), within=1)
+    eventually(lambda: all(_reaches_soon(host, target) for host in lab.hosts for target in FIXED), within=10)
     netagent(after, "rm", "-f", "latter")
 
 

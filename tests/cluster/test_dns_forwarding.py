@@ -95,7 +95,7 @@ def test_a_container_of_another_network_gets_no_answer(host: Host) -> None:
 
 
 def test_a_type_that_a_name_does_not_have_is_answered_empty_at_once(host: Host) -> None:
-    reply = ask(host, "c-front", FRONT, "c-front", "AAAA", within=0.5)
+    reply = ask(host, "c-front", FRONT, "c-front", "AAAA", within=3)
     assert reply is not None
     assert (reply.rcode, reply.ancount) == (0, 0)
 

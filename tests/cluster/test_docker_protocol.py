@@ -344,7 +344,7 @@ def test_half_a_request_holds_nobody_up(host: Host) -> None:
         slow.sendall(b"POST /NetworkDriver.CreateNetwork HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
         started = time.monotonic()
         done(host, "Plugin.Activate")
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ async def test_dead_endpoints_are_passed_over(etcd: EtcdServer) -> None:
         assert await store.transact([], [Put(key=A, value=b"")]) is not None
         started = time.monotonic()
         await store.get(A)
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 2
 
 
 async def test_frozen_endpoint_is_left_for_the_next(etcd: EtcdServer) -> None:

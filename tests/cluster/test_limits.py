@@ -69,7 +69,7 @@ def test_limits_survive_the_agent_and_come_back_when_somebody_takes_them_away(h1
     h1.run("ip", "link", "del", device)
     begun = time.monotonic()
     eventually(lambda: _queues(h1) == wanted)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 15
     netagent(h1, "restart", "-t", "0", "web")
     assert _queues(h1) == wanted
     netagent(h1, "rm", "-f", "web")

@@ -146,7 +146,7 @@ def test_a_udp_client_that_never_pauses_reaches_the_container_that_has_its_port_
         eventually(lambda: "ESTABLISHED" in h1.run("conntrack", "-L", "-p", "tcp", "--dport", "5357").stdout)
         for name in ("first", "second"):
             run(h1, name, "--hostname", name, "--network", "other", "-p", "5355:53/udp", command=answers)
-            eventually(partial(_says, client.stdout, name), within=5)
+            eventually(partial(_says, client.stdout, name), within=20)
             netagent(h1, "rm", "-f", name)
         assert "ESTABLISHED" in h1.run("conntrack", "-L", "-p", "tcp", "--dport", "5357").stdout
     finally:

@@ -53,7 +53,7 @@ class Machine(LoneHost):
             assert {**self.dump(), but: None} == {**before, but: None}
             return True
 
-        eventually(same, within=5)
+        eventually(same)
 
     def interface(self, name: str, *, inside: str = "") -> dict[str, Any]:
         """Return an interface as iproute2 shows it."""

@@ -59,7 +59,7 @@ async def test_a_change_by_another_program_is_noticed(
     await kernel.apply(diff(WHOLE, State()))
     async with _watching(kernel) as noticed:
         host.run(*command)
-        await asyncio.wait_for(noticed.wait(), 2)
+        await asyncio.wait_for(noticed.wait(), 15)
 
 
 async def test_our_own_changes_and_foreign_ones_are_not_noticed(
@@ -104,11 +104,11 @@ async def test_a_port_that_loses_its_bridge_is_noticed_and_so_is_the_bridge_when
     noticed, heard = asyncio.Event(), list[str]()
     async with kernel.watched(noticed.set, surroundings=lambda: heard.append("deleted")):
         host.ip("link", "delete", "kbr0")
-        await asyncio.wait_for(noticed.wait(), 2)
+        await asyncio.wait_for(noticed.wait(), 15)
         await _read_all(host, "deleted", heard)
         noticed.clear()
         host.ip("link", "add", "kbr0", "type", "bridge")
-        await asyncio.wait_for(noticed.wait(), 2)
+        await asyncio.wait_for(noticed.wait(), 15)
 
 
 async def _read_all(host: Namespace, step: str, heard: list[str]) -> None:

@@ -171,7 +171,7 @@ async def test_queues_and_filters_of_others_on_our_links_stay(
 
 
 async def _until(predicate: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while not predicate():
             await asyncio.sleep(0.01)
 

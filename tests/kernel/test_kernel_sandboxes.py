@@ -46,7 +46,7 @@ async def test_what_is_no_network_namespace_is_refused_at_once(
     begun = time.monotonic()
     with pytest.raises(InvalidRequest):
         await kernel.sandbox_inode(path)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize("path", ["/run/netns/natest-absent", "/proc/999999999/ns/net", "/etc/passwd/net", ""])

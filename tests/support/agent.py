@@ -61,6 +61,9 @@ TIME = "2026-07-01T12:00:00.000000Z"
 ROUNDS = 200
 """Turns of the event loop in which everything that is ready has run: the longest chain of tasks here takes some 30."""
 
+IDLE_ROUNDS = 20
+"""Turns in a row that nothing else was ready in, after which nothing will be."""
+
 ATTACH_STEPS = ("nft add element hairpin4", "nft add element publish4", "link add nae", "address add", "route replace")
 """How the operations begin by which a container with a published port comes into the kernel."""
 
@@ -69,8 +72,13 @@ _numbers = itertools.count(1)
 
 async def settled() -> None:
     """Let everything run that is not waiting for a clock."""
+    ready = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+    idle = 0
     for _ in range(ROUNDS):
         await asyncio.sleep(0)
+        idle = 0 if ready else idle + 1
+        if idle == IDLE_ROUNDS:
+            return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -311,9 +311,9 @@ class ServedAgent:
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Return the result of ``work``, done in the server's thread."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
 
-    def until(self, probe: Callable[[], bool], *, within: float = 10.0) -> None:
+    def until(self, probe: Callable[[], bool], *, within: float = 30.0) -> None:
         """Return when ``probe`` is true; AssertionError after ``within`` seconds."""
         deadline = time.monotonic() + within
         while not probe():

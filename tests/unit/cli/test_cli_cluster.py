@@ -88,6 +88,6 @@ def test_followed_events_come_as_they_happen(agent: ServedAgent, netagent_start:
         agent.call(lambda: agent.fake.events.publish("host", "leave", "h1"))
         assert following.stdout.readline() == f"{CREATED} host leave h1\n"
         following.send_signal(signal.SIGINT)
-        assert following.wait(10) == 130
+        assert following.wait(30) == 130
         assert following.stderr is not None
         assert following.stderr.read() == ""

@@ -175,7 +175,7 @@ def test_run_ends_after_the_agent_has_dealt_with_the_end(
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(0.1)
         agent.call(agent.fake.gates["wait"].set)
-        assert running.wait(10) == 3
+        assert running.wait(30) == 3
 
 
 def test_run_ends_with_the_monitors_status_when_the_agent_goes_away(agent: ServedAgent, netagent_start: Start) -> None:
@@ -187,7 +187,7 @@ def test_run_ends_with_the_monitors_status_when_the_agent_goes_away(agent: Serve
         agent.until(lambda: "wait" in _verbs(agent))
         agent.stop()
         received.append(b"end")
-        assert running.wait(10) == 6
+        assert running.wait(30) == 6
 
 
 def test_a_run_that_is_interrupted_while_it_starts_leaves_nothing(agent: ServedAgent, netagent_start: Start) -> None:
@@ -195,7 +195,7 @@ def test_a_run_that_is_interrupted_while_it_starts_leaves_nothing(agent: ServedA
     with netagent_start("run", "-d", "--name", "web", "sleep", "9") as running:
         agent.until(lambda: "start" in _verbs(agent))
         running.send_signal(signal.SIGINT)
-        assert running.wait(10) == 130
+        assert running.wait(30) == 130
     assert ("remove", ID, True) in agent.fake.asked
     agent.call(agent.fake.gates["start"].set)
 
@@ -252,7 +252,7 @@ def test_signals_reach_the_container(agent: ServedAgent, netagent_start: Start) 
         running.send_signal(signal.SIGTERM)
         agent.until(lambda: ("kill", ID, signal.SIGTERM) in agent.fake.asked)
         received.append(b"end")
-        assert running.wait(10) == 143
+        assert running.wait(30) == 143
 
 
 def test_a_terminal_is_refused_where_there_is_none(agent: ServedAgent, netagent_process: Process) -> None:
@@ -273,7 +273,7 @@ def test_the_terminal_has_its_size_before_the_command_runs(agent: ServedAgent, n
             agent.until(lambda: "start" in _verbs(agent))
             assert os.read(control, 100) == b"1 24 80\n"
             agent.call(agent.fake.gates["start"].set)
-            assert running.wait(10) == 0
+            assert running.wait(30) == 0
     for descriptor in (ours, theirs, control):
         os.close(descriptor)
 
@@ -366,7 +366,7 @@ def test_followed_logs_end_with_the_container(agent: ServedAgent, netagent_start
             file.write(b"2026-01-02T03:04:06+00:00 stdout F three\n")
         assert following.stdout.readline() == "three\n"
         agent.call(agent.fake.gates["wait"].set)
-        assert following.wait(10) == 0
+        assert following.wait(30) == 0
 
 
 def test_followed_logs_can_be_left(agent: ServedAgent, netagent_start: Start) -> None:
@@ -376,7 +376,7 @@ def test_followed_logs_can_be_left(agent: ServedAgent, netagent_start: Start) ->
         assert following.stdout is not None
         assert following.stdout.readline() == "one\n"
         following.send_signal(signal.SIGINT)
-        assert following.wait(10) == 130
+        assert following.wait(30) == 130
 
 
 @pytest.mark.parametrize(
