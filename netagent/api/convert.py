@@ -282,6 +282,7 @@ def encode_endpoint(endpoint: Endpoint, network: Network | None) -> containers_p
         rate_out=endpoint.rate_out.bits if endpoint.rate_out else 0,
         gw_priority=endpoint.gw_priority,
         link_local=map(str, endpoint.link_local),
+        routed=network.routed if network else (),
     )
 
 

@@ -40,7 +40,10 @@ class Binding:
 
 
 def bindings_of(container: "Container") -> list[Binding]:
-    """Return what is published of a container, sorted by container port. A port on every address counts per family."""
+    """Return what is published of a container, sorted by container port. A port on every address counts per family.
+
+    Where its network is routed no port of the host leads to it.
+    """
     found = {
         Binding(
             protocol=port.protocol,
@@ -52,6 +55,7 @@ def bindings_of(container: "Container") -> list[Binding]:
         for endpoint in container.endpoints
         for port in endpoint.ports
         for address in ([port.host_address] if port.host_address else _wildcards(endpoint))
+        if (6 if ":" in address else 4) not in endpoint.routed
         for index in range(port.count or 1)
     }
     return sorted(found, key=lambda b: (natural_key(b.key), ":" in b.host_address, b.host_address, b.host_port))

@@ -678,6 +678,7 @@ class Endpoint(_message.Message):
     RATE_OUT_FIELD_NUMBER: _builtins.int
     GW_PRIORITY_FIELD_NUMBER: _builtins.int
     LINK_LOCAL_FIELD_NUMBER: _builtins.int
+    ROUTED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     network_id: _builtins.str
     network_name: _builtins.str
@@ -698,6 +699,10 @@ class Endpoint(_message.Message):
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def link_local(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def routed(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """IP versions, 4 or 6, in which no host port leads to it: its ports are reached at its own address."""
+
     def __init__(
         self,
         *,
@@ -715,10 +720,11 @@ class Endpoint(_message.Message):
         rate_out: _builtins.int = ...,
         gw_priority: _builtins.int = ...,
         link_local: _abc.Iterable[_builtins.str] | None = ...,
+        routed: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "gateways", b"gateways", "gw_priority", b"gw_priority", "id", b"id", "interface", b"interface", "link_local", b"link_local", "mac", b"mac", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports", "rate_in", b"rate_in", "rate_out", b"rate_out", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "aliases", b"aliases", "gateways", b"gateways", "gw_priority", b"gw_priority", "id", b"id", "interface", b"interface", "link_local", b"link_local", "mac", b"mac", "network_id", b"network_id", "network_name", b"network_name", "ports", b"ports", "rate_in", b"rate_in", "rate_out", b"rate_out", "routed", b"routed", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -205,6 +205,8 @@ def test_containers_are_reached_by_their_own_addresses_where_their_network_says_
 
     h2.run("ip", "route", "add", "10.61.0.0/24", "via", str(h1.ip))
     try:
+        assert netagent(h1, "port", "open").stdout == ""
+        assert netagent(h1, "ps", "-f", "name=^open$", "--format", "{{.Ports}}").stdout == "80/tcp\n"
         assert fetches(h2, opened, "open")
         assert fetches_inside(h1, "stranger", opened, "open")
         assert not reaches(by_host)
