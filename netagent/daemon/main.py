@@ -159,6 +159,7 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
     for line in agent.ports.restore():
         log.warning("host port is not reserved: %s", line)
     try:
+        await agent.probing.recall()
         await context.engine.reconcile()
     except NetagentError as error:
         log.error("the kernel is not as it should be: %s", error)

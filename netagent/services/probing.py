@@ -19,8 +19,9 @@ from netagent.errors import NetagentError
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.paths import Paths
 from netagent.model.snapshot import Snapshot
+from netagent.plan.desired import State
 from netagent.services.context import Context
-from netagent.services.ways import SMALLEST, Way, WayId, ways_to_peers
+from netagent.services.ways import SMALLEST, Way, WayId, recall_limits, ways_to_peers
 from netagent.store import keys
 
 log = logging.getLogger("netagent.probing")
@@ -59,6 +60,18 @@ class ProbingService:
         if any(key.startswith((keys.NETWORKS, keys.BLOCKS, keys.HOSTS, keys.LIVE)) for key in changed):
             self._wake.set()
 
+    async def recall(self) -> None:
+        """Take over the limits that an earlier life found, before the kernel is brought to anything without them."""
+        try:
+            observed = await self._context.kernel.observe(State())
+        except NetagentError as error:
+            log.warning("limits of ways to peers are found anew: %s", error)
+            return
+        self._narrow = recall_limits(self._context.snapshot(), observed.routes)
+        # Believed already: what is not so any more is found out at the first answer.
+        self._failures = Counter(dict.fromkeys(self._narrow, FAILURES_TO_BELIEVE - 1))
+        self._show_paths()
+
     async def run(self) -> None:
         """Ask until cancelled; when all is in order, wait for the store to change or for the next round."""
         pause_s = FIRST_PAUSE_S
@@ -83,14 +96,17 @@ class ProbingService:
     async def step(self) -> bool:
         """Ask some: first those that have not been found in order; tell whether any of these are left."""
         self._look()
-        waiting = [way for key, way in self._ways.items() if self._in_order.get(key) != way]
+        waiting = self._waiting()
         waiting.sort(key=lambda way: (self._failures[way.id], way.host.id, str(way.target)))
         others = [self._ways[key] for key, way in self._in_order.items() if self._ways[key] == way]
         asked = (waiting + others)[:WAYS_AT_ONCE]
         if asked:
             await self._ask(asked)
         self._publish()
-        return any(self._in_order.get(key) != way for key, way in self._ways.items())
+        return bool(self._waiting())
+
+    def _waiting(self) -> list[Way]:
+        return [way for key, way in self._ways.items() if way.is_live and self._in_order.get(key) != way]
 
     def _look(self) -> None:
         """Find out which ways there are, if anything has changed, and forget the others."""
@@ -99,8 +115,12 @@ class ProbingService:
             return
         self._seen = snapshot
         self._ways = {way.id: way for way in ways_to_peers(snapshot)}
-        for known in (self._in_order, self._failures, self._wrong, self._narrow):
-            for key in known.keys() - self._ways.keys():
+        for key in self._narrow.keys() - self._ways.keys():
+            del self._narrow[key]
+        live = {key for key, way in self._ways.items() if way.is_live}
+        # What packets a way carries does not depend on an agent that answers, or lives.
+        for known in (self._in_order, self._failures, self._wrong):
+            for key in known.keys() - live:
                 del known[key]
         self._corrupting &= snapshot.networks.keys()
 
@@ -181,6 +201,10 @@ class ProbingService:
         knowledge = self._context.knowledge
         own = {knowledge.host.id: tuple(sorted(off))} if off else {}
         knowledge.path_problems = {host: tuple(texts) for host, texts in lines.items()} | own
+        self._show_paths()
+
+    def _show_paths(self) -> None:
+        knowledge = self._context.knowledge
         paths = Paths(narrow=MappingProxyType(dict(self._narrow)), corrupting=frozenset(self._corrupting))
         if knowledge.paths != paths:
             knowledge.paths = paths

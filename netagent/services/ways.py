@@ -10,6 +10,7 @@ from netagent.model.host import Host
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.network import Network, Scope
 from netagent.model.snapshot import Snapshot
+from netagent.plan.desired import HOST, Route
 from netagent.plan.peers import peers_of
 from netagent.plan.render import network_mtu, networks_here
 
@@ -21,13 +22,14 @@ SMALLEST = {4: 576, 6: 1280}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """From this host to a peer through one network, in one IP version."""
+    """From this host to a peer through one network, in one IP version. Without ``is_live`` nobody need answer."""
 
     network: Network
     host: Host
     source: Address
     target: Address
     mtu: int
+    is_live: bool
 
     @property
     def id(self) -> WayId:
@@ -46,18 +48,37 @@ class Way:
 
 
 def ways_to_peers(snapshot: Snapshot) -> Iterator[Way]:
-    """Yield the ways to all live peers; while a network is moved, its peers are asked by those who move it."""
+    """Yield the ways to all peers; while a network is moved, its peers are asked by those who move it."""
     for network in networks_here(snapshot):
         if network.scope is Scope.LOCAL or network.before is not None:
             continue
         mtu = network_mtu(network, snapshot)
         own = _own_addresses(snapshot.own_blocks_in(network.id))
         for peer in peers_of(snapshot, network):
-            if peer.host.id not in snapshot.live:
-                continue
             theirs = _own_addresses(peer.blocks)
             for version in own.keys() & theirs.keys():
-                yield Way(network=network, host=peer.host, source=own[version], target=theirs[version], mtu=mtu)
+                yield Way(
+                    network=network,
+                    host=peer.host,
+                    source=own[version],
+                    target=theirs[version],
+                    mtu=mtu,
+                    is_live=peer.host.id in snapshot.live,
+                )
+
+
+def recall_limits(snapshot: Snapshot, routes: Iterable[Route]) -> dict[WayId, int]:
+    """Return what routes of an earlier life say of how large packets may be."""
+    mtus = {route.destination: route.mtu for route in routes if route.where == HOST and route.mtu}
+    if not mtus:
+        return {}
+    return {
+        (network.id, owner, block.prefix.version): mtus[block.prefix]
+        for network in networks_here(snapshot)
+        for owner, holding in snapshot.claims_in(network.id).holdings.items()
+        for block in holding.blocks
+        if owner != snapshot.host.id and block.prefix in mtus
+    }
 
 
 def _own_addresses(blocks: Iterable[Block]) -> dict[int, Address]:

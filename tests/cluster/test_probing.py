@@ -81,6 +81,11 @@ def test_large_packets_lost_on_the_way_are_told_and_kept_smaller_until_they_get_
     assert receives(h2, h1, 4)
     assert receives(h2, h1, 6)
     assert inside(h1, "one", "ip", "-o", "link", "show", "eth0").stdout.find("mtu 1450") > 0
+    h1.agent.stop()
+    h1.agent.start()
+    eventually(lambda: netagent(h1, "host", "ls", check=False).returncode == 0)
+    assert "1350" in route_mtus(h1).values(), "what an earlier life found stands until it is tested again"
+    eventually(lambda: problems(h1) == {"net: loses packets of 1450 bytes, carries 1350"}, within=30)
     h2.run("nft", "delete table netdev t")
     eventually(lambda: not problems(h1), within=45)
     eventually(lambda: not any(route_mtus(h1).values()))

@@ -7,11 +7,12 @@ from typing import cast
 import pytest
 
 from netagent.kernel.fake import FakeKernel
-from netagent.model.address import Address, parse_address
+from netagent.model.address import Address, parse_address, parse_prefix
 from netagent.model.host import Host
 from netagent.model.ids import HostId
 from netagent.model.paths import Paths
 from netagent.model.snapshot import Snapshot
+from netagent.plan.desired import Route
 from netagent.services.context import Context
 from netagent.services.events import EventBus
 from netagent.services.probing import FAILURES_TO_BELIEVE, WAYS_AT_ONCE, ProbingService
@@ -131,7 +132,29 @@ async def test_what_was_found_of_a_peer_goes_with_it() -> None:
     assert told.paths.narrow
     told.base = replace(told.base, live=frozenset())
     assert not await told.service.step()
-    assert (told.paths.narrow, told.path_problems) == ({}, {})
+    assert (len(told.paths.narrow), told.path_problems) == (1, {}), "its agent is gone, not its containers"
+    told.base = replace(told.base, blocks=())
+    assert not await told.service.step()
+    assert told.paths.narrow == {}
+
+
+async def test_limits_that_an_earlier_life_found_stand_until_packets_get_through() -> None:
+    told = Told(peers=2)
+    host, target = next(iter(told.targets.items()))
+    routes = (
+        Route(destination=parse_prefix(f"{target}/24"), device="nav", gateway=target, mtu=1000),
+        Route(destination=parse_prefix(f"{target}/32"), device="nav", gateway=target),
+        Route(destination=parse_prefix("192.168.1.0/24"), device="nav", mtu=900),
+    )
+    told.kernel.routes.update({("", str(route.destination)): route for route in routes})
+    await told.service.recall()
+    assert told.paths.narrow == {(STATICNET, host, 4): 1000}
+    told.kernel.carried[target] = 1000 - HEADERS
+    assert await told.service.step()
+    assert told.path_problems == {host: ("staticnet: loses packets of 1450 bytes, carries 1000",)}
+    del told.kernel.carried[target]
+    assert not await told.service.step()
+    assert told.paths.narrow == {}
 
 
 async def test_checksums_that_arrive_wrong_are_left_to_no_device_any_more_and_that_stays_so() -> None:
