@@ -100,6 +100,8 @@ def parse_exposed(texts: Iterable[str]) -> tuple[PortMapping, ...]:
 def parse_sources(texts: Iterable[str]) -> tuple[Prefix, ...]:
     """Return the source ranges that ``texts`` spell, without those that others contain."""
     found = [_parse_source(text) for text in texts]
+    if not found:
+        return ()
     four = [prefix for prefix in found if isinstance(prefix, ipaddress.IPv4Network)]
     six = [prefix for prefix in found if isinstance(prefix, ipaddress.IPv6Network)]
     return (*ipaddress.collapse_addresses(four), *ipaddress.collapse_addresses(six))

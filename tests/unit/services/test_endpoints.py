@@ -21,6 +21,7 @@ from netagent.kernel.fake import FakeReservations
 from netagent.model.address import derive_mac, parse_address
 from netagent.model.container import ContainerKind
 from netagent.model.endpoint import EndpointState
+from netagent.plan.desired import State
 from netagent.services.requests import Attachment, Connection
 from netagent.services.wanted import wanted_again
 from netagent.store import keys
@@ -446,3 +447,19 @@ async def test_a_start_without_the_store_goes_on_with_what_was_last_heard(
     again = await start_agent(cluster=cluster, kernel=online.kernel)
     assert again.picture() == before
     assert parse_address("192.168.1.3") == (await again.attach("api", "staticnet")).address_of(4)
+
+
+async def test_a_start_asks_for_the_links_of_endpoints_alone(online: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elements of one are found by reading those of all, so with many endpoints a start would read for minutes."""
+    asked: list[State] = []
+    observe = online.kernel.observe_endpoint
+
+    async def observe_endpoint(desired: State) -> State:
+        asked.append(desired)
+        return await observe(desired)
+
+    monkeypatch.setattr(online.kernel, "observe_endpoint", observe_endpoint)
+    await online.attachments.recover()
+    assert asked
+    assert all(state == State(links=state.links) for state in asked)
+    assert [row.container_name for row in online.journal.endpoints.values()] == ["first"]
