@@ -38,7 +38,7 @@ RATE_S = 1.0
 def main(arguments: list[str]) -> None:
     """Measure and print; ``--rounds`` calls of each size, ``--connections`` among each number of ports."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench ports", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--connections", type=int, default=2000)
     parser.add_argument("--seconds", type=float, default=RATE_S, help="of connections as fast as they go")
     parser.add_argument("--among", type=int, nargs="*", default=list(AMONG))
