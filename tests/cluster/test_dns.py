@@ -3,6 +3,7 @@
 import pytest
 
 from netagent.lab.lab import Lab
+from tests.support.dns import ask, data
 from tests.support.hosts import address, inside, netagent, run
 from tests.support.lab import MakeLab, eventually
 
@@ -61,6 +62,20 @@ def test_a_link_leads_to_a_container_on_another_host(lab: Lab) -> None:
     assert resolve(lab, "far", "linker") == [web]
     assert "FAR_NAME=/linker/far" in inside(h2, "linker", "env").stdout
     netagent(h2, "rm", "-f", "linker")
+
+
+def test_another_machine_gets_no_answer(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    netagent(h1, "network", "create", "--subnet", "10.79.0.0/24", "near")
+    run(h1, "inner", "--network", "near")
+    h2.run("ip", "route", "add", "10.79.0.0/24", "via", str(h1.ip))
+    try:
+        for how in ("udp", "tcp"):
+            assert data(ask(h1, "inner", "10.79.0.1", "inner", how=how)) == [address(h1, "inner")]
+            assert ask(h2, "", "10.79.0.1", "inner", how=how, within=1) is None
+    finally:
+        h2.run("ip", "route", "del", "10.79.0.0/24")
+        netagent(h1, "rm", "-f", "inner")
 
 
 def test_names_are_answered_while_the_agent_is_killed_and_comes_back(lab: Lab) -> None:

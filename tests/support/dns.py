@@ -38,10 +38,13 @@ def resolve(host: Host, container: str, name: str) -> list[str]:
 def ask(
     host: Host, container: str, server: str, name: str, kind: str = "A", *, how: str = "udp", within: float = 5
 ) -> DNS | None:
-    """Return what a nameserver answers to a container over UDP or TCP, None if nothing within that many seconds."""
+    """Return what a nameserver answers to a container, or to the host itself if that has no name, over UDP or TCP.
+
+    None if nothing within that many seconds.
+    """
     query = bytes(DNS(id=99, rd=1, qd=DNSQR(qname=name, qtype=kind)))
-    sandbox = inspect(host, container)["NetworkSettings"]["SandboxKey"]
-    command = ("nsenter", f"--net={sandbox}", sys.executable, "-Ic", _ASK, server, query.hex(), how, str(within))
+    enter = ("nsenter", f"--net={inspect(host, container)['NetworkSettings']['SandboxKey']}") if container else ()
+    command = (*enter, sys.executable, "-Ic", _ASK, server, query.hex(), how, str(within))
     said = host.run(*command, check=False).stdout.strip()
     return DNS(bytes.fromhex(said)) if said else None
 
