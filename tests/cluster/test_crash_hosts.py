@@ -1,9 +1,9 @@
 """The agent is killed between the transactions of what operators do to hosts and to the store.
 
 Repeated, the command ends as ever. Which transactions there are is not written here: each command is run once while
-the agent notes the crash points that it reaches, then once for each transaction with a kill before it, and once with
-one after the last. What the store holds after the command was repeated is what it holds without a crash: no claim is
-lost, doubled, or somebody else's.
+the agent notes the crash points that it reaches, then once for each of the first transactions with a kill before it,
+and once with one after the last. What the store holds after the command was repeated is what it holds without a
+crash: no claim is lost, doubled, or somebody else's.
 """
 
 import json
@@ -147,8 +147,8 @@ def test_a_command_that_is_killed_and_repeated_ends_as_ever(cluster: Cluster, na
     steps = killed(cluster, NEVER, lambda: netagent(host, *command))
     ended = settled(cluster)
     transactions = [number for number, step in enumerate(steps, 1) if step == "store.transact"]
-    # Each is noted before and after; after one is before the next.
-    for number in [*transactions[::2], transactions[-1]]:
+    # Each is noted before and after; after one is before the next. Later ones are the host's own records, as ever.
+    for number in {*transactions[:6:2], transactions[-1]}:
         begin()
         killed(cluster, number, lambda: netagent(host, *command, check=False))
         repeated = netagent(host, *command, check=False)
