@@ -17,7 +17,7 @@ from tests.bench import report
 QUICK = {
     "cni": ["--count=1", "--burst=4"],
     "scale": ["--endpoints=12", "--reference=4", "--rounds=2", "--burst=4"],
-    "publish": ["--most=1", "--slow=1"],
+    "publish": ["--most=1", "--slow=0"],
     "ports": ["--rounds=1", "--connections=40", "--among=10", "--seconds=0.2"],
     "start": ["--rounds=2", "--endpoints=10", "--restarts=1", "--seconds=3", "--idle=0.5"],
     "peers": ["--peers", "10", "--rounds", "2", "--idle", "1"],
