@@ -19,6 +19,9 @@ SETS = (
     ElementSet(name="remote6", key="ipv6_addr . ifname", flags=("interval",)),
 )
 
+EXEMPTIONS = frozenset({"ways"})
+"""Sets that a rule below makes an exception of."""
+
 STRANGERS = (
     # A source that a peer's container has, from where no peer is.
     "ip saddr @routed4 iifname != @ways counter drop",

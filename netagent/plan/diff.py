@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from netagent.firewall.elements import element_key, overlap
+from netagent.firewall.routed import EXEMPTIONS
 from netagent.firewall.ruleset import INTERVAL_SETS
 from netagent.model.address import host_prefix
 from netagent.plan.desired import HOST, Bridge, InterfaceAddress, Link, Ruleset, State, Veth
@@ -217,7 +218,7 @@ def _ruleset(desired: Ruleset | None, observed: Ruleset | None, prune: bool) -> 
         if added:
             yield AddElements(name, tuple(sorted(added)))
         if late and prune:
-            yield DeleteElements(name, late)
+            yield DeleteElements(name, late, last=name in EXEMPTIONS)
 
 
 def _in_the_way(surplus: Set[str], added: Set[str], *, is_interval: bool) -> Iterator[str]:

@@ -57,9 +57,12 @@ class Phase(IntEnum):
     DELETE_LINKS = 16
     DELETE_ELEMENTS = 17
     """An endpoint's rules go after its link, so that nothing passes without them."""
-    FLUSH_FLOWS = 18
+    DELETE_EXEMPTIONS = 18
+    """After what they exempt from, in a transaction of their own: within one transaction sets with intervals go on
+    matching for a moment after the others have changed (nf_tables_commit, net/netfilter/nf_tables_api.c)."""
+    FLUSH_FLOWS = 19
     """A connection forgotten before the rules changed would be tracked again under the old ones."""
-    ANNOUNCE = 19
+    ANNOUNCE = 20
     """Last: whoever hears of an address may use it at once."""
 
 
@@ -119,15 +122,21 @@ class AddElements(Operation):
 
 @dataclass(frozen=True, slots=True)
 class DeleteElements(Operation):
-    """Delete elements from one set or map; ``early`` where the same key gets other data in this plan."""
+    """Delete elements from one set or map; ``early`` where the same key gets other data in this plan.
+
+    ``last`` where the set holds what a rule that drops makes an exception of.
+    """
 
     set_name: str
     elements: tuple[str, ...]
     early: bool = False
+    last: bool = False
 
     @property
     def phase(self) -> Phase:
-        return Phase.SET_GUARDS if self.early else Phase.DELETE_ELEMENTS
+        if self.early:
+            return Phase.SET_GUARDS
+        return Phase.DELETE_EXEMPTIONS if self.last else Phase.DELETE_ELEMENTS
 
     def __str__(self) -> str:
         return f"nft delete element {self.set_name} {{ {', '.join(self.elements)} }}"

@@ -120,6 +120,19 @@ def test_an_interval_is_taken_out_before_another_that_overlaps_it_is_put_in() ->
     ]
 
 
+def test_what_a_drop_makes_an_exception_of_goes_after_what_it_drops() -> None:
+    before = State(
+        ruleset=Ruleset(elements={"routed4": frozenset({"10.1.0.0/16"}), "ways": frozenset({"eth0"})}),
+    )
+    after = State(ruleset=Ruleset(elements={}))
+    operations = diff(after, before).operations
+    assert [str(o) for o in operations] == [
+        "nft delete element routed4 { 10.1.0.0/16 }",
+        "nft delete element ways { eth0 }",
+    ]
+    assert operations[0].phase < operations[1].phase, "they would be one transaction"
+
+
 def test_another_structure_replaces_the_table_as_a_whole() -> None:
     desired = everything()
     assert desired.ruleset is not None
