@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from netagent.errors import Unavailable
@@ -162,16 +162,10 @@ class NetlinkSocket:
         parts.append(_message(end, NLM_F_REQUEST, last + 1))
         self._socket.send(b"".join(parts))
         outcome: list[Refusal | None] = [None] * len(requests)
-        while True:
-            for message in decode_messages(self._socket.recv(_RECEIVE_BYTES)):
-                if message.kind != NLMSG_ERROR or not first <= message.sequence <= last:
-                    continue
-                refusal = _decode_refusal(message)
-                if refusal.errno:
-                    outcome[max(message.sequence - first - 1, 0)] = refusal
-                # The kernel says so of the beginning if it could not commit, or ran out of memory.
-                if message.sequence in (first, last):
-                    return outcome
+        # The kernel answers to the beginning if it could not commit, or ran out of memory.
+        for sequence, refusal in self._refusals(first, last, ends=(first, last)):
+            outcome[max(sequence - first - 1, 0)] = refusal
+        return outcome
 
     def get(self, request: Request) -> memoryview:
         """Return the body of the one answer to ``request``; a refusal is raised as OSError."""
@@ -220,15 +214,24 @@ class NetlinkSocket:
         ]
         self._sequence = last = first + stop - start - 1
         self._socket.send(b"".join(parts))
+        for sequence, refusal in self._refusals(first, last, ends=(last,)):
+            outcome[start + sequence - first] = refusal
+        return stop
+
+    def _refusals(self, first: int, last: int, *, ends: Collection[int]) -> Iterator[tuple[int, Refusal]]:
+        """Yield each refusal with its sequence number, of those from ``first`` to ``last``, until one of ``ends`` came.
+
+        An end may be a refusal itself.
+        """
         while True:
             for message in decode_messages(self._socket.recv(_RECEIVE_BYTES)):
                 if message.kind != NLMSG_ERROR or not first <= message.sequence <= last:
                     continue
                 refusal = _decode_refusal(message)
                 if refusal.errno:
-                    outcome[start + message.sequence - first] = refusal
-                if message.sequence == last:
-                    return stop
+                    yield message.sequence, refusal
+                if message.sequence in ends:
+                    return
 
     def _dump_once(self, request: Request) -> list[Message] | None:
         self._sequence += 1
