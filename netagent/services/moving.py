@@ -21,6 +21,7 @@ from netagent.model.snapshot import Snapshot
 from netagent.plan.peers import peers_of
 from netagent.plan.render import networks_here
 from netagent.services.context import Context
+from netagent.services.ways import address_pairs
 from netagent.store import keys
 
 log = logging.getLogger("netagent.moving")
@@ -113,10 +114,4 @@ def _is_prepared(network: Network, peer: Peer) -> bool:
 
 def _pairs(snapshot: Snapshot, network: Network, peer: Peer) -> Iterator[tuple[Address, Address]]:
     """Yield this host's own address and a peer's, one pair for each family in which both have one."""
-    own = _own(block.own_address for block in snapshot.own_blocks_in(network.id))
-    theirs = _own(block.own_address for block in peer.blocks)
-    yield from ((own[version], theirs[version]) for version in own.keys() & theirs.keys())
-
-
-def _own(addresses: Iterator[Address | None]) -> dict[int, Address]:
-    return {a.version: a for a in addresses if a is not None}
+    return address_pairs(snapshot.own_blocks_in(network.id), peer.blocks)

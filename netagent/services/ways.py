@@ -53,15 +53,14 @@ def ways_to_peers(snapshot: Snapshot) -> Iterator[Way]:
         if network.scope is Scope.LOCAL or network.before is not None:
             continue
         mtu = network_mtu(network, snapshot)
-        own = _own_addresses(snapshot.own_blocks_in(network.id))
+        own = snapshot.own_blocks_in(network.id)
         for peer in peers_of(snapshot, network):
-            theirs = _own_addresses(peer.blocks)
-            for version in own.keys() & theirs.keys():
+            for source, target in address_pairs(own, peer.blocks):
                 yield Way(
                     network=network,
                     host=peer.host,
-                    source=own[version],
-                    target=theirs[version],
+                    source=source,
+                    target=target,
                     mtu=mtu,
                     is_live=peer.host.id in snapshot.live,
                 )
@@ -79,6 +78,12 @@ def recall_limits(snapshot: Snapshot, routes: Iterable[Route]) -> dict[WayId, in
         for block in holding.blocks
         if owner != snapshot.host.id and block.prefix in mtus
     }
+
+
+def address_pairs(own: Iterable[Block], theirs: Iterable[Block]) -> Iterator[tuple[Address, Address]]:
+    """Yield the own address of two holders of blocks, one pair for each IP version in which both have one."""
+    sources, targets = _own_addresses(own), _own_addresses(theirs)
+    yield from ((sources[version], targets[version]) for version in sources.keys() & targets.keys())
 
 
 def _own_addresses(blocks: Iterable[Block]) -> dict[int, Address]:
