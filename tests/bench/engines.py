@@ -8,7 +8,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from netagent.lab import cgroup
 from netagent.lab.image import IMAGE, write_image
 from tests.bench.sides import own_ports, sandbox
 from tests.support.lab import eventually
+from tests.support.unix_http import UnixConnection
 
 _ARCHIVE = Path("/run/bench-image.tar")
 _READY_WITHIN_S = 40.0
@@ -109,7 +109,7 @@ class Docker:
         eventually(answers, within=_READY_WITHIN_S)
 
     def _call(self, verb: str, path: str, body: object = None, kind: str = "application/json") -> Any:
-        connection = _UnixConnection(self._SOCKET)
+        connection = UnixConnection(self._SOCKET, timeout=300)
         try:
             content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
             connection.request(verb, path, content, {"Content-Type": kind})
@@ -120,16 +120,6 @@ class Docker:
         if answer.status >= 400:
             raise RuntimeError(f"dockerd {path.partition('?')[0]}: {text.decode(errors='replace')[:300]}")
         return json.loads(text) if text.startswith((b"{", b"[")) and kind == "application/json" else None
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=300)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.connect(self._path)
 
 
 class Podman:

@@ -1,11 +1,10 @@
 """Calls of the driver's protocol as dockerd makes them, for what the real one never sends."""
 
-import http.client
 import json
-import socket
 from typing import Any
 
 from netagent.lab.host import Host
+from tests.support.unix_http import UnixConnection
 
 SOCKET = "/run/docker/plugins/netagent.sock"
 NETWORK = "a" * 64
@@ -13,20 +12,9 @@ ENDPOINT = "b" * 64
 SPACE = "netagent"
 
 
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("plugin.moby.localhost", timeout=20)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(20)
-        self.sock.connect(self._path)
-
-
 def send(host: Host, method: str, body: bytes, *, verb: str = "POST") -> tuple[int, dict[str, Any]]:
     """Call ``method``, such as ``NetworkDriver.Join``, with these very bytes; return status and answer."""
-    connection = _Connection(str(host.path(SOCKET)))
+    connection = UnixConnection(host.path(SOCKET), name="plugin.moby.localhost", timeout=20)
     try:
         connection.request(verb, f"/{method}", body=body)
         answer = connection.getresponse()
