@@ -53,26 +53,41 @@ class StoreAccess:
 
         After False the mirror has been brought up to date, so that the caller decides anew on the truth.
         """
+        known = self.mirror.revision
         revision = await self.store.transact(guards, writes)
         if revision is None:
             await self.catch_up()
             return False
-        await self.mirror.wait_for(revision)
+        await self._show(revision, known)
         return True
 
     async def catch_up(self) -> None:
         """Wait until the mirror shows at least what the store holds now."""
+        known = self.mirror.revision
         listing = await self.store.list(keys.GENERATION)
-        await self.mirror.wait_for(listing.revision)
+        await self._show(listing.revision, known)
 
     async def hear_anew(self) -> None:
         """Have everything listed anew: it may have been lost, and what is heard of the store be old."""
         await self.catch_up()
-        before = self.mirror.listings
-        if self.store.doubt("it was asked for") and not await self.mirror.wait_until(
-            lambda: self.mirror.listings > before, within=LISTING_S
-        ):
+        if not await self._list_anew("it was asked for"):
             raise Unavailable("the store was not heard anew in time", hint="try again in a moment")
+
+    async def _show(self, revision: int, known: int) -> None:
+        """Wait until the mirror shows ``revision``; ``known`` is what it showed before the store was asked.
+
+        A store that was wiped or restored counts from lower on: the mirror then shows another history, in which the
+        revision means nothing.
+        """
+        if revision < known:
+            await self._list_anew(f"it is at revision {revision}, and was at {known}")
+        await self.mirror.wait_for(revision)
+
+    async def _list_anew(self, reason: str) -> bool:
+        before = self.mirror.listings
+        if not self.store.doubt(reason):
+            return True
+        return await self.mirror.wait_until(lambda: self.mirror.listings > before, within=LISTING_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

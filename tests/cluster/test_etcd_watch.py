@@ -2,15 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from netagent.errors import Unavailable
-from netagent.reconcile.ports import Changes, Delete, Put, Relisted, WatchEvent
+from netagent.model.ids import HostId
+from netagent.reconcile.ports import Absent, Changes, Delete, Put, Relisted, WatchEvent
+from netagent.services.stores import StoreAccess
 from netagent.store.etcd.access import parse_access
 from netagent.store.etcd.store import EtcdStore
+from netagent.store.mirror import Mirror
+from netagent.store.view import ClusterView
 from tests.support.etcd import EtcdServer, etcd_server
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
@@ -18,6 +23,7 @@ from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 pytestmark = pytest.mark.cluster
 
 PREFIX = "/netagent/v1/"
+KEY = f"{PREFIX}later/x"
 
 
 @pytest.fixture
@@ -211,6 +217,38 @@ async def test_watch_lists_anew_when_another_history_has_overtaken_it(
     assert watcher.cluster_id == cluster
     etcd.ctl("put", f"{PREFIX}a", "20")
     assert await values_until(watch, 20) == [20]
+
+
+async def test_a_claim_is_decided_on_the_new_history_at_once(etcd: EtcdServer, writer: EtcdStore) -> None:
+    """The revision went back: that the mirror shows a higher one does not mean that it is up to date."""
+    access = StoreAccess(writer, Mirror(writer, PREFIX), ClusterView(HostId("h1"), {}))
+    following = asyncio.create_task(access.mirror.run())
+    try:
+        for value in range(10):
+            assert await access.commit((), (Put(key=KEY, value=b"%d" % value),))
+        for _ in range(3):
+            etcd.kill()
+            etcd.wipe()
+            etcd.start()
+            etcd.ctl("put", KEY, "theirs")
+            await eventually(partial(heard, access))
+            entry = access.entry(KEY)
+            assert entry is not None
+            assert entry.value == b"theirs"
+            assert await access.commit((access.unchanged(KEY),), (Put(key=KEY, value=b"ours"),))
+            assert access.mirror.entries[KEY].value == b"ours"
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+
+
+async def heard(access: StoreAccess) -> bool:
+    """Tell whether the store answers; that the claim is lost is sure."""
+    try:
+        return not await access.commit((Absent(key=KEY),), (Put(key=KEY, value=b"never"),))
+    except Unavailable:
+        return False
 
 
 async def test_watch_goes_on_after_a_transaction_of_puts_and_deletes(

@@ -1,8 +1,8 @@
 """One watch stream to one etcd member, on a channel of its own, with bounded waits.
 
-Hides two habits of grpc.aio: a cancelled ``read`` ends the whole stream, so one that takes too long is kept for the
-next call; and a stream that ended answers ``write`` with InvalidStateError, and ``read`` with CancelledError in the
-reader's own task if its channel was closed.
+Hides three habits of grpc.aio: a cancelled ``read`` ends the whole stream, so one that takes too long is kept for the
+next call; a stream that ended answers ``write`` with InvalidStateError, and ``read`` with CancelledError in the
+reader's own task if its channel was closed; and a ``write`` under way does not hear that the stream was cancelled.
 """
 
 import asyncio
@@ -31,14 +31,16 @@ class WatchStream:
         self._endpoint = endpoint
         self._closing = closing
         self._reading: asyncio.Task[pb.WatchResponse] | None = None
+        self._writing: asyncio.Task[None] | None = None
 
     async def write(self, request: pb.WatchRequest) -> None:
         """Send ``request``."""
-        try:
-            # Not wait_for: until Python 3.12 it may swallow a cancellation.
-            async with asyncio.timeout(WRITE_S):
-                await self._call.write(request)
-        except (TimeoutError, grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:
+        writing = self._writing = asyncio.ensure_future(self._call.write(request))
+        await asyncio.wait({writing}, timeout=WRITE_S)
+        if not writing.done() or writing.cancelled():
+            writing.cancel()
+            raise self._broken("cancelled" if writing.cancelled() else "it takes no request")
+        if error := writing.exception():
             raise self._broken(error) from error
 
     async def read(self, *, within: float) -> pb.WatchResponse | None:
@@ -67,8 +69,9 @@ class WatchStream:
     def end(self) -> None:
         """Give up what is under way."""
         self._call.cancel()
-        if self._reading is not None:
-            self._reading.cancel()
+        for task in (self._reading, self._writing):
+            if task is not None:
+                task.cancel()
 
     def _broken(self, reason: object) -> Unavailable:
         details = reason.details() if isinstance(reason, grpc.aio.AioRpcError) else str(reason) or repr(reason)

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from netagent.errors import NetagentError, Unavailable
@@ -75,12 +75,14 @@ class EtcdWatch:
         self._pause = 0.0
         self._complaint = ""
         self._doubted = ""
+        self._awake = asyncio.Event()
         self._stream: WatchStream | None = None
         self._last = _Last()
 
     def doubt(self, reason: str) -> None:
         """List anew, at once."""
         self._doubted = reason
+        self._awake.set()
         if self._stream is not None:
             self._stream.end()
 
@@ -103,10 +105,10 @@ class EtcdWatch:
                 must_list = True
             except NetagentError as error:
                 self._complain(error)
-            must_list = must_list or bool(self._doubted)
             if self._now() - began_at > LONGEST_PAUSE_S:
                 self._pause = 0.0
             await self._rest()
+            must_list = must_list or bool(self._doubted)
 
     def _complain(self, error: NetagentError) -> None:
         # That etcd is away the client says once; that it will not have us must not go unseen.
@@ -115,11 +117,18 @@ class EtcdWatch:
         _log.log(logging.WARNING if is_news else logging.DEBUG, "watch of %s interrupted: %s", self._prefix, error)
 
     async def _rest(self) -> None:
-        """Wait before the next try: hardly at first, then longer and longer, and not all agents at once."""
+        """Wait before the next try: hardly at first, then longer and longer, and not all agents at once.
+
+        A doubt ends the pause: somebody who has just heard the store waits for the listing.
+        """
         self._pause = min(LONGEST_PAUSE_S, _between(FIRST_PAUSE_S, max(FIRST_PAUSE_S, 3 * self._pause)))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self._pause):
-                await self._closed.wait()
+        waits = {asyncio.ensure_future(event.wait()) for event in (self._closed, self._awake)}
+        try:
+            await asyncio.wait(waits, timeout=self._pause, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        self._awake.clear()
 
     async def _list(self) -> Relisted:
         self._doubted = ""
