@@ -19,11 +19,12 @@ from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
 from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointState
-from netagent.model.ids import EndpointId, NetworkId
+from netagent.model.ids import EndpointId
 from netagent.model.network import Network, NetworkState, Scope
 from netagent.reconcile.engine import Engine
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, StoreEntry, Unchanged, Write
 from netagent.services.context import Knowledge
+from netagent.services.keeping import Keeper
 from netagent.services.network_transactions import finish_removal
 from netagent.services.presence import Presence
 from netagent.services.stores import StoreAccess, Stores
@@ -31,8 +32,8 @@ from netagent.store import keys
 from netagent.store.endpoint_records import encode_endpoint
 from netagent.store.host_records import decode_epoch
 from netagent.store.journal import Journal
-from netagent.store.network_records import decode_network, encode_network
-from netagent.store.records import decode_block, encode_block, encode_fixed
+from netagent.store.network_records import encode_network
+from netagent.store.records import encode_block, encode_fixed
 
 log = logging.getLogger("netagent.publisher")
 
@@ -54,7 +55,7 @@ class Publisher:
         self._wake = asyncio.Event()
         self._presence = presence
         self._agreed: dict[EndpointId, tuple[Endpoint, str, bytes]] = {}
-        self._adopted: dict[str, tuple[bytes, NetworkId]] = {}
+        self._keeper = Keeper(journal, stores, knowledge.host.id)
         presence.on_lease_replaced = self.request
 
     def request(self) -> None:
@@ -94,6 +95,7 @@ class Publisher:
         return None
 
     async def _publish(self, access: StoreAccess) -> None:
+        self._keeper.keep()
         try:
             if access is self._stores.cluster:
                 await self._presence.announce()
@@ -105,22 +107,9 @@ class Publisher:
         if access.view.drop_orphans():
             self._knowledge.invalidate()
             self._engine.request()
-        self._disown()
+        self._keeper.disown()
         await self._drain(access)
         await self._leave_networks(access)
-
-    def _disown(self) -> None:
-        """Let the journal forget records of networks that have no endpoint here any more."""
-        adopted, known = self._journal.adopted, self._adopted
-        for key, value in adopted.items():
-            # They hardly ever change, and are looked at after every attach.
-            if key not in known or known[key][0] is not value:
-                known[key] = value, _network_of(key, value)
-        used = {endpoint.network_id for endpoint in self._journal.endpoints.values()}
-        surplus = [key for key in adopted if known[key][1] not in used]
-        if surplus:
-            self._adopted = {}
-            self._journal.disown(surplus)
 
     def _differences(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield a transaction per record that differs. The guards make sure that it is still as the mirror says."""
@@ -300,11 +289,6 @@ class Publisher:
             entry = access.entry(key)
             if entry is not None:
                 await access.commit([Unchanged(key=key, revision=entry.revision)], [Delete(key=key)])
-
-
-def _network_of(key: str, value: bytes) -> NetworkId:
-    """Return the network that an adopted record belongs to: its own, or that of a block."""
-    return decode_network(value).id if key.startswith(keys.NETWORKS) else decode_block(value).network_id
 
 
 def _put_if_different(

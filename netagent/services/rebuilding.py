@@ -2,7 +2,8 @@
 
 What a host has in use outlives its records (``store/view.py``). Rebuilding writes it back: first the claims, its own
 and its peers' as far as they are known, then the networks they are in, so that no block is free for a moment. Nothing
-that the store has is overwritten. Each host adds what only it knows: its record and its endpoints come by themselves.
+that the store has is overwritten. What is to be written is in the journal first, so a rebuilding that ends midway is
+completed by the next one. Each host adds what only it knows: its record and its endpoints come by themselves.
 """
 
 import logging
@@ -13,10 +14,10 @@ from netagent.ipam.pools import refuse_overlap
 from netagent.model.host import HostFacts
 from netagent.reconcile.ports import Absent, Put
 from netagent.services.context import Context
+from netagent.services.keeping import keep_orphans
 from netagent.services.restoring import put_network, raise_epoch
 from netagent.services.stores import StoreAccess
 from netagent.store import keys
-from netagent.store.records import encode_block, encode_fixed, encode_host
 
 log = logging.getLogger("netagent.rebuilding")
 
@@ -49,19 +50,19 @@ class RebuildingService:
         present = [n for n in view.networks.values() if n not in lost]
         for network in lost:
             refuse_overlap(network.subnets, present, HostFacts(interfaces={}, routes=()))
-        blocks = [b for b in view.blocks if self._is_lost(access, keys.block_key(b.network_id, b.prefix))]
-        writes = [Put(key=keys.block_key(b.network_id, b.prefix), value=encode_block(b)) for b in blocks]
-        writes += [Put(key=k, value=encode_fixed(c)) for k, c in view.claims.items() if self._is_lost(access, k)]
-        claims = len(writes)
-        hosts = ((keys.host_key(h.id), h) for h in view.hosts.values())
-        writes += [Put(key=key, value=encode_host(host)) for key, host in hosts if self._is_lost(access, key)]
-        await raise_epoch(access, (block.epoch for block in blocks))
-        for write in writes:
-            await access.commit((Absent(key=write.key),), (write,))
+        blocks = {key: b for b in view.blocks if self._is_lost(access, key := keys.block_key(b.network_id, b.prefix))}
+        claims = [*blocks, *(key for key in view.claims if self._is_lost(access, key))]
+        hosts = [key for key in map(keys.host_key, view.hosts) if self._is_lost(access, key)]
+        # An agent that dies in between knows the rest from there.
+        keep_orphans(self._context.journal, self._context.stores)
+        records = view.orphans
+        await raise_epoch(access, (block.epoch for block in blocks.values()))
+        for key in (*claims, *hosts):
+            await access.commit((Absent(key=key),), (Put(key=key, value=records[key]),))
         for network in lost:
-            await put_network(access, network)
+            await put_network(access, network, records[keys.network_key(network.name)])
             log.info("network %s is in the store again", network.name)
-        return Rebuilt(networks=tuple(sorted(network.name for network in lost)), claims=claims)
+        return Rebuilt(networks=tuple(sorted(network.name for network in lost)), claims=len(claims))
 
     def _is_lost(self, access: StoreAccess, key: str) -> bool:
         return key in access.view.orphaned and access.entry(key) is None

@@ -5,7 +5,8 @@ as ``attaching`` before the first effect and as ``attached`` after the last; ``d
 down, and its row goes last. What announces effects on the kernel alone is only handed to the operating system
 (``lasting=False``): it outlives this process, and what ends the machine takes the kernel's state with it. The commit
 that completes it brings both to the disk, as they are in one file (decision 19). With a network's first endpoint its
-records are kept here too (``adopted``): if the store forgets them, this host does not. What a crash leaves in between
+records are kept here too (``adopted``): if the store forgets them, this host does not; what else it has lost of that
+network follows then (``services/keeping.py``). What a crash leaves in between
 is decided at the next start (``recover`` in ``services/``).
 
 One process opens it: the lock file beside it is held for as long as the journal is open.
@@ -151,6 +152,10 @@ class Journal:
             self._take(endpoint)
         if container is not None:
             self.containers[container.id] = container
+
+    def adopt(self, records: Mapping[str, bytes]) -> None:
+        """Keep ``records`` of the store."""
+        self.put_endpoints((), adopt=records)
 
     def _put_endpoint(self, endpoint: Endpoint) -> None:
         self._database.execute(

@@ -53,7 +53,7 @@ class ClusterView:
         """Claims in use here that another host overwrote, without an operator who took them first -> that host."""
         self.orphaned: set[str] = set()
         self._sources: dict[str, tuple[bytes, Any]] = {}
-        """The records that could be used, each with its value."""
+        """The records that could be used, and those that are kept, each with its value."""
         self._forgone: frozenset[NetworkId] = frozenset()
         self._lying_right: dict[str, dict[str, Any]] = {}
         """Blocks and claims that lie where their network says, by kind and key."""
@@ -72,13 +72,12 @@ class ClusterView:
             self.refused.pop(key, None)
             self.orphaned.discard(key)
             entry = entries.get(key)
-            if entry is None:
-                self._sources.pop(key, None)
             value, reason = None, "it is gone from the store"
             if entry is not None:
                 try:
                     value = self._decoded(key, entry.value)
                     _refuse_foreign_number(value, entries)
+                    self._sources[key] = entry.value, value
                 except NetagentError as error:
                     value, self.refused[key] = None, error.message
                     reason = error.message
@@ -89,8 +88,10 @@ class ClusterView:
                 log.error("record %s stays as it was, because it is in use here: %s", key, reason)
                 group[key] = previous
                 self.orphaned.add(key)
-            elif key in self.refused:
-                log.warning("record %s is left out: %s", key, reason)
+            else:
+                self._sources.pop(key, None)
+                if key in self.refused:
+                    log.warning("record %s is left out: %s", key, reason)
             self._note_change(key)
 
     def _note_seizure(self, key: str, previous: Any, value: Any) -> None:
@@ -122,8 +123,14 @@ class ClusterView:
             if self._is_needed(value) and (not isinstance(value, Network) or value.scope is scope):
                 log.error("record %s is gone from the store, but in use here: it is kept", key)
                 group[key] = value
+                self._sources[key] = records[key], value
                 self.orphaned.add(key)
                 self._note_change(key)
+
+    @property
+    def orphans(self) -> dict[str, bytes]:
+        """The last good records of the keys that are ``orphaned``."""
+        return {key: self._sources[key][0] for key in sorted(self.orphaned, key=_importance)}
 
     def forgo(self, networks: frozenset[NetworkId]) -> None:
         """Keep nothing of ``networks`` once their records are gone: another store has them."""
@@ -170,7 +177,7 @@ class ClusterView:
             group = self._groups[_prefix_of(key)]
             if not self._is_needed(group[key]):
                 self.orphaned.discard(key)
-                del group[key]
+                del group[key], self._sources[key]
                 self._note_change(key)
         return len(self.orphaned) < before
 
@@ -179,10 +186,7 @@ class ClusterView:
         known = self._sources.get(key)
         if known is not None and known[0] == value:
             return known[1]
-        self._sources.pop(key, None)
-        decoded = self._decode(key, value)
-        self._sources[key] = value, decoded
-        return decoded
+        return self._decode(key, value)
 
     def _decode(self, key: str, value: bytes) -> Any:
         """Return the value of a key that this host has a use for, else None."""

@@ -368,6 +368,28 @@ async def test_what_is_in_use_outlives_its_record_and_a_restart(
     assert str((await again.attach("api", "staticnet")).address_of(4)) == "192.168.1.2"
 
 
+async def test_what_was_known_of_peers_outlives_a_wiped_store_and_a_restart(
+    online: Agent, start_agent: StartAgent, cluster: MemoryStore, directory: Path
+) -> None:
+    peer = await start_agent(2, cluster=cluster)
+    await peer.attach("theirs", "staticnet")
+    await settled()
+    before, kept = online.context.snapshot(), set(online.journal.adopted)
+    records = online.records()
+    await peer.stop()
+    await wipe(cluster)
+    await online.stop()
+    (directory / "h1" / "cluster.snapshot").unlink()
+    again = await start_agent(cluster=cluster, kernel=online.kernel)
+    assert set(again.context.snapshot().blocks) == set(before.blocks)
+    assert again.context.snapshot().hosts == before.hosts
+    again.kernel.applied.clear()
+    await cluster.transact([], [Put(key=k, value=v) for k, v in records.items() if not k.startswith(keys.LIVE)])
+    await settled()
+    assert set(again.journal.adopted) == kept
+    assert again.kernel.applied == []
+
+
 async def test_the_journal_forgets_the_records_of_networks_that_are_not_used_any_more(online: Agent) -> None:
     network = online.networks.find("staticnet")
     assert keys.network_key("staticnet") in online.journal.adopted

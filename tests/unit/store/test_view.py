@@ -274,6 +274,27 @@ def test_a_network_not_in_use_goes_when_its_record_turns_bad() -> None:
     assert store.snapshot.networks == {}
 
 
+def test_what_is_kept_is_known_as_the_store_had_it(store: Store) -> None:
+    before = dict(GOOD)
+    store.change({block_key(OWN): b"{"})
+    before[block_key(THEIRS)] = encode_block(THEIRS)[:-1] + b',"later":1}'
+    store.change({block_key(THEIRS): before[block_key(THEIRS)]})
+    store.wipe()
+    assert store.view.orphans == {key: before[key] for key in store.view.orphaned}
+    assert {NETWORK, block_key(OWN), block_key(THEIRS), claim_key(THEIR_CLAIM), keys.host_key(H2)} <= set(
+        store.view.orphans
+    )
+    store.endpoints.clear()
+    store.view.drop_orphans()
+    assert store.view.orphans == {}
+
+
+def test_a_record_that_was_refused_for_its_number_is_not_the_one_that_is_kept(store: Store) -> None:
+    stolen = encode_network(replace(an_overlay(), vni=4098))
+    store.change({keys.number_key(4098): b"f" * 64, NETWORK: stolen})
+    assert store.view.orphans[NETWORK] == GOOD[NETWORK]
+
+
 def test_records_that_come_back_are_no_orphans_any_more(store: Store) -> None:
     store.wipe()
     store.change(GOOD)
