@@ -5,20 +5,17 @@ turns; beside netagent's plugin are the reference plugins, whose rules grow by e
 """
 
 import argparse
-from collections.abc import Sequence
 
 from tests.bench.cni import REFERENCE
 from tests.bench.report import draw_lines, goal, keep, median, p99, say, show
 from tests.bench.sides import NETWORKS
-from tests.bench.turns import OWN, Turns, turns
+from tests.bench.turns import OWN, Turns, burst_of, turns
 
 BY_HAND = "ip -batch + nft by hand"
 SIZES = (NETWORKS, 100, 300, 1000, 3000)
 FIRST = 5000
 """The number of the first that is attached for a measurement."""
 SETTLE = 1000
-REFERENCE_BURST_MS = 15000
-"""How long the reference plugins' calls at once may take about; there are fewer of them if one takes long."""
 FLAT = 1.25
 """What may be called flat: the ratio of a median among the most to one among the fewest."""
 VERBS = ("attach", "detach")
@@ -57,14 +54,11 @@ def measure(most: dict[str, int], rounds: int, burst: int) -> tuple[Times, Times
                         if verb in VERBS:
                             times[side][size][verb] += done.get("ms", ())
             for side in now:
-                rates[side][size] = _at_once(taking_part, side, burst, times[side][size]["attach"])
+                rates[side][size] = _at_once(taking_part, side, burst_of(burst, *times[side][size].values()))
     return times, rates
 
 
-def _at_once(taking_part: Turns, side: str, burst: int, times: Sequence[float]) -> dict[str, list[float]]:
-    many = burst
-    if side == REFERENCE and times:
-        many = max(2, min(burst, int(REFERENCE_BURST_MS / median(times))))
+def _at_once(taking_part: Turns, side: str, many: int) -> dict[str, list[float]]:
     first, rates = FIRST + SETTLE, {}
     taking_part.do(side, "make", first, many)
     for verb in VERBS:

@@ -14,12 +14,16 @@ from typing import Any
 
 from netagent.lab import cgroup
 from tests.bench import engines
-from tests.bench.report import missing, say
+from tests.bench.report import median, missing, say
 from tests.support.lone_host import ROOT, LoneHost
 
 OWN = "netagent"
 ENDS_WITHIN_S = 20
 """After that a worker is killed, and what it has started with it."""
+
+
+BURST_MS = 15000
+"""How long calls that begin at once may take about; there are fewer of them where one takes long."""
 
 
 class SideFailed(Exception):
@@ -80,6 +84,12 @@ class Turns:
                 worker.kill()
                 worker.communicate()
         cgroup.remove(cgroup.of_machine(engines.cgroup_of(worker.pid)))
+
+
+def burst_of(wished: int, *samples: Sequence[float]) -> int:
+    """Return how many calls may begin at once on a side whose calls, one by one, took ``samples`` ms a verb."""
+    longest = max((median(each) for each in samples if each), default=1.0)
+    return max(2, min(wished, int(BURST_MS / longest)))
 
 
 @contextmanager
