@@ -4,6 +4,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PY := .venv/bin/python
 export PYTHON ?= python3
 export DESTDIR ?=
+# Tests start thousands of agents and commands; compiled anew by each, they take half as long again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo demo-runtimes test lint bench bench-docs generate venv install uninstall deps clean
 .DELETE_ON_ERROR:
