@@ -50,6 +50,9 @@ def test_no_packet_is_lost_over_a_restart_of_the_agent(lab: Lab) -> None:
     target = address(h1, "web")
     flow = h2.popen("netagent", "exec", "remote", "--", "ping", "-n", "-i", "0.05", "-c", "100", target, stdout=-1)
     with flow:
+        assert flow.stdout is not None
+        while "bytes from" not in (line := flow.stdout.readline()):
+            assert line, "ping has not begun"
         h1.agent.restart()
         h2.agent.kill()
         h2.agent.start()
