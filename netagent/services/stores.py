@@ -12,6 +12,7 @@ from netagent.model.network import Network, Scope
 from netagent.reconcile.ports import Guard, Store, StoreEntry, Unchanged, Write
 from netagent.store import keys
 from netagent.store.mirror import Mirror
+from netagent.store.transaction import all_hold
 from netagent.store.view import ClusterView
 
 LISTING_S = 10.0
@@ -57,6 +58,9 @@ class StoreAccess:
         revision = await self.store.transact(guards, writes)
         if revision is None:
             await self.catch_up()
+            if all_hold(guards, self.mirror.entries):
+                # A change was not told (etcd #18089), or somebody has undone it already.
+                await self._list_anew("it refused what should have passed by all that is known of it")
             return False
         await self._show(revision, known)
         return True

@@ -15,6 +15,7 @@ import random
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from netagent.errors import NetagentError, Unavailable
 from netagent.reconcile.ports import Changes, Listing, Relisted, WatchEvent
@@ -215,8 +216,10 @@ class EtcdWatch:
                 self._revision = max(self._revision, response.header.revision)
             return None
         changes = tuple(decode_event(event) for event in events if event.kv.mod_revision > self._revision)
-        self._revision = max(self._revision, events[-1].kv.mod_revision)
+        if any(later.revision < earlier.revision for earlier, later in pairwise(changes)):
+            raise _Doubt(f"events after revision {self._revision} came in the wrong order")
         if changes:
+            self._revision = changes[-1].revision
             self._last = _Last.of((change.key, change.revision, change.value) for change in changes)
         return Changes(changes=changes, revision=self._revision) if changes else None
 
