@@ -65,6 +65,12 @@ mount --move /{_LAB_FILES}/sys /sys
 for plugin in /usr/lib/cni/*; do if [ -e "$plugin" ]; then ln -sf "$plugin" /opt/cni/bin/; fi; done
 """
 
+_UNBUILT = b"""#!/bin/sh
+echo '{"cniVersion":"1.0.0","code":11,"msg":"the CNI plugin is not built",'\
+'"details":"make cni/netagent (Debian: apt-get install gcc libc6-dev), and take the lab down and up"}'
+exit 1
+"""
+
 
 class Machine:
     """A machine of the lab, whatever runs on it."""
@@ -238,12 +244,9 @@ class Machine:
         launcher = self.path(f"/{_LAB_FILES}/bin/netagent")
         launcher.write_text(_launcher(package.parent))
         launcher.chmod(0o755)
-        shims = [package.parent / "cni" / "netagent", package / "cni_plugin" / "netagent"]
-        shim = next((candidate for candidate in shims if candidate.is_file()), None)
-        if shim is not None:
-            installed = self.path("/opt/cni/bin/netagent")
-            installed.write_bytes(shim.read_bytes())
-            installed.chmod(0o755)
+        plugin = self.path("/opt/cni/bin/netagent")
+        plugin.write_bytes(cni_plugin(package.parent / "cni" / "netagent", Path("/opt/cni/bin/netagent")))
+        plugin.chmod(0o755)
 
     def _container_cgroups(self, running: Sequence[ProcessId]) -> set[Path]:
         """Return the cgroups made for containers: not those that commands of the machine itself were started in."""
@@ -256,6 +259,12 @@ class Machine:
         found = cgroup.of_machine(self.seat.netns)
         found = found.union(*(cgroup.of_process(of.pid) for of in contained), *map(cgroup.of_container, stopped))
         return found - cgroup.of_process(holder.pid)
+
+
+def cni_plugin(*places: Path) -> bytes:
+    """Return the first there is of these files, else one that says how it is made: most uses of a lab need none."""
+    found = next((place for place in places if place.is_file()), None)
+    return _UNBUILT if found is None else found.read_bytes()
 
 
 def _launcher(root: Path) -> str:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from tests.bench import report
+from tests.support.cni import build_plugin
 
 QUICK = {
     "cni": ["--count=1", "--burst=4"],
@@ -55,6 +56,7 @@ def main() -> None:
     # What the parts have started is ended on the way out, whoever ends them.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _leave)
+    build_plugin()
     failed = [name for name in chosen if not _measure(name, [*(size or {}).get(name, []), *options])]
     report.write(list(QUICK))
     if failed:

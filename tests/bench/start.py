@@ -203,7 +203,7 @@ def _time_commands(host: LoneHost, rounds: int, peer: LoneHost | None) -> Times:
         "netagent --version": [*NETAGENT, "--version"],
         "python -c pass, of the same environment": [NETAGENT[2], "-c", "pass"],
         "netagent plugin, CNI VERSION": ["env", "CNI_COMMAND=VERSION", str(PLUGIN)],
-        "/usr/bin/python3 -IS -c pass": ["/usr/bin/python3", "-IS", "-c", "pass"],
+        "true, a program that does nothing": ["/usr/bin/true"],
         "reference plugin bridge, CNI VERSION": ["env", "CNI_COMMAND=VERSION", "/usr/lib/cni/bridge"],
     }
     commands = {name: [*host.prefix, *command] for name, command in own.items()}

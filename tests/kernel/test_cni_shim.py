@@ -1,4 +1,7 @@
-"""The plugin as a file that a runtime executes, against the agent's CNI server with services that only remember."""
+"""The plugin as a file that a runtime executes, against the agent's CNI server with services that only remember.
+
+It is tried as it is installed, and built with the compiler's checks of memory and undefined behaviour.
+"""
 
 import asyncio
 import fcntl
@@ -8,8 +11,10 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,6 +36,7 @@ from tests.support.world import LOCALNET, a_host, a_local_network, an_endpoint
 
 pytestmark = pytest.mark.kernel
 
+SOURCE = PLUGIN.with_suffix(".c")
 SUPPORTED = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
 
 
@@ -77,9 +83,30 @@ def services() -> RememberingServices:
     return RememberingServices()
 
 
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The plugin built so that it ends with a report at the first access it may not make; its times are shorter."""
+    program = tmp_path_factory.mktemp("built") / "netagent"
+    command = ["cc", "-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
+    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DCONNECT_S=2", "-DANSWER_S=3"]
+    made = subprocess.run([*command, *checks, "-o", program, SOURCE], capture_output=True, text=True, check=False)
+    if "cannot find" in made.stderr:
+        pytest.skip("this compiler has no sanitizers")
+    assert made.returncode == 0, made.stderr
+    return program
+
+
+@pytest.fixture(params=["as-installed", "sanitized"])
+def program(request: pytest.FixtureRequest) -> Path:
+    if request.param == "as-installed":
+        return PLUGIN
+    built: Path = request.getfixturevalue("sanitized")
+    return built
+
+
 @pytest.fixture
-def plugin(tmp_path: Path) -> Plugin:
-    return Plugin(socket=tmp_path / "run" / "cni.sock", queue=tmp_path / "state" / "cni-queue")
+def plugin(tmp_path: Path, program: Path) -> Plugin:
+    return Plugin(program=program, socket=tmp_path / "run" / "cni.sock", queue=tmp_path / "state" / "cni-queue")
 
 
 @pytest.fixture
@@ -115,11 +142,11 @@ def test_version_answers_in_the_newest_where_the_caller_names_none_of_ours(plugi
     assert outcome.json == {"cniVersion": "1.1.0", "supportedVersions": SUPPORTED}
 
 
-def test_version_does_not_wait_for_a_standard_input_that_never_ends() -> None:
+def test_version_does_not_wait_for_a_standard_input_that_never_ends(program: Path) -> None:
     reading, writing = os.pipe()
     try:
         done = subprocess.run(
-            [PLUGIN], env={"CNI_COMMAND": "VERSION"}, stdin=reading, capture_output=True, timeout=10, check=True
+            [program], env={"CNI_COMMAND": "VERSION"}, stdin=reading, capture_output=True, timeout=10, check=True
         )
     finally:
         os.close(reading)
@@ -127,16 +154,16 @@ def test_version_does_not_wait_for_a_standard_input_that_never_ends() -> None:
     assert json.loads(done.stdout)["cniVersion"] == "1.1.0"
 
 
-def test_version_needs_no_standard_input_at_all() -> None:
+def test_version_needs_no_standard_input_at_all(program: Path) -> None:
     done = subprocess.run(
-        ["sh", "-c", f"exec {PLUGIN} <&-"], env={"CNI_COMMAND": "VERSION"}, capture_output=True, timeout=10, check=True
+        ["sh", "-c", f"exec {program} <&-"], env={"CNI_COMMAND": "VERSION"}, capture_output=True, timeout=10, check=True
     )
     assert json.loads(done.stdout)["supportedVersions"] == SUPPORTED
 
 
 @pytest.mark.parametrize("environment", [{}, {"CNI_COMMAND": ""}])
-def test_without_a_command_it_says_what_it_is_and_succeeds(environment: dict[str, str]) -> None:
-    done = subprocess.run([PLUGIN], env=environment, capture_output=True, timeout=10, check=True)
+def test_without_a_command_it_says_what_it_is_and_succeeds(program: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run([program], env=environment, capture_output=True, timeout=10, check=True)
     assert done.stdout == b""
     assert b"netagent" in done.stderr
     assert b"1.1.0" in done.stderr
@@ -243,33 +270,52 @@ async def test_delete_of_what_is_gone_succeeds(
 @pytest.mark.parametrize(
     "environment",
     [
-        {"PYTHONPATH": "/tmp/evil", "PYTHONHOME": "/tmp/evil", "PYTHONSTARTUP": "/tmp/evil.py"},
-        {"PYTHONWARNINGS": "always", "PYTHONVERBOSE": "1", "PYTHONDEVMODE": "1", "PYTHONINSPECT": "1"},
         {"LANG": "C", "LC_ALL": "POSIX", "HOME": "", "TMPDIR": "/nonexistent"},
         {"LC_ALL": "de_DE.ISO-8859-1", "PYTHONIOENCODING": "utf-16", "CNI_ARGS": "A=ä"},
     ],
-    ids=["python-path", "python-debugging", "no-locale", "other-encoding"],
+    ids=["no-locale", "other-encoding"],
 )
-async def test_the_environment_does_not_reach_the_interpreter(
+async def test_the_callers_settings_do_not_matter(
     server: CniServer, plugin: Plugin, environment: dict[str, str]
 ) -> None:
     outcome = await call(plugin, "ADD", **environment)
     assert (outcome.status, outcome.stderr) == (0, "")
 
 
-async def test_modules_beside_the_caller_are_not_imported(server: CniServer, plugin: Plugin, tmp_path: Path) -> None:
-    for module in ("fcntl", "posix", "_socket", "sys", "encodings", "sitecustomize", "codecs"):
-        (tmp_path / f"{module}.py").write_text("raise SystemExit(77)")
-    command = ["sh", "-c", f"cd {tmp_path} && exec {PLUGIN}"]
-    environment = plugin.variables("ADD", "c1", "/run/netns/c1", "eth0") | {"PYTHONPATH": str(tmp_path)}
-    done = await asyncio.to_thread(
-        subprocess.run, command, input=json.dumps(a_configuration()).encode(), env=environment, capture_output=True
+async def test_nothing_is_loaded_at_its_start(server: CniServer, plugin: Plugin, tmp_path: Path) -> None:
+    (tmp_path / "libc.so.6").write_bytes(b"no library")
+    installed = replace(plugin, program=PLUGIN)
+    outcome = await call(installed, "ADD", LD_LIBRARY_PATH=str(tmp_path), LD_PRELOAD="/nonexistent.so")
+    assert (outcome.status, outcome.stderr) == (0, "")
+
+
+async def test_of_a_variable_that_stands_twice_the_first_counts(
+    server: CniServer, plugin: Plugin, services: RememberingServices
+) -> None:
+    """Python's environments have each once, but execve() takes what it is given."""
+    execute = (
+        "import ctypes, sys; texts = [t.encode() for t in sys.argv[2:]] + [None];"
+        "ctypes.CDLL(None).execve(sys.argv[1].encode(), (ctypes.c_char_p * 2)(b'netagent', None),"
+        "(ctypes.c_char_p * len(texts))(*texts))"
     )
-    assert done.returncode == 0
+    variables = [f"{k}={v}" for k, v in plugin.variables("ADD", "c1", "/run/netns/c1", "eth0").items()]
+    more = ["CNI_COMMAND=DEL", "CNI_COMMANDS=x", "CNI_BARE", "CNI_CONTAINERID=c2"]
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-c", execute, str(plugin.program), *variables, *more],
+        input=json.dumps(a_configuration()).encode(),
+        capture_output=True,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert services.calls[-1] == ("attach", "c1", "eth0")
 
 
 async def test_a_deleted_working_directory_does_not_matter(server: CniServer, plugin: Plugin, tmp_path: Path) -> None:
-    command = ["sh", "-c", f"mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec {PLUGIN}"]
+    command = [
+        "sh",
+        "-c",
+        f"mkdir {tmp_path}/gone && cd {tmp_path}/gone && rmdir {tmp_path}/gone && exec {plugin.program}",
+    ]
     done = await asyncio.to_thread(
         subprocess.run,
         command,
@@ -283,7 +329,7 @@ async def test_a_deleted_working_directory_does_not_matter(server: CniServer, pl
 async def test_a_closed_standard_input_is_an_error_of_input(server: CniServer, plugin: Plugin) -> None:
     done = await asyncio.to_thread(
         subprocess.run,
-        ["sh", "-c", f"exec {PLUGIN} <&-"],
+        ["sh", "-c", f"exec {plugin.program} <&-"],
         env=plugin.variables("ADD", "c1", "/run/netns/c1", "eth0"),
         capture_output=True,
     )
@@ -297,7 +343,7 @@ async def test_closed_descriptors_are_not_mistaken_for_the_agents_connection(
 ) -> None:
     done = await asyncio.to_thread(
         subprocess.run,
-        ["sh", "-c", f"exec {PLUGIN} {descriptors}"],
+        ["sh", "-c", f"exec {plugin.program} {descriptors}"],
         input=json.dumps(a_configuration()).encode(),
         env=plugin.variables("ADD", "c1", "/run/netns/c1", "eth0"),
     )
@@ -366,6 +412,22 @@ async def test_an_add_whose_caller_was_killed_is_taken_back(
 
 async def _soon(value: Any) -> Any:
     return value
+
+
+async def test_an_add_that_is_stopped_and_continued_goes_on(
+    server: CniServer, plugin: Plugin, services: RememberingServices
+) -> None:
+    services.gate.clear()
+    process = plugin.start("ADD")
+    talking = asyncio.create_task(asyncio.to_thread(process.communicate, json.dumps(a_configuration())))
+    await eventually(lambda: _soon(services.calls))
+    process.send_signal(signal.SIGSTOP)
+    await eventually(lambda: _soon(Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "T"))
+    process.send_signal(signal.SIGCONT)
+    services.gate.set()
+    output, complaint = await talking
+    assert (process.returncode, complaint) == (0, "")
+    assert json.loads(output)["ips"]
 
 
 async def test_closing_lets_a_request_end(services: RememberingServices, plugin: Plugin) -> None:
@@ -540,23 +602,120 @@ async def test_a_delete_waits_for_an_agent_that_reads_the_queue(services: Rememb
         await asyncio.sleep(0.3)  # Time to write a file, were it not for the lock.
         assert not deleting.done()
         assert queued(plugin) == []
-        listener = socket.socket(socket.AF_UNIX)
-        plugin.socket.parent.mkdir()
-        listener.bind(str(plugin.socket))
-        listener.listen()
-        answering = threading.Thread(target=_answer_once, args=(listener,))
-        answering.start()
-    assert (await deleting).status == 0
-    answering.join()
-    listener.close()
+        with an_agent(plugin, bytes(8)):
+            fcntl.flock(lock, fcntl.LOCK_UN)
+            assert (await deleting).status == 0
     assert queued(plugin) == []
 
 
-def _answer_once(listener: socket.socket) -> None:
-    connection, _ = listener.accept()
-    with connection:
-        connection.recv(1 << 16)
-        connection.sendall(bytes(8))
+# An agent that is none
+
+
+@contextmanager
+def an_agent(
+    plugin: Plugin, answer: bytes, *, repeated: bytes = b"", every_s: float = 0, reads: bool = True
+) -> Iterator[None]:
+    """Accept one connection and answer it, then go on with ``repeated`` until the other side or the test ends."""
+    plugin.socket.parent.mkdir(exist_ok=True)
+    over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            if reads:
+                connection.recv(1 << 16)
+            connection.sendall(answer)
+            while repeated and not over.wait(every_s):
+                connection.sendall(repeated)
+            if not reads:
+                over.wait()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(plugin.socket))
+        listener.listen()
+        serving = threading.Thread(target=serve)
+        serving.start()
+        try:
+            yield
+        finally:
+            over.set()
+            serving.join()
+
+
+def head(output: int, complaint: int = 0, status: int = 0) -> bytes:
+    return output.to_bytes(4, "big") + complaint.to_bytes(3, "big") + bytes([status])
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        pytest.param(head(5) + b"{}", 5, id="cut-short"),
+        pytest.param(head(32 << 20) + b"{}", 5, id="announces-the-most-and-sends-little"),
+        pytest.param(head(2, complaint=0xFFFFFF) + b"{}", 5, id="complaint-cut-short"),
+        pytest.param(head((32 << 20) + 1), 199, id="too-long"),
+        pytest.param(b"\xff" * 8, 199, id="nothing-but-ones"),
+    ],
+)
+def test_an_answer_that_cannot_be_is_refused(plugin: Plugin, answer: bytes, code: int) -> None:
+    with an_agent(plugin, answer):
+        assert plugin.call("ADD").code == code
+
+
+@pytest.mark.parametrize("status", [0, 1, 255])
+def test_what_follows_an_answer_is_left_alone(plugin: Plugin, status: int) -> None:
+    with an_agent(plugin, head(2, 3, status) + b"{}why", repeated=b"x" * (1 << 16)):
+        assert plugin.call("ADD") == Outcome(status=status, stdout="{}", stderr="why")
+
+
+def test_the_largest_answer_is_printed_whole(plugin: Plugin) -> None:
+    text = b"x" * (32 << 20)
+    with an_agent(plugin, head(len(text), 4) + text + b"well"):
+        assert plugin.call("ADD") == Outcome(status=0, stdout=text.decode(), stderr="well")
+
+
+def test_a_complaint_that_nobody_reads_takes_nothing_from_the_answer(plugin: Plugin) -> None:
+    with an_agent(plugin, head(2, 3) + b"{}why"):
+        done = subprocess.run(
+            ["sh", "-c", f"exec {plugin.program} 2>&-"],
+            input=json.dumps(a_configuration()).encode(),
+            env=plugin.variables("ADD", "c1", "/run/netns/c1", "eth0"),
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    assert done.stdout == b"{}"
+
+
+async def test_an_answer_has_its_time(sanitized: Path, tmp_path: Path) -> None:
+    """However it passes. DEL is not queued then: the agent is there, and may be at work on it."""
+    agents: dict[str, dict[str, Any]] = {
+        "ADD": {"answer": head(1 << 20), "repeated": b" ", "every_s": 0.05},
+        "DEL": {"answer": b"", "reads": False},
+    }
+    plugins = {
+        verb: Plugin(program=sanitized, socket=tmp_path / verb / "cni.sock", queue=tmp_path / "queue")
+        for verb in agents
+    }
+    configuration = a_configuration(padding="x" * (1 << 20))
+    with ExitStack() as stack:
+        for verb, agent in agents.items():
+            stack.enter_context(an_agent(plugins[verb], **agent))
+        calls = (call(plugin, verb, configuration=configuration) for verb, plugin in plugins.items())
+        for outcome in await asyncio.gather(*calls):
+            assert outcome.code == 11
+            assert "no answer within 3 s" in outcome.json["msg"]
+    assert not (tmp_path / "queue").exists()
+
+
+def test_a_path_that_no_socket_can_have_is_refused(plugin: Plugin) -> None:
+    for length in (107, 108, 4096):
+        outcome = replace(plugin, socket=Path("/" + "x" * (length - 1))).call("STATUS")
+        assert outcome.code == (50 if length < 108 else 4)
+
+
+def test_letters_of_a_path_do_not_spoil_the_error(plugin: Plugin) -> None:
+    outcome = replace(plugin, socket=Path('/nosuch/"\\\n\t\x7fä')).call("STATUS")
+    assert outcome.code == 50
+    assert '/nosuch/"\\?????' in outcome.json["msg"]
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])

@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PLUGIN = Path(__file__).parents[2] / "cni" / "netagent"
+ROOT = Path(__file__).parents[2]
+PLUGIN = ROOT / "cni" / "netagent"
+
+
+def build_plugin() -> None:
+    """Build it if it is not; without a compiler, what needs it fails and says so."""
+    subprocess.run(["make", "-s", "cni/netagent"], cwd=ROOT, check=False)
 
 
 def a_configuration(network: str = "app", *, version: str = "1.0.0", **keys: Any) -> dict[str, Any]:
@@ -50,6 +56,7 @@ class Outcome:
 class Plugin:
     """The plugin with the agent's socket, and the queue if it is told; ``prefix`` is a command that enters a host."""
 
+    program: Path = PLUGIN
     socket: Path = Path("/run/netagent/cni.sock")
     queue: Path | None = None
     prefix: Sequence[str] = ()
@@ -74,7 +81,7 @@ class Plugin:
     ) -> "subprocess.Popen[str]":
         """Start a call; the configuration is still to be written."""
         return subprocess.Popen(
-            [*self.prefix, str(PLUGIN)],
+            [*self.prefix, str(self.program)],
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | self.variables(verb, container, netns, interface, **more),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
