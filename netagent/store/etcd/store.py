@@ -107,7 +107,8 @@ class EtcdStore:
 
     def _doubt_for_the_lease(self) -> None:
         # A lease that nobody ended goes with the store it was granted by: this one may be another.
-        self.doubt("our lease is not known there")
+        for watch in tuple(self._watches):
+            watch.doubt("our lease is not known there", is_urgent=False)
 
     def _tell_lease_replaced(self) -> None:
         for callback in self._lease_callbacks:

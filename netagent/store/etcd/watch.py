@@ -32,12 +32,20 @@ QUIET_S = 30.0
 ANSWER_S = 10.0
 RELIST_S = 300.0
 """Many servers lose or repeat events in rare races (etcd #17529, #18089, #19179, #20221); listing anew heals that."""
+LISTED_PER_S = 500
+LONGEST_SPREAD_S = 10.0
+"""Listing anew waits at random for as long as it takes to list that many entries a second, at most so long: what one
+agent has lost all have, and the more there is to read, the more are they. Nobody waits for the first listing."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
 
 class _Doubt(Exception):
     """Going on from the last revision is impossible or unsafe."""
+
+
+class _IsOld(_Doubt):
+    """Nothing speaks against going on; it is time to compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,26 +82,30 @@ class EtcdWatch:
         self._revision = 0
         self._relist_at = 0.0
         self._pause = 0.0
+        self._spread = 0.0
         self._complaint = ""
         self._doubted = ""
         self._awake = asyncio.Event()
         self._stream: WatchStream | None = None
         self._last = _Last()
 
-    def doubt(self, reason: str) -> None:
-        """List anew, at once."""
+    def doubt(self, reason: str, *, is_urgent: bool = True) -> None:
+        """List anew, at once or as soon as it is this agent's turn."""
         self._doubted = reason
-        self._awake.set()
+        if is_urgent:
+            self._awake.set()
         if self._stream is not None:
             self._stream.end()
 
     async def events(self) -> AsyncGenerator[WatchEvent, None]:
         """Yield a Relisted, then all changes; wait while etcd is away."""
-        must_list = True
+        must_list, is_alone = True, False
         while not self._closed.is_set():
             began_at = self._now()
             try:
                 if must_list:
+                    if not is_alone:
+                        await self._wait(_between(0, self._spread))
                     yield await self._list()
                     must_list = False
                 else:
@@ -103,8 +115,9 @@ class EtcdWatch:
                         yield changes
             except _Doubt as doubt:
                 _log.info("listing %s anew: %s", self._prefix, doubt)
-                must_list = True
+                must_list, is_alone = True, isinstance(doubt, _IsOld)
             except NetagentError as error:
+                is_alone = False
                 self._complain(error)
             if self._now() - began_at > LONGEST_PAUSE_S:
                 self._pause = 0.0
@@ -118,26 +131,28 @@ class EtcdWatch:
         _log.log(logging.WARNING if is_news else logging.DEBUG, "watch of %s interrupted: %s", self._prefix, error)
 
     async def _rest(self) -> None:
-        """Wait before the next try: hardly at first, then longer and longer, and not all agents at once.
-
-        A doubt ends the pause: somebody who has just heard the store waits for the listing.
-        """
+        """Wait before the next try: hardly at first, then longer and longer, and not all agents at once."""
         self._pause = min(LONGEST_PAUSE_S, _between(FIRST_PAUSE_S, max(FIRST_PAUSE_S, 3 * self._pause)))
+        await self._wait(self._pause)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait; an urgent doubt ends it: somebody who has just heard the store waits for the listing."""
         waits = {asyncio.ensure_future(event.wait()) for event in (self._closed, self._awake)}
         try:
-            await asyncio.wait(waits, timeout=self._pause, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-        self._awake.clear()
 
     async def _list(self) -> Relisted:
         self._doubted = ""
+        self._awake.clear()
         listing = await list_prefix(self._client, self._prefix)
         self._cluster_id = self._client.cluster_id
         self._revision = listing.revision
         self._last = _Last.of((entry.key, entry.revision, entry.value) for entry in listing.entries)
         self._relist_at = self._now() + _between(0.8, 1.2) * RELIST_S
+        self._spread = min(LONGEST_SPREAD_S, len(listing.entries) / LISTED_PER_S)
         return Relisted(listing=listing)
 
     async def _require_continuity(self) -> None:
@@ -171,7 +186,7 @@ class EtcdWatch:
                     yield changes
                 events.clear()
                 if self._now() > self._relist_at:
-                    raise _Doubt("it is time to compare")
+                    raise _IsOld("it is time to compare")
 
     def _create_request(self) -> pb.WatchRequest:
         start, end = encode_prefix(self._prefix)
