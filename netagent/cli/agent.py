@@ -1,5 +1,7 @@
 """``netagent agent``: the agent itself, in the foreground."""
 
+import gc
+
 import click
 
 _FIREWALLS = ("nftables", "iptables")
@@ -32,6 +34,8 @@ def agent(config_path: str | None, *, withdraw: bool, **options: str | None) -> 
         for line in withdraw_marks():
             click.echo(line)
         return
+    # Hardly anything that is loaded at the start is garbage: the collector has its turn when the agent is ready.
+    gc.disable()
     from netagent.daemon.main import main
 
     overrides = {_KEYS.get(name, name): value for name, value in options.items() if value is not None}

@@ -100,6 +100,7 @@ def _collect_seldom() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
 
 
@@ -158,15 +159,10 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
     await agent.docker_endpoints.recover()
     for line in agent.ports.restore():
         log.warning("host port is not reserved: %s", line)
-    try:
-        await agent.probing.recall()
-        await context.engine.reconcile()
-    except NetagentError as error:
-        log.error("the kernel is not as it should be: %s", error)
-    await _retire_other_firewalls(agent)
-    async with agent.kernel.watched(
-        context.engine.request, surroundings=agent.coexistence.request, uplinks=agent.uplinks.request
-    ):
+    # What is there is answered for while the kernel is looked at; an attach tells its names before its links too.
+    tasks.spawn(agent.naming.run(), name="naming")
+    agent.naming.request()
+    async with _kernel_in_order(agent):
         tasks.spawn(context.engine.run(), name="engine", essential=True)
         tasks.spawn(agent.publisher.run(), name="publisher", essential=True)
         tasks.spawn(agent.presence.run(), name="presence", essential=True)
@@ -175,8 +171,6 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         tasks.spawn(agent.ports.run(), name="ports", essential=True)
         if agent.loopback is not None:
             tasks.spawn(agent.loopback.run(), name="loopback", essential=True)
-        # Whatever happened between the first pass and now was heard by nobody.
-        context.engine.request()
         agent.publisher.request()
         agent.coexistence.request()
         agent.returning.request()
@@ -184,7 +178,6 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         tasks.spawn(agent.uplinks.run(), name="uplinks", essential=True)
         tasks.spawn(agent.returning.run(), name="returning", essential=True)
         tasks.spawn(agent.coexistence.run(), name="coexistence")
-        tasks.spawn(agent.naming.run(), name="naming")
         await agent.naming.published()
         run_dir = Path(agent.config.run_dir)
         cni = CniServer(services, run_dir / "cni.sock", Path(agent.config.state_dir) / "cni-queue")
@@ -201,6 +194,26 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
             await cni.close()
             if docker is not None:
                 await docker.close()
+
+
+@contextlib.asynccontextmanager
+async def _kernel_in_order(agent: Agent) -> AsyncIterator[None]:
+    """Bring the kernel to what it should be, watched from before the first look on.
+
+    What others change while it is looked at is heard, and makes the engine look again; so one look is enough.
+    """
+    engine = agent.context.engine
+    async with agent.kernel.watched(
+        engine.request, surroundings=agent.coexistence.request, uplinks=agent.uplinks.request
+    ):
+        try:
+            await agent.probing.recall()
+            await engine.reconcile()
+        except NetagentError as error:
+            log.error("the kernel is not as it should be: %s", error)
+            engine.request()
+        await _retire_other_firewalls(agent)
+        yield
 
 
 async def _serve_clients(agent: Agent) -> list[ApiServer]:

@@ -98,10 +98,11 @@ class Watch:
         self._netfilter = NetlinkSocket(NETLINK_NETFILTER, groups=(NFNLGRP_NFTABLES,))
         self._loop: asyncio.AbstractEventLoop | None = None
         # Read after the sockets are open: what changes meanwhile is then heard as well.
-        self._ours = {link.index: (link.kind, link.mtu) for link in own.links() if link.is_ours and not link.is_dying}
+        links = own.links()
+        self._ours = {link.index: (link.kind, link.mtu) for link in links if link.is_ours and not link.is_dying}
         self._dying: set[int] = set()
         self._without_bridge: set[int] = set()
-        self._foreign_bridges = {link.index for link in own.links() if link.kind == "bridge" and not link.is_ours}
+        self._foreign_bridges = {link.index for link in links if link.kind == "bridge" and not link.is_ours}
 
     def start(self) -> None:
         """Begin to read, on the running event loop."""

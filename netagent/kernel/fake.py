@@ -173,6 +173,14 @@ class FakeKernel:
             broken=MappingProxyType({name: why for name, why in whole.broken.items() if name in desired.links}),
         )
 
+    async def own_links(self) -> frozenset[str]:
+        """Return the names of all links."""
+        return frozenset(self.links)
+
+    async def own_routes(self) -> frozenset[Route]:
+        """Return the host's own routes."""
+        return frozenset(route for route in self.routes.values() if route.where == HOST)
+
     async def facts(self) -> HostFacts:
         """Return the facts that the fake was made with."""
         return self._facts

@@ -32,6 +32,9 @@ class Firewall(Protocol):
     def guard(self, ports: Iterable[str]) -> None:
         """Put in place what can only be there once these links are: made, but not up yet."""
 
+    def is_in_place(self) -> bool:
+        """Tell whether anything of ours is there."""
+
     def observe(self, desired: Ruleset | None) -> Ruleset | None:
         """Return what is there of ours, None if nothing is.
 
@@ -92,6 +95,10 @@ class NftablesFirewall:
 
     def guard(self, ports: Iterable[str]) -> None:
         """Do nothing: rules know links by their names, made or not."""
+
+    def is_in_place(self) -> bool:
+        """Tell whether one of the tables is there."""
+        return any(nftables.has_table(family) for family in nftables.FAMILIES)
 
     def observe(self, desired: Ruleset | None) -> Ruleset | None:
         """Return what the tables hold."""

@@ -50,7 +50,7 @@ def read_foreign_rules(nft: Nftables) -> Rules:
         except NftRefusalError:
             continue
     unread: list[str] = []
-    for program, tables in _legacy_tables().items():
+    for program, tables in legacy_tables().items():
         saved = save_legacy(f"{program}-save")
         if saved is None:
             unread.append(f"tables of {program}: {', '.join(tables)}")
@@ -75,7 +75,7 @@ def read_presence(nft: Nftables) -> Presence:
     """Return the chains of all tables but ours; of iptables-legacy's, which only it can list, just that there are."""
     names = chain_names(json.loads(nft.run("list chains", as_json=True))["nftables"])
     chains = {(family, chain) for family, table, chain in names if (family, table) not in OURS}
-    return Presence(chains=frozenset(chains), legacy=bool(_legacy_tables()))
+    return Presence(chains=frozenset(chains), legacy=bool(legacy_tables()))
 
 
 def _rule_texts(listing: str) -> Iterator[tuple[int, str]]:
@@ -85,7 +85,7 @@ def _rule_texts(listing: str) -> Iterator[tuple[int, str]]:
             yield int(found["handle"]), found["text"]
 
 
-def _legacy_tables() -> dict[str, list[str]]:
+def legacy_tables() -> dict[str, list[str]]:
     """Return the tables that there are, by the program that reads them."""
     found: dict[str, list[str]] = {}
     for program, known in _LEGACY.items():

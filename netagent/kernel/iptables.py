@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 
-from netagent.errors import EnvironmentProblem, KernelRejected
+from netagent.errors import KernelRejected
 from netagent.firewall import counting
 from netagent.firewall.counting import ServedPort, counters_of_ports
 from netagent.firewall.elements import element_key
@@ -25,12 +25,9 @@ from netagent.firewall.iptables.listing import (
     is_intact,
 )
 from netagent.firewall.iptables.neighbour_filter import SET_NAME, by_port
-from netagent.firewall.iptables.pieces import ADMIN_PREFIX, BOTH, PREFIX
+from netagent.firewall.iptables.pieces import ADMIN_PREFIX, PREFIX
 from netagent.firewall.iptables.ruleset import FRAMES
 from netagent.firewall.iptables.script import Scripts
-from netagent.kernel import nftables
-from netagent.kernel.firewall import Firewall
-from netagent.kernel.nftables import Nftables
 from netagent.kernel.port_filters import PortFilters
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.uapi import (
@@ -45,7 +42,7 @@ from netagent.kernel.uapi import (
     NFTA_RULE_CHAIN,
     NFTA_TABLE_NAME,
 )
-from netagent.kernel.xtables import FLAVOURS, ProgramRefusalError, Programs
+from netagent.kernel.xtables import ProgramRefusalError, Programs
 from netagent.model.counters import Counters
 from netagent.plan.desired import Ruleset
 from netagent.plan.operation import AddAdminChains, AddElements, DeleteElements, ReplaceRuleset
@@ -122,6 +119,10 @@ class IptablesFirewall:
         wanted = by_port(self._known().get(SET_NAME, ()))
         for port in ports:
             self._filters.put(port, wanted.get(port, frozenset()))
+
+    def is_in_place(self) -> bool:
+        """Tell whether any of ours is there."""
+        return bool(self._look())
 
     def _guard(self, elements: Iterable[str]) -> None:
         self.guard(by_port(elements))
@@ -222,31 +223,6 @@ class IptablesFirewall:
             self._forget()
             _log.error("%s\n%s", refusal, "\n".join(scripts.restore.values()))
             raise KernelRejected(what, errno.ENOENT, str(refusal)) from None
-
-
-def remove_remains(own: Firewall, nft: Nftables, rtnl: Rtnl) -> None:
-    """Remove what is there of ours by other means than ``own``: nftables, or iptables of another flavour.
-
-    Nothing is removed while ``own`` itself is not there.
-    """
-    if own.observe(None) is None:
-        _log.warning("the firewall is not in place, so what another one left stays")
-        return
-    flavour = own.flavour if isinstance(own, IptablesFirewall) else None
-    for other in FLAVOURS:
-        if other != flavour:
-            _remove_flavour(other, rtnl, families=BOTH)
-    if flavour is None:
-        # Of ebtables' chains and ipsets there is one kind only, whatever the flavour that used them.
-        for either in FLAVOURS:
-            _remove_flavour(either, rtnl, families=("bridge",))
-    else:
-        nftables.remove_tables(nft)
-
-
-def _remove_flavour(flavour: str, rtnl: Rtnl, *, families: Collection[str]) -> None:
-    with suppress(EnvironmentProblem):
-        IptablesFirewall(f"iptables-{flavour}", rtnl).remove(families=families)
 
 
 def _text(attributes: Mapping[int, memoryview | bytes], number: int) -> str:

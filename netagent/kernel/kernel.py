@@ -24,16 +24,17 @@ from netagent.kernel.events import Watch
 from netagent.kernel.facts import observe_facts
 from netagent.kernel.firewall import NftablesFirewall
 from netagent.kernel.foreign import read_foreign_rules, read_presence
-from netagent.kernel.iptables import IptablesFirewall, remove_remains
+from netagent.kernel.iptables import IptablesFirewall
 from netagent.kernel.nftables import Nftables
-from netagent.kernel.observe import observe, observe_endpoint
+from netagent.kernel.observe import observe, observe_endpoint, own_links, own_routes
 from netagent.kernel.reaper import Reaper, delete_half_made
+from netagent.kernel.remains import remove_remains
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import open_sandbox
 from netagent.model.address import Address
 from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
-from netagent.plan.desired import State
+from netagent.plan.desired import Route, State
 from netagent.plan.operation import Plan
 
 _T = TypeVar("_T")
@@ -76,6 +77,14 @@ class Kernel:
     async def observe_endpoint(self, desired: State) -> State:
         """Return what is there already of one endpoint."""
         return await self._run(lambda place: observe_endpoint(place, desired))
+
+    async def own_links(self) -> frozenset[str]:
+        """Return the names of all links of ours, without those that wait for their deletion."""
+        return await self._run(lambda place: own_links(place.rtnl))
+
+    async def own_routes(self) -> frozenset[Route]:
+        """Return our routes in the host's own table."""
+        return await self._run(lambda place: own_routes(place.rtnl))
 
     async def facts(self) -> HostFacts:
         """Return the machine's own interfaces and routes, without ours."""

@@ -75,8 +75,10 @@ def _add_switched(host: Rtnl, operation: AddLink) -> None:
 
 def delete_unmarked_switched(host: Rtnl) -> None:
     """Delete links that Open vSwitch has for us and the kernel does not know as ours: a crash, or its restart."""
-    ours = {record.name for record in host.links() if record.is_ours}
-    left = ovs.marked() - ours
+    marked = ovs.marked()
+    if not marked:
+        return
+    left = marked - {record.name for record in host.links() if record.is_ours}
     if left:
         ovs.delete_bridges(left)
 

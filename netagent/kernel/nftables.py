@@ -385,16 +385,16 @@ def _value_text(value: Any) -> str:
             return str(value)
 
 
+def has_table(family: str) -> bool:
+    """Tell whether there is a table of ours in a family, without reading it."""
+    return _get_table(family) is not None
+
+
 def _read_comment(family: str) -> str:
     """Return the table's comment, '' if it has none; the JSON listing of nft 1.0.6 leaves it out."""
-    netfilter = NetlinkSocket(NETLINK_NETFILTER)
-    try:
-        body = NFGENMSG.pack(FAMILIES[family], 0, 0) + encode_attribute(NFTA_TABLE_NAME, TABLE.encode() + b"\0")
-        answer = netfilter.get(Request(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0, body))
-    except OSError:
+    answer = _get_table(family)
+    if answer is None:
         return ""
-    finally:
-        netfilter.close()
     data = bytes(decode_attributes(answer[NFGENMSG.size :]).get(NFTA_TABLE_USERDATA, b""))
     while len(data) >= 2:
         kind, length = data[0], data[1]
@@ -402,3 +402,15 @@ def _read_comment(family: str) -> str:
             return data[2 : 2 + length].rstrip(b"\0").decode(errors="replace")
         data = data[2 + length :]
     return ""
+
+
+def _get_table(family: str) -> memoryview | None:
+    """Return the kernel's message about our table of a family, None if there is none."""
+    netfilter = NetlinkSocket(NETLINK_NETFILTER)
+    try:
+        body = NFGENMSG.pack(FAMILIES[family], 0, 0) + encode_attribute(NFTA_TABLE_NAME, TABLE.encode() + b"\0")
+        return netfilter.get(Request(NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, 0, body))
+    except OSError:
+        return None
+    finally:
+        netfilter.close()

@@ -13,7 +13,7 @@ from netagent.errors import InvalidRequest, NotFound
 from netagent.kernel import ovs
 from netagent.kernel.apply import Workplace
 from netagent.kernel.checksums import has_offload
-from netagent.kernel.decode import LinkRecord
+from netagent.kernel.decode import LinkRecord, RouteRecord
 from netagent.kernel.limits import observe_limits
 from netagent.kernel.nftables import element_key
 from netagent.kernel.rtnl import Rtnl
@@ -76,6 +76,19 @@ def observe(place: Workplace, desired: State) -> State:
         admin=desired.admin if desired.admin and place.firewall.has_admin_chains() else (),
     )
     return _with_links(place, state, ours, names, desired)
+
+
+def own_links(rtnl: Rtnl) -> frozenset[str]:
+    """Return the names of all links of ours, without those that wait for their deletion."""
+    return frozenset(record.name for record in rtnl.links() if record.is_ours and not record.is_dying)
+
+
+def own_routes(rtnl: Rtnl) -> frozenset[Route]:
+    """Return our routes in the host's own table; those of a device that is gone by now are left out."""
+    records = rtnl.routes(protocol=ROUTE_PROTOCOL)
+    devices = {index: rtnl.link_at(index) for index in {record.index for record in records} if index}
+    names = {index: device.name for index, device in devices.items() if device is not None}
+    return frozenset(_route(record, names[record.index], HOST) for record in records if record.index in names)
 
 
 def observe_endpoint(place: Workplace, desired: State) -> State:
@@ -241,21 +254,23 @@ def _read_tables(rtnl: Rtnl, names: Mapping[int, str], where: str, desired: Stat
     for record in rtnl.routes(protocol=ROUTE_PROTOCOL):
         if record.index not in names:
             continue
-        routes.setdefault(record.index, set()).add(
-            Route(
-                destination=record.destination,
-                device=names[record.index],
-                gateway=record.gateway,
-                source=record.source,
-                onlink=record.onlink,
-                encap=record.encap,
-                mtu=record.mtu,
-                where=where,
-            )
-        )
+        routes.setdefault(record.index, set()).add(_route(record, names[record.index], where))
     return _Tables(
         addresses={index: frozenset(group) for index, group in addresses.items()},
         routes={index: frozenset(group) for index, group in routes.items()},
+    )
+
+
+def _route(record: RouteRecord, device: str, where: str) -> Route:
+    return Route(
+        destination=record.destination,
+        device=device,
+        gateway=record.gateway,
+        source=record.source,
+        onlink=record.onlink,
+        encap=record.encap,
+        mtu=record.mtu,
+        where=where,
     )
 
 

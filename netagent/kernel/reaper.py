@@ -55,11 +55,11 @@ class Reaper:
         with self._lock:
             self._is_queued = False
         try:
+            # A crash may have left some that are still ports of their bridge.
+            is_first = self._rtnl is None
             if self._rtnl is None:
                 self._rtnl = Rtnl()
-                # A crash may have left some that are still ports of their bridge.
-                reap(self._rtnl, is_free=False)
-            reap(self._rtnl)
+            reap(self._rtnl, is_free=not is_first)
         except (NetagentError, OSError) as error:
             _log.warning("deleting retired links failed, they stay until the next start: %s", error)
 
@@ -87,7 +87,7 @@ def reap(rtnl: Rtnl, *, is_free: bool = True) -> None:
 
 def delete_half_made(rtnl: Rtnl) -> None:
     """Delete links that a crash left between their creation and their marking."""
-    half_made = [record for record in rtnl.links() if record.is_half_made]
+    half_made = [record for record in rtnl.links_in(encode.GROUP_MAKING) if record.is_half_made]
     _log_refusals(rtnl.transact([encode.delete_link(record.index) for record in half_made]))
 
 

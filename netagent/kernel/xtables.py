@@ -19,6 +19,8 @@ _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 _LOCK_WAIT_S = 5
 """How long iptables-legacy waits for another program that holds /run/xtables.lock."""
 _TIME_LIMIT_S = 30
+_IPSET_MODULE = Path("/sys/module/ip_set")
+"""There if the module is loaded or built in, as it has a parameter; it is loaded when the first set is asked for."""
 _REMEMBERED = 64
 """Processes whose notifications may still be on their way."""
 
@@ -99,6 +101,20 @@ def save_legacy(program: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return None if saved.returncode else saved.stdout
+
+
+def ipset_names() -> frozenset[str]:
+    """Return the names of all ipsets; none where the program is missing or the kernel has none."""
+    found = shutil.which("ipset", path=_PATH) if _IPSET_MODULE.exists() else None
+    if found is None:
+        return frozenset()
+    try:
+        listed = subprocess.run(
+            (found, "list", "-name"), capture_output=True, text=True, timeout=_TIME_LIMIT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return frozenset()
+    return frozenset(listed.stdout.split())
 
 
 def _find(*names: str) -> str:

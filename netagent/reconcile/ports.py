@@ -17,7 +17,7 @@ from netagent.model.address import Address
 from netagent.model.counters import Counters
 from netagent.model.host import HostFacts
 from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
-from netagent.plan.desired import State
+from netagent.plan.desired import Route, State
 from netagent.plan.operation import Plan
 
 
@@ -39,6 +39,12 @@ class Kernel(Protocol):
 
     async def observe_endpoint(self, desired: State) -> State:
         """Return what is there already of one endpoint: its link, its sandbox side and its elements."""
+
+    async def own_links(self) -> frozenset[str]:
+        """Return the names of all links of ours, without those that wait for their deletion."""
+
+    async def own_routes(self) -> frozenset[Route]:
+        """Return our routes in the host's own table."""
 
     async def facts(self) -> HostFacts:
         """Return the machine's own interfaces and routes, without ours."""

@@ -1,6 +1,6 @@
 """Attachments: namespaces that somebody else made and owns, connected by ``netagent attach`` or by CNI."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 
@@ -9,6 +9,7 @@ from netagent.model.container import Container, ContainerKind, ContainerState, O
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import ContainerId, parse_name
 from netagent.model.label import parse_labels
+from netagent.plan.names import veth_name
 from netagent.services.context import Context
 from netagent.services.endpoints import EndpointService, refuse_taken_name
 from netagent.services.interfaces import choose_interfaces
@@ -157,20 +158,23 @@ class AttachmentService:
         """Settle what an earlier agent left: half-made attachments go, half-removed ones go on, and so do lost ones.
 
         A namespace that is gone took its end with it, as after a reboot; whoever owned it will not say so any more.
+        The kernel is asked once for the links of all.
         """
+        there = await self._context.kernel.own_links()
         for container in tuple(self._context.journal.containers.values()):
             if container.kind in (ContainerKind.RUN, ContainerKind.DOCKER):
                 continue
             rows = self._context.journal.endpoints_of(container.id)
-            lost = [e for e in rows if e.state is not EndpointState.ATTACHED or not await self._is_alive(e)]
+            lost = [e for e in rows if e.state is not EndpointState.ATTACHED or not await self._is_alive(e, there)]
             if lost or (not rows and await self._inode_of(container.sandbox) is None):
                 await self._remove(container, lost)
 
-    async def _is_alive(self, endpoint: Endpoint) -> bool:
-        """Tell whether an endpoint's namespace is alive: by its path, or by the pair that would be gone with it."""
-        return (
-            await has_veth(self._context, endpoint) or await self._inode_of(endpoint.sandbox) == endpoint.sandbox_inode
-        )
+    async def _is_alive(self, endpoint: Endpoint, links: Collection[str]) -> bool:
+        """Tell whether an endpoint's namespace is alive: by the pair that would be gone with it, or by its path."""
+        is_known = endpoint.network_id in self._context.snapshot().networks
+        if is_known and veth_name(endpoint.id) in links:
+            return True
+        return await self._inode_of(endpoint.sandbox) == endpoint.sandbox_inode
 
     async def _inode_of(self, sandbox: str) -> int | None:
         try:

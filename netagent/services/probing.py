@@ -19,7 +19,6 @@ from netagent.errors import NetagentError
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.paths import Paths
 from netagent.model.snapshot import Snapshot
-from netagent.plan.desired import State
 from netagent.services.context import Context
 from netagent.services.ways import SMALLEST, Way, WayId, recall_limits, ways_to_peers
 from netagent.store import keys
@@ -63,11 +62,11 @@ class ProbingService:
     async def recall(self) -> None:
         """Take over the limits that an earlier life found, before the kernel is brought to anything without them."""
         try:
-            observed = await self._context.kernel.observe(State())
+            routes = await self._context.kernel.own_routes()
         except NetagentError as error:
             log.warning("limits of ways to peers are found anew: %s", error)
             return
-        self._narrow = recall_limits(self._context.snapshot(), observed.routes)
+        self._narrow = recall_limits(self._context.snapshot(), routes)
         # Believed already: what is not so any more is found out at the first answer.
         self._failures = Counter(dict.fromkeys(self._narrow, FAILURES_TO_BELIEVE - 1))
         self._show_paths()

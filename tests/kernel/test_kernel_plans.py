@@ -221,6 +221,8 @@ async def test_what_packets_a_route_takes_can_be_limited_and_no_more_so(
     await kernel.apply(Plan((AddRoute(limited),)))
     assert "mtu lock 1380" in host.ip(f"-{limited.destination.version}", "route", "show", destination)
     assert limited in (await kernel.observe(State())).routes
+    # What a start recalls of limits.
+    assert await kernel.own_routes() == {limited}
     await kernel.apply(Plan((AddRoute(usual),)))
     assert usual in (await kernel.observe(State())).routes
     await kernel.apply(Plan((AddRoute(limited), DeleteRoute(limited))))

@@ -293,6 +293,7 @@ async def test_a_sweep_deletes_what_a_crash_left_and_spares_strangers(
     host.ip("link", "add", "na-77", "group", str(GROUP_DYING), "type", "veth", "peer", "na-78")
     host.ip("link", "set", "na-77", "alias", "netagent:gone")
     host.ip("link", "add", "foreign", "group", str(GROUP_DYING), "type", "bridge")
+    assert await kernel.own_links() == {"nab1", "nae2"}
     await kernel.sweep()
     assert sorted(host.links()) == ["foreign", "lo", "nab1", "nae2"]
     assert await kernel.observe(desired) == desired
