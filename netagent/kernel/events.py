@@ -7,6 +7,7 @@ or process (nftables, iptables-nft) that made them, so that an attach does not s
 import asyncio
 import logging
 import struct
+import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from netagent.firewall.marks import MARKED_CHAINS
@@ -16,6 +17,10 @@ from netagent.kernel.limits import is_about
 from netagent.kernel.netlink import Message, NetlinkSocket, decode_attributes
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.uapi import (
+    NETCONFA_FORWARDING,
+    NETCONFA_IFINDEX,
+    NETCONFA_IFINDEX_ALL,
+    NETCONFA_PROXY_NEIGH,
     NETLINK_NETFILTER,
     NETLINK_ROUTE,
     NFNLGRP_NFTABLES,
@@ -40,12 +45,15 @@ from netagent.kernel.uapi import (
     RTM_DELTFILTER,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWNETCONF,
     RTM_NEWQDISC,
     RTM_NEWROUTE,
     RTM_NEWTFILTER,
     RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_NETCONF,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_NETCONF,
     RTNLGRP_IPV6_ROUTE,
     RTNLGRP_LINK,
     RTNLGRP_NEIGH,
@@ -63,6 +71,8 @@ _GROUPS = (
     RTNLGRP_IPV6_IFADDR,
     RTNLGRP_IPV4_ROUTE,
     RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_IPV4_NETCONF,
+    RTNLGRP_IPV6_NETCONF,
 )
 _TRAFFIC_CONTROL = frozenset({RTM_NEWQDISC, RTM_DELQDISC, RTM_NEWTFILTER, RTM_DELTFILTER})
 _GATHER_S = 0.01
@@ -72,6 +82,7 @@ _AT_ONCE = 256
 _AF_BRIDGE = 7
 """linux/socket.h; Python has no name for it."""
 _NFGENMSG_BYTES = 4
+_NETCONFMSG_BYTES = 4
 _ELEMENTS = (NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM)
 _STRUCTURE = (NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN)
 
@@ -166,12 +177,26 @@ class Watch:
             return is_lost and route is not None and route.index not in self._dying
         if message.kind in _TRAFFIC_CONTROL:
             return is_about(message.body) in self._ours
+        if message.kind == RTM_NEWNETCONF:
+            return self._concerns_setting(message)
         if message.kind == RTM_DELNEIGH:
             # On a tunnel device every entry is ours, but for those that the kernel makes for multicast (NUD_NOARP).
             entry = decode_neighbour(message.body)
             is_ours = bool(entry.state & NUD_PERMANENT) or not entry.state & NUD_NOARP
             return self._ours.get(entry.index, ("", 0))[0] == "vxlan" and is_ours
         return False
+
+    def _concerns_setting(self, message: Message) -> bool:
+        """Tell whether forwarding or answering for others was switched off, on a link of ours or everywhere.
+
+        Ours are only ever switched on, after a new link has told all its settings in one message.
+        """
+        settings = decode_attributes(message.body[_NETCONFMSG_BYTES:])
+        index = _integer(settings.pop(NETCONFA_IFINDEX, b""))
+        if len(settings) != 1 or index not in (NETCONFA_IFINDEX_ALL, *self._ours):
+            return False
+        ((kind, value),) = settings.items()
+        return kind in (NETCONFA_FORWARDING, NETCONFA_PROXY_NEIGH) and not _integer(value)
 
     def _concerns_link(self, message: Message) -> bool:
         """Tell whether a link of ours was deleted, is down, has another MTU or no bridge, and remember what is ours.
@@ -248,3 +273,7 @@ def _concerns_marks(kind: int, attributes: Mapping[int, memoryview | bytes]) -> 
         return True
     chain = bytes(attributes.get(NFTA_RULE_CHAIN, b"")).rstrip(b"\0").decode(errors="replace")
     return kind in (NFT_MSG_NEWRULE, NFT_MSG_DELRULE) and chain in MARKED_CHAINS
+
+
+def _integer(value: memoryview | bytes) -> int:
+    return int.from_bytes(value, sys.byteorder, signed=True)

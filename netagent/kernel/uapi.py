@@ -47,6 +47,7 @@ RTM_DELQDISC: Final = 37
 RTM_GETQDISC: Final = 38
 RTM_NEWTFILTER: Final = 44
 RTM_DELTFILTER: Final = 45
+RTM_NEWNETCONF: Final = 80
 RTM_GETTFILTER: Final = 46
 RTM_GETNSID: Final = 90
 RTEXT_FILTER_SKIP_STATS: Final = 1 << 3
@@ -82,6 +83,14 @@ RTNLGRP_IPV4_IFADDR: Final = 5
 RTNLGRP_IPV4_ROUTE: Final = 7
 RTNLGRP_IPV6_IFADDR: Final = 9
 RTNLGRP_IPV6_ROUTE: Final = 11
+RTNLGRP_IPV4_NETCONF: Final = 24
+RTNLGRP_IPV6_NETCONF: Final = 25
+
+# linux/netconf.h
+NETCONFA_IFINDEX: Final = 1
+NETCONFA_FORWARDING: Final = 2
+NETCONFA_PROXY_NEIGH: Final = 5
+NETCONFA_IFINDEX_ALL: Final = -1
 
 # linux/if.h, linux/if_link.h, linux/veth.h, linux/net_namespace.h
 IFF_UP: Final = 1

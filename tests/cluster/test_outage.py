@@ -217,6 +217,9 @@ def test_rules_and_routes_that_others_remove_come_back(lab: Lab) -> None:
     h1.run("ip", "link", "delete", bridge)
     eventually(lambda: pings(h2, "remote", address(h1, "web")))
     eventually(lambda: fetches(h2, f"http://{h1.ip}:4000/hostname", "web"))
+    settings = ("net.ipv4.ip_forward", f"net.ipv4.conf.{bridge}.proxy_arp")
+    h1.run("sysctl", "-qw", *(f"{setting}=0" for setting in settings))
+    eventually(lambda: h1.run("sysctl", "-n", *settings).stdout.split() == ["1", "1"], within=10)
     eventually(lambda: same(h1, before))
 
 

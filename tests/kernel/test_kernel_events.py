@@ -47,6 +47,9 @@ CHANGES = {
     "route-deleted": ("ip", "route", "delete", "10.8.2.0/24"),
     "forwarding-entry-deleted": ("bridge", "fdb", "delete", MAC, "dst", "198.18.0.2", "dev", "nav1"),
     "neighbour-deleted": ("ip", "neighbour", "delete", "10.8.2.0", "dev", "nav1"),
+    "forwarding-off": ("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.ip_forward=0"),
+    "ipv6-forwarding-off": ("sysctl", "-qw", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.all.forwarding=0"),
+    "answering-off": ("sysctl", "-qw", "net.ipv4.conf.nab1.proxy_arp=1", "net.ipv4.conf.nab1.proxy_arp=0"),
     "table-flushed": ("nft", "flush", "ruleset"),
     "table-changed": ("nft", "add", "chain", "inet", "netagent", "extra"),
 }
