@@ -244,9 +244,11 @@ class Machine:
         launcher = self.path(f"/{_LAB_FILES}/bin/netagent")
         launcher.write_text(_launcher(package.parent))
         launcher.chmod(0o755)
-        plugin = self.path("/opt/cni/bin/netagent")
+        plugin = self.path("/opt/cni/bin/netagent.new")
         plugin.write_bytes(cni_plugin(package.parent / "cni" / "netagent", Path("/opt/cni/bin/netagent")))
         plugin.chmod(0o755)
+        # A program that runs cannot be written to (ETXTBSY): a runtime may be calling it as the machine comes up again.
+        plugin.rename(plugin.with_name("netagent"))
 
     def _container_cgroups(self, running: Sequence[ProcessId]) -> set[Path]:
         """Return the cgroups made for containers: not those that commands of the machine itself were started in."""
