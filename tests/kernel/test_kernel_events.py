@@ -99,6 +99,19 @@ async def test_our_own_changes_and_foreign_ones_are_not_noticed(
         assert [each for each in uplinks if each.endswith("tach")] == ["attach"] * 2 + ["detach"] * 2
 
 
+async def test_lost_notifications_are_a_reason_to_look(
+    kernel: Kernel, host: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others' routes concern nobody, but what was lost among so many messages may have been anything."""
+    monkeypatch.setattr("netagent.kernel.netlink._NOTIFICATION_BYTES", 65536)
+    host.ip("link", "set", "lo", "up")
+    routes = 'BEGIN { for (n = 0; n < 3000; n++) printf "route add 10.77.%d.%d/32 dev lo\\n", n / 256, n % 256 }'
+    async with _watching(kernel) as noticed:
+        # The loop stands still meanwhile, and nobody reads.
+        host.run("sh", "-ec", f"awk '{routes}' | ip -batch -")
+        await asyncio.wait_for(noticed.wait(), 15)
+
+
 async def test_a_port_that_loses_its_bridge_is_noticed_and_so_is_the_bridge_when_it_is_made_again(
     kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace]
 ) -> None:

@@ -467,3 +467,17 @@ async def test_a_start_asks_once_for_the_links_of_all_endpoints(online: Agent, m
     await online.attachments.recover()
     assert asked == ["own_links"]
     assert [row.container_name for row in online.journal.endpoints.values()] == ["first", "web"]
+
+
+async def test_a_late_detach_releases_nothing_of_the_next_owner(online: Agent) -> None:
+    await online.attach("web", "staticnet", ip="192.168.0.5")
+    await online.attachments.detach("web")
+    theirs = await online.attach("api", "staticnet", ip="192.168.0.5")
+    await settled()
+    before = online.picture()
+    with pytest.raises(NotFound):
+        await online.attachments.detach("web")
+    await online.endpoints.detach(())
+    await settled()
+    assert online.picture() == before
+    assert online.journal.endpoints[theirs.id] == theirs

@@ -456,3 +456,17 @@ async def test_a_block_length_also_counts_where_the_subnet_is_chosen(agent: Agen
     assert network.subnets[0].block_length == 26
     with pytest.raises(InvalidRequest, match="invalid host prefix /26: the network lives on one host"):
         await agent.create_network("app", driver="bridge", subnets=(), host_prefix=26)
+
+
+async def test_a_network_made_again_under_the_name_of_a_removed_one_is_another(agent: Agent) -> None:
+    before = await agent.create_network()
+    await agent.attach("web", "staticnet")
+    await agent.attachments.detach("web")
+    await settled()
+    await remove(agent)
+    after = await agent.create_network(subnets=("10.44.0.0/16",))
+    assert after.id != before.id
+    assert str((await agent.attach("web", "staticnet")).address_of(4)) == "10.44.1.1"
+    await settled()
+    assert {block.network_id for block in agent.context.snapshot().blocks} == {after.id}
+    assert agent.networks.find("staticnet").id == after.id
