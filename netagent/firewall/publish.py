@@ -45,7 +45,7 @@ CHAINS = (
     Chain(
         name="guard",
         hook="type filter hook prerouting priority raw; policy accept;",
-        rules=('iifname != "lo" ip daddr 127.0.0.0/8 drop',),
+        rules=('ip daddr 127.0.0.0/8 iifname != "lo" drop',),
     ),
     Chain(
         name="admit",

@@ -12,8 +12,8 @@ CHAINS = (
         name="output_filter",
         hook="type filter hook output priority filter; policy accept;",
         rules=(
-            "oifname @inside icmp type redirect drop",
-            "oifname @inside icmpv6 type nd-redirect drop",
+            "icmp type redirect oifname @inside drop",
+            "icmpv6 type nd-redirect oifname @inside drop",
         ),
     ),
 )

@@ -8,6 +8,7 @@ from netagent.firewall import (
     counting,
     direct,
     isolate,
+    lanes,
     linked,
     masquerade,
     publish,
@@ -21,6 +22,7 @@ from netagent.plan.desired import Ruleset
 
 SETS = (
     *isolate.SETS,
+    *lanes.SETS,
     *linked.SETS,
     *direct.SETS,
     *masquerade.SETS,
@@ -36,6 +38,7 @@ CHAINS = (
     *resolve.CHAINS,
     *publish.CHAINS,
     *masquerade.CHAINS,
+    *lanes.CHAINS,
     *isolate.CHAINS,
     *redirect.CHAINS,
     *tunnel.CHAINS,

@@ -37,14 +37,13 @@ def _sets(name: str, base: int) -> Iterator[ElementSet]:
             yield ElementSet(name=f"{name}{outer}{inner}", key=key, flags=("interval",))
 
 
-def _checks(name: str, base: int, match: str) -> Iterator[str]:
-    """Yield the rules for packets that ``match``: IP with a source behind the peer that sent them, nothing else."""
-    kinds = ", ".join(f"{kind:#x}" for _, kind in _FAMILIES.values())
-    yield f"{match} @th,{base + _TYPE},16 != {{ {kinds} }} counter drop"
+def _accepts(name: str, base: int, peers: str, known: str) -> Iterator[str]:
+    """Yield the rules for packets of a known peer: ``known``, looked up in ``peers``, and IP from behind that peer."""
     for outer, (header, _) in _FAMILIES.items():
         for inner, (_, kind) in _FAMILIES.items():
             sender = f"{header} saddr . {_NUMBERS[base]} . {_inner(base, inner)}"
-            yield f"{match} @th,{base + _TYPE},16 {kind:#x} {sender} != @{name}{outer}{inner} counter drop"
+            peer = f"{header} saddr{known} @{peers}{outer}"
+            yield f"@th,{base + _TYPE},16 {kind:#x} {peer} {sender} @{name}{outer}{inner} accept"
 
 
 SETS = (
@@ -60,17 +59,27 @@ SETS = (
 
 CHAINS = (
     Chain(
+        name="vxlan",
+        rules=(
+            *_accepts("behind", _VXLAN, "peers", f" . {_NUMBERS[_VXLAN]}"),
+            "@th,96,24 @vnis counter drop",
+        ),
+    ),
+    Chain(
+        name="gre",
+        rules=(
+            # A key and no checksum or sequence number: what both forms send, and what the offsets below count on.
+            "@th,0,16 != 0x2000 counter drop",
+            *_accepts("grebehind", _GRE, "grepeers", ""),
+            "counter drop",
+        ),
+    ),
+    Chain(
         name="input",
         hook="type filter hook input priority filter; policy accept;",
         rules=(
-            "udp dport 4789 @th,96,24 @vnis ip saddr . @th,96,24 != @peers4 counter drop",
-            "udp dport 4789 @th,96,24 @vnis ip6 saddr . @th,96,24 != @peers6 counter drop",
-            *_checks("behind", _VXLAN, "udp dport 4789 @th,96,24 @vnis"),
-            "meta l4proto @anykey @th,16,16 0x6558 ip saddr != @grepeers4 counter drop",
-            "meta l4proto @anykey @th,16,16 0x6558 ip6 saddr != @grepeers6 counter drop",
-            # A key and no checksum or sequence number: what both forms send, and what the offsets below count on.
-            "meta l4proto @anykey @th,16,16 0x6558 @th,0,16 != 0x2000 counter drop",
-            *_checks("grebehind", _GRE, "meta l4proto @anykey @th,16,16 0x6558"),
+            "udp dport 4789 jump vxlan",
+            "meta l4proto gre meta l4proto @anykey @th,16,16 0x6558 goto gre",
             *isolate.FROM_TUNNELS,
             *routed.STRANGERS,
         ),

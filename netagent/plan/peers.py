@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from netagent.drivers import driver_named
 from netagent.drivers.driver import Local, Peer
-from netagent.firewall import routed, tunnel
+from netagent.firewall import lanes, routed, tunnel
 from netagent.firewall.ruleset import merge
 from netagent.model.address import Prefix, host_prefix
 from netagent.model.host import Host
@@ -97,7 +97,10 @@ def _to_own_addresses(state: State, peer: Peer) -> Iterator[Route]:
 
 def device_elements(snapshot: Snapshot, network: Network, state: State) -> Mapping[str, frozenset[str]]:
     """Return what the firewall must know of a network's tunnel devices in ``state``, whatever peers there are."""
-    return merge((tunnel.device_elements(state), {"ways": frozenset(_shared_ways(snapshot, network))}))
+    ways = _shared_ways(snapshot, network)
+    shared = ways.difference(devices_of(snapshot, network))
+    found = (tunnel.device_elements(state), {"ways": frozenset(ways)}, lanes.way_elements(bridge_name(network), shared))
+    return merge(found)
 
 
 def peer_elements(

@@ -88,6 +88,7 @@ TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
 
 UNTRANSLATED: Mapping[str, str] = MappingProxyType(
     {
+        "lanes": "they accept sooner what is accepted in any case",
         neighbour_filter.SET_NAME: "a program at each port does what ebtables cannot",
         **dict.fromkeys(RECEIVED + SENT, "rules make its elements"),
     }

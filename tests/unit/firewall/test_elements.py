@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from netagent.firewall import isolate, masquerade, publish
+from netagent.firewall import isolate, lanes, masquerade, publish
 from netagent.firewall.counting import ports_in
 from netagent.firewall.elements import overlap
 from netagent.firewall.ruleset import CHAINS, SETS, merge, render_ruleset
@@ -114,6 +114,7 @@ def test_a_network_has_paths_to_itself_and_to_its_tunnel_and_nowhere_else() -> N
         "internal": set(),
         "separate": set(),
         "paths": {"nab1 . nab1", "nab1 . nav1", "nav1 . nab1"},
+        "lanes": {"nab1 . nav1 : jump to_tunnel", "nav1 . nab1 : jump from_tunnel"},
     }
     assert isolate.elements("nab1", None, internal=True) == {
         "inside": {"nab1"},
@@ -177,7 +178,7 @@ def test_loopback_is_guarded_before_anything_is_translated() -> None:
     guard = next(chain for chain in CHAINS if chain.name == "guard")
     assert guard.hook is not None
     assert "hook prerouting priority raw" in guard.hook
-    assert guard.rules == ('iifname != "lo" ip daddr 127.0.0.0/8 drop',)
+    assert guard.rules == ('ip daddr 127.0.0.0/8 iifname != "lo" drop',)
 
 
 def test_traffic_that_only_passes_through_is_never_looked_up() -> None:
@@ -199,6 +200,14 @@ def test_what_enters_a_network_uninvited_is_dropped_last() -> None:
     ]
     assert order == sorted(order)
     assert forward.rules.index("oifname @internal drop") < order[1]
+
+
+def test_a_lane_comes_before_all_rules_and_drops_nothing() -> None:
+    chains = {chain.name: chain.rules for chain in CHAINS}
+    assert chains["forward"][0] == "iifname . oifname vmap @lanes"
+    for lane in lanes.CHAINS:
+        assert lane.hook is None
+        assert {rule.rpartition(" ")[2] for rule in lane.rules} <= {"accept", "return"}
 
 
 def test_exempted_destinations_and_a_chosen_address_are_elements_for_each_subnet() -> None:

@@ -37,7 +37,7 @@ def test_an_overlay_network_on_one_of_two_hosts() -> None:
     peer = vtep_mac(H2, 4097)
     assert lines == [
         "nft add table netagent-admin (input, forward, output)",
-        "nft replace tables netagent (19 chains, 10 elements)",
+        "nft replace tables netagent (26 chains, 12 elements)",
         f"link add {TUNNEL} type vxlan mtu 1450",
         f"link add {BRIDGE} type bridge mtu 1450",
         "sysctl net.ipv4.ip_forward = 1",
@@ -64,6 +64,21 @@ def test_the_order_in_which_blocks_were_heard_of_changes_nothing() -> None:
     assert states[0] == states[1]
     routes = {str(route) for route in states[0].routes}
     assert f"192.168.0.2/32 via 192.168.2.0 dev {TUNNEL} src 192.168.1.0 onlink" in routes
+
+
+def test_a_shared_interface_has_its_lanes_and_a_tunnel_its_own_where_peers_are_reached_by_both() -> None:
+    """One element a pair of interfaces: a second one with another lane would make the kernel refuse all."""
+    local = replace(a_host(1), interface="eth0")
+    snapshot = replace(two_hosts(replace(an_overlay(), direct_routing=True)), host=local)
+    ruleset = render_everything(snapshot).ruleset
+    assert ruleset is not None
+    assert ruleset.elements["ways"] == {TUNNEL, "eth0"}
+    assert ruleset.elements["lanes"] == {
+        f"{BRIDGE} . {TUNNEL} : jump to_tunnel",
+        f"{TUNNEL} . {BRIDGE} : jump from_tunnel",
+        f"{BRIDGE} . eth0 : jump to_way",
+        f"eth0 . {BRIDGE} : jump from_way",
+    }
 
 
 def test_a_fixed_address_of_a_peer_is_a_host_route_to_it_and_an_own_one_leads_to_the_bridge() -> None:
