@@ -34,7 +34,7 @@ def agent(config_path: str | None, *, withdraw: bool, **options: str | None) -> 
         for line in withdraw_marks():
             click.echo(line)
         return
-    # Hardly anything that is loaded at the start is garbage: the collector has its turn when the agent is ready.
+    # Hardly anything that is loaded at the start is garbage: the collector has its turn when the agent serves.
     gc.disable()
     from netagent.daemon.main import main
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from netagent.kernel.encode import GROUP_DYING, GROUP_MAKING
-from netagent.kernel.netlink import decode_attributes
+from netagent.kernel.netlink import decode_attributes, find_attribute, pick_attributes
 from netagent.kernel.uapi import (
     BR_BOOLOPT_NO_LL_LEARN,
     IFA_ADDRESS,
@@ -68,6 +68,12 @@ _RTGENMSG_BYTES = 4
 _RTVIA_FAMILY_BYTES = 2
 _AF_INET6 = 10
 _EMPTY = memoryview(b"")
+_OF_LINKS = frozenset(
+    {
+        *(IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_MASTER),
+        *(IFLA_LINKINFO, IFLA_IFALIAS, IFLA_GROUP, IFLA_LINK_NETNSID),
+    }
+)
 _UNSPECIFIED = memoryview(bytes(4))
 
 
@@ -169,10 +175,10 @@ def _optional(attributes: Mapping[int, memoryview], kind: int) -> Address | None
 def decode_link(body: memoryview) -> LinkRecord:
     """Return the link of an RTM_NEWLINK or RTM_DELLINK message."""
     _family, _type, index, flags, _change = _IFINFOMSG.unpack_from(body)
-    attributes = decode_attributes(body[_IFINFOMSG.size :])
+    attributes = pick_attributes(body[_IFINFOMSG.size :], _OF_LINKS)
     info = decode_attributes(attributes.get(IFLA_LINKINFO, _EMPTY))
     kind = _text(info.get(IFLA_INFO_KIND, _EMPTY))
-    port = decode_attributes(info.get(IFLA_INFO_SLAVE_DATA, _EMPTY)) if attributes.get(IFLA_MASTER) else {}
+    port = info.get(IFLA_INFO_SLAVE_DATA, _EMPTY) if attributes.get(IFLA_MASTER) else _EMPTY
     nsid = attributes.get(IFLA_LINK_NETNSID)
     return LinkRecord(
         index=index,
@@ -187,7 +193,7 @@ def decode_link(body: memoryview) -> LinkRecord:
         peer=_u32(attributes.get(IFLA_LINK, _EMPTY)),
         peer_nsid=None if nsid is None else _u32(nsid),
         vxlan=_vxlan(info.get(IFLA_INFO_DATA, _EMPTY)) if kind == "vxlan" else None,
-        hairpin=bytes(port.get(IFLA_BRPORT_MODE, b"\0")) != b"\0",
+        hairpin=bytes(find_attribute(port, IFLA_BRPORT_MODE) or b"\0") != b"\0",
         learns_from_groups=kind == "bridge" and _learns_from_groups(info.get(IFLA_INFO_DATA, _EMPTY)),
     )
 

@@ -346,9 +346,9 @@ def delete_address(address: InterfaceAddress, index: int) -> Request:
     return Request(RTM_DELADDR, 0, _ifaddrmsg(address, index))
 
 
-def get_addresses() -> Request:
-    """Ask for all addresses of both families."""
-    return Request(RTM_GETADDR, 0, _IFADDRMSG.pack(_AF_UNSPEC, 0, 0, 0, 0))
+def get_addresses(version: int = 0) -> Request:
+    """Ask for all addresses, of both families or of one."""
+    return Request(RTM_GETADDR, 0, _IFADDRMSG.pack(_FAMILY.get(version, _AF_UNSPEC), 0, 0, 0, 0))
 
 
 # Routes

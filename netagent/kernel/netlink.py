@@ -8,7 +8,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from typing import NamedTuple
 
 from netagent.errors import Unavailable
@@ -88,6 +88,36 @@ def decode_attributes(body: memoryview) -> dict[int, memoryview]:
         attributes[kind & NLA_TYPE_MASK] = body[offset + 4 : offset + length]
         offset += (length + 3) & ~3
     return attributes
+
+
+def pick_attributes(body: memoryview, wanted: Container[int]) -> dict[int, memoryview]:
+    """Return those attributes in ``body`` whose types are ``wanted``: a link has four times as many as are used."""
+    attributes: dict[int, memoryview] = {}
+    unpack = _ATTRIBUTE.unpack_from
+    offset, last = 0, len(body) - _ATTRIBUTE.size
+    while offset <= last:
+        length, kind = unpack(body, offset)
+        if length < _ATTRIBUTE.size:
+            break
+        kind &= NLA_TYPE_MASK
+        if kind in wanted:
+            attributes[kind] = body[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return attributes
+
+
+def find_attribute(body: memoryview, wanted: int) -> memoryview | None:
+    """Return the first attribute of one type in ``body``, reading no further than to it."""
+    unpack = _ATTRIBUTE.unpack_from
+    offset, last = 0, len(body) - _ATTRIBUTE.size
+    while offset <= last:
+        length, kind = unpack(body, offset)
+        if length < _ATTRIBUTE.size:
+            return None
+        if kind & NLA_TYPE_MASK == wanted:
+            return body[offset + 4 : offset + length]
+        offset += (length + 3) & ~3
+    return None
 
 
 def decode_messages(data: bytes) -> Iterator[Message]:

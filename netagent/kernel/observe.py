@@ -9,16 +9,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from netagent.errors import InvalidRequest, NotFound
 from netagent.kernel import ovs
 from netagent.kernel.apply import Workplace
 from netagent.kernel.checksums import has_offload
-from netagent.kernel.decode import LinkRecord, RouteRecord
+from netagent.kernel.decode import LinkRecord
+from netagent.kernel.inside import SandboxLook, as_address, as_route
 from netagent.kernel.limits import observe_limits
 from netagent.kernel.nftables import element_key
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import Sandboxes
-from netagent.kernel.source_routes import source_rules
 from netagent.kernel.sysctl import read_sysctl
 from netagent.kernel.uapi import NUD_PERMANENT
 from netagent.model.address import Mac
@@ -88,7 +87,7 @@ def own_routes(rtnl: Rtnl) -> frozenset[Route]:
     records = rtnl.routes(protocol=ROUTE_PROTOCOL)
     devices = {index: rtnl.link_at(index) for index in {record.index for record in records} if index}
     names = {index: device.name for index, device in devices.items() if device is not None}
-    return frozenset(_route(record, names[record.index], HOST) for record in records if record.index in names)
+    return frozenset(as_route(record, names[record.index], HOST) for record in records if record.index in names)
 
 
 def observe_endpoint(place: Workplace, desired: State) -> State:
@@ -125,7 +124,7 @@ def _with_links(
     addresses, routes = set(state.addresses), set(state.routes)
     source_routes: set[SourceRoute] = set()
     with Sandboxes(place.home) as sandboxes:
-        look = _SandboxLook(sandboxes, desired)
+        look = SandboxLook(sandboxes, desired)
         switched = ovs.kinds() if any(ovs.is_port(record.name) for record in ours) else {}
         for record in ours:
             wanted = desired.links.get(record.name)
@@ -187,66 +186,12 @@ def _kind(record: LinkRecord, wanted: Link | None) -> Kind:
     return replace(wanted.kind, hairpin=record.hairpin)
 
 
-class _SandboxLook:
-    """Looks into the sandboxes of desired veth pairs, reading each namespace once."""
-
-    def __init__(self, sandboxes: Sandboxes, desired: State) -> None:
-        self._sandboxes = sandboxes
-        self._desired = desired
-        self._seen: dict[str, tuple[dict[str, LinkRecord], _Tables]] = {}
-
-    def far_end(self, record: LinkRecord, link: Link, kind: Veth) -> tuple[Link, str]:
-        """Return ``link`` with what its far end adds to it, and why the pair cannot be used, or ''."""
-        try:
-            peer = self._read(kind)[0].get(kind.interface)
-        except (NotFound, InvalidRequest) as error:
-            return link, error.message
-        if peer is None or peer.kind != "veth" or (peer.peer, peer.index) != (record.index, record.peer):
-            return link, f"interface {kind.interface} is missing in {kind.sandbox}"
-        if peer.mac != kind.peer_mac:
-            return link, f"interface {kind.interface} in {kind.sandbox} has the MAC {peer.mac}, not {kind.peer_mac}"
-        wanted_mtu = self._desired.links[link.name].mtu
-        return replace(link, up=link.up and peer.up, mtu=peer.mtu if link.mtu == wanted_mtu else link.mtu), ""
-
-    def addresses(self, kind: Veth) -> frozenset[InterfaceAddress]:
-        """Return the desired addresses that the far end has."""
-        records, tables = self._read(kind)
-        return tables.addresses.get(records[kind.interface].index, frozenset()) & self._desired.addresses
-
-    def routes(self, kind: Veth) -> frozenset[Route]:
-        """Return the desired routes that lead through the far end."""
-        records, tables = self._read(kind)
-        return tables.routes.get(records[kind.interface].index, frozenset()) & self._desired.routes
-
-    def source_routes(self, kind: Veth) -> frozenset[SourceRoute]:
-        """Return the desired source routes through the far end whose rules are there."""
-        wanted = {r for r in self._desired.source_routes if (r.where, r.device) == (kind.sandbox, kind.interface)}
-        if not wanted:
-            return frozenset()
-        rules = source_rules(self._sandboxes.open(kind.sandbox, kind.sandbox_inode).rtnl)
-        return frozenset(r for r in wanted if (r.address, r.to, r.table) in rules)
-
-    def _read(self, kind: Veth) -> tuple[dict[str, LinkRecord], _Tables]:
-        rtnl = self._sandboxes.open(kind.sandbox, kind.sandbox_inode).rtnl
-        if kind.sandbox not in self._seen:
-            records = {record.name: record for record in rtnl.links()}
-            names = {record.index: name for name, record in records.items()}
-            self._seen[kind.sandbox] = records, _read_tables(rtnl, names, kind.sandbox, self._desired)
-        return self._seen[kind.sandbox]
-
-
 def _read_tables(rtnl: Rtnl, names: Mapping[int, str], where: str, desired: State) -> _Tables:
     addresses: dict[int, set[InterfaceAddress]] = {}
     for found in rtnl.addresses():
         if found.index not in names:
             continue
-        address = InterfaceAddress(
-            device=names[found.index],
-            address=found.address,
-            length=found.length,
-            where=where,
-            connected=found.connected,
-        )
+        address = as_address(found, names[found.index], where)
         # Every interface gives itself a link-local IPv6 address; of these only the desired ones are ours.
         if address in desired.addresses or not (found.address.is_link_local and found.address.version == 6):
             addresses.setdefault(found.index, set()).add(address)
@@ -254,23 +199,10 @@ def _read_tables(rtnl: Rtnl, names: Mapping[int, str], where: str, desired: Stat
     for record in rtnl.routes(protocol=ROUTE_PROTOCOL):
         if record.index not in names:
             continue
-        routes.setdefault(record.index, set()).add(_route(record, names[record.index], where))
+        routes.setdefault(record.index, set()).add(as_route(record, names[record.index], where))
     return _Tables(
         addresses={index: frozenset(group) for index, group in addresses.items()},
         routes={index: frozenset(group) for index, group in routes.items()},
-    )
-
-
-def _route(record: RouteRecord, device: str, where: str) -> Route:
-    return Route(
-        destination=record.destination,
-        device=device,
-        gateway=record.gateway,
-        source=record.source,
-        onlink=record.onlink,
-        encap=record.encap,
-        mtu=record.mtu,
-        where=where,
     )
 
 

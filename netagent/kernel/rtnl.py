@@ -1,7 +1,7 @@
 """The route netlink of one namespace: links by name, tables as lists, and refusals as our errors."""
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from netagent.errors import EnvironmentProblem, KernelRejected, NetagentError
 from netagent.kernel import encode
@@ -95,16 +95,17 @@ class Rtnl:
         found = (decode_link(m.body) for m in messages if m.kind == RTM_NEWLINK and mark in bytes(m.body))
         return [record for record in found if record.group == group]
 
-    def addresses(self) -> list[AddressRecord]:
-        """Return all addresses of both families."""
-        messages = self._socket.dump(encode.get_addresses())
+    def addresses(self, *, versions: Collection[int] = (4, 6)) -> list[AddressRecord]:
+        """Return all addresses, of both families or only of those ``versions``."""
+        messages = self._socket.dump(encode.get_addresses(*versions if len(versions) == 1 else ()))
         records = (decode_address(m.body) for m in messages if m.kind == RTM_NEWADDR)
-        return [record for record in records if record is not None]
+        # A kernel without IPv6 answers with the addresses of all the families it has.
+        return [record for record in records if record is not None and record.address.version in versions]
 
-    def routes(self, *, protocol: int = 0) -> list[RouteRecord]:
+    def routes(self, *, protocol: int = 0, versions: Collection[int] = (4, 6)) -> list[RouteRecord]:
         """Return the unicast routes of the main table, of both families; only those of ``protocol`` if it is given."""
         found: list[RouteRecord] = []
-        for version in (4, 6):
+        for version in versions:
             # A kernel without IPv6 answers with the routes of all the families it has.
             records = (
                 decode_route(m.body)
