@@ -25,16 +25,22 @@ import msgspec
 from netagent import failpoint
 from netagent.errors import EnvironmentProblem, NetagentError
 from netagent.model.address import Address, parse_address
-from netagent.model.container import Container
-from netagent.model.endpoint import Endpoint
+from netagent.model.container import Container, ContainerState
+from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.ids import ContainerId, EndpointId, NetworkId
 from netagent.store.docker import SCHEMA as DOCKER_SCHEMA
 from netagent.store.docker import DockerBook
 from netagent.store.endpoint_records import decode_endpoint, encode_endpoint
 from netagent.store.released import SCHEMA as RELEASED_SCHEMA
 from netagent.store.released import ReleasedAddresses, Rest
+from netagent.store.reserve import Reserve
 
 SCHEMA_VERSION = 1
+
+_LEAVING = (EndpointState.DETACHING, EndpointState.DORMANT)
+_ENDED = (ContainerState.EXITED, ContainerState.REMOVING)
+_UNWRITABLE = "the journal cannot be written: {}"
+_FREE_SPACE = "free space in the state directory"
 
 _SCHEMA = f"""
 CREATE TABLE endpoints (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;
@@ -61,6 +67,7 @@ class Journal:
             os.close(self._lock)
             raise
         self._is_lasting = True
+        self._reserve = Reserve(directory / "journal.reserve")
         self.endpoints: dict[EndpointId, Endpoint] = {}
         self._present: Mapping[EndpointId, Endpoint] | None = None
         self._endpoints_of: dict[ContainerId, dict[EndpointId, None]] = {}
@@ -139,7 +146,8 @@ class Journal:
         may be lost if the machine goes down before the next transaction that is.
         """
         rows = tuple(endpoints)
-        with self._transaction("put_endpoints", lasting=lasting):
+        gives_back = container is None and not adopt and all(endpoint.state in _LEAVING for endpoint in rows)
+        with self._transaction("put_endpoints", lasting=lasting, gives_back=gives_back):
             if container is not None:
                 self._put_container(container)
             for endpoint in rows:
@@ -173,7 +181,7 @@ class Journal:
     def remove_endpoints(self, endpoint_ids: Iterable[EndpointId], *, changed: Iterable[Endpoint] = ()) -> None:
         """Remove endpoints, and write others that are ``changed`` by it; absent ones are no error."""
         identities, rows = tuple(endpoint_ids), tuple(changed)
-        with self._transaction("remove_endpoints"):
+        with self._transaction("remove_endpoints", gives_back=True):
             self._database.executemany("DELETE FROM endpoints WHERE id = ?", [(i,) for i in identities])
             self._released.note(self.endpoints.get(i) for i in identities)
             for endpoint in rows:
@@ -185,7 +193,7 @@ class Journal:
 
     def put_container(self, container: Container) -> None:
         """Write one container."""
-        with self._transaction("put_container"):
+        with self._transaction("put_container", gives_back=container.state in _ENDED):
             self._put_container(container)
         self.containers[container.id] = container
 
@@ -199,7 +207,7 @@ class Journal:
     def remove_container(self, container_id: ContainerId) -> None:
         """Remove a container and whatever endpoints it still has; an absent one is no error."""
         orphans = [endpoint.id for endpoint in self.endpoints_of(container_id)]
-        with self._transaction("remove_container"):
+        with self._transaction("remove_container", gives_back=True):
             self._database.executemany("DELETE FROM endpoints WHERE id = ?", [(i,) for i in orphans])
             self._database.execute("DELETE FROM containers WHERE id = ?", (container_id,))
             self._released.note(self.endpoints.get(i) for i in orphans)
@@ -209,7 +217,7 @@ class Journal:
 
     def forget_network(self, network_id: NetworkId) -> None:
         """Forget where address hand-out stood in a network that is gone."""
-        with self._transaction("forget_network"):
+        with self._transaction("forget_network", gives_back=True):
             self._database.execute("DELETE FROM cursors WHERE network = ?", (network_id,))
             self._released.forget_network(network_id)
         self._cursors = {key: last for key, last in self._cursors.items() if key[0] != network_id}
@@ -217,14 +225,19 @@ class Journal:
     def disown(self, keys: Iterable[str]) -> None:
         """Forget adopted records that nothing here needs any more."""
         surplus = tuple(keys)
-        with self._transaction("disown"):
+        with self._transaction("disown", gives_back=True):
             self._database.executemany("DELETE FROM adopted WHERE key = ?", [(key,) for key in surplus])
         for key in surplus:
             self.adopted.pop(key, None)
 
     @contextmanager
-    def _transaction(self, name: str, *, lasting: bool = True) -> Iterator[None]:
+    def _transaction(self, name: str, *, lasting: bool = True, gives_back: bool = False) -> Iterator[None]:
+        """Write what is inside as a whole. What ``gives_back`` may take the disk's reserve."""
         failpoint.reach(f"journal.{name}.before")
+        if gives_back:
+            self._reserve.give_way()
+        elif not self._reserve.restore():
+            raise EnvironmentProblem(_UNWRITABLE.format("the disk is full"), hint=_FREE_SPACE)
         try:
             if lasting != self._is_lasting:
                 self._database.execute(f"PRAGMA synchronous = {'FULL' if lasting else 'NORMAL'}")
@@ -233,9 +246,7 @@ class Journal:
                 self._database.execute("BEGIN IMMEDIATE")
                 yield
         except sqlite3.OperationalError as error:
-            raise EnvironmentProblem(
-                f"the journal cannot be written: {error}", hint="free space in the state directory"
-            ) from error
+            raise EnvironmentProblem(_UNWRITABLE.format(error), hint=_FREE_SPACE) from error
         failpoint.reach(f"journal.{name}.after")
 
     def close(self) -> None:

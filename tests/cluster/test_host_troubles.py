@@ -1,0 +1,62 @@
+"""Troubles of one host: its disk is full, a foreign tunnel has the number of its network."""
+
+import pytest
+
+from netagent.lab.host import Host
+from tests.support.hosts import address, netagent, pings, refusal, run
+from tests.support.lab import MakeLab
+
+pytestmark = pytest.mark.cluster
+
+STATE = "/var/lib/netagent"
+
+
+@pytest.fixture(scope="module")
+def host(make_lab: MakeLab) -> Host:
+    """One whose state lies on a small file system of its own, with a network that nothing is in yet."""
+    (host,) = make_lab(1, agents=False).hosts
+    host.run("mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", STATE)
+    host.agent.start()
+    netagent(host, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "net")
+    return host
+
+
+def test_a_number_that_a_foreign_tunnel_has_is_told_and_taken_when_it_is_free(host: Host) -> None:
+    host.run("ip", "link", "add", "foreign", "type", "vxlan", "id", "4097", "dstport", "4789", "dev", "eth0")
+    said = refusal(host, "run", "-d", "--name", "web", "--network", "net", "--", "sleep", "infinity", status=125)
+    assert "VNI" in said
+    assert "web" not in netagent(host, "ps", "-a").stdout
+    host.run("ip", "link", "delete", "foreign")
+    run(host, "web", "--network", "net")
+    netagent(host, "rm", "-f", "web")
+
+
+def test_a_full_disk_refuses_what_is_new_and_no_removal(host: Host) -> None:
+    for name in ("stays", "goes", "ends"):
+        run(host, name, "--network", "net")
+    host.run("dd", "if=/dev/zero", f"of={STATE}/filler", "bs=4096", check=False)
+    try:
+        # What lies in the log of the journal already has room for a few.
+        said = [refused(host, number) for number in range(3)]
+        assert any("the journal cannot be written" in each and "free space" in each for each in said)
+        netagent(host, "rm", "-f", "goes")
+        netagent(host, "stop", "-t", "0", "ends")
+        assert "goes" not in netagent(host, "ps", "-a").stdout
+        assert "Exited" in netagent(host, "ps", "-a", "-f", "name=ends").stdout
+        assert "the disk is full" in refused(host, 4)
+        assert pings(host, "stays", "192.168.0.1")
+        host.agent.restart()
+        assert pings(host, "stays", "192.168.0.1")
+    finally:
+        host.run("rm", f"{STATE}/filler")
+    run(host, "new", "--network", "net")
+    assert pings(host, "new", address(host, "stays"))
+
+
+def refused(host: Host, number: int) -> str:
+    """Return what is said when one more container is started; empty if it is, and it is removed again."""
+    name = f"more{number}"
+    done = netagent(host, "run", "-d", "--name", name, "--network", "net", "--", "sleep", "infinity", check=False)
+    if done.returncode:
+        assert name not in netagent(host, "ps", "-a").stdout
+    return done.stderr
