@@ -33,6 +33,7 @@ AREAS = {
     "kernel/links": "netlink: links, addresses, routes",
     "kernel/routes": "netlink: links, addresses, routes",
     "kernel/observe": "netlink: reading the kernel",
+    "kernel/inside": "netlink: reading the kernel",
     "kernel/decode": "netlink: reading the kernel",
     "kernel/netns": "network namespaces",
     "kernel/nf": "nftables",

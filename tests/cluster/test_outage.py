@@ -6,7 +6,7 @@ import time
 import pytest
 
 from netagent.lab.lab import Lab
-from tests.support.hosts import address, dump, fetches, netagent, pings, refusal, run, same, serve_name
+from tests.support.hosts import address, dump, fetches, inspect, netagent, pings, refusal, run, same, serve_name
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -43,6 +43,27 @@ def test_a_stopped_agent_leaves_the_data_path_and_finds_everything_as_it_was(lab
     h1.agent.start()
     assert same(h1, before)
     assert pings(h2, "remote", address(h1, "web"), count=3)
+
+
+def test_what_others_change_while_the_agent_is_away_is_as_it_was_once_it_serves(lab: Lab) -> None:
+    """Nobody tells it, neither outside nor inside a container: the one look that it takes must see all of it."""
+    h1, h2 = lab.hosts
+    inside = ("nsenter", f"--net={inspect(h1, 'web')['NetworkSettings']['SandboxKey']}")
+    (own,) = json.loads(h1.run(*inside, "ip", "-j", "address", "show", "dev", "eth0").stdout)
+    before, routes = dump(h1), h1.run(*inside, "ip", "route").stdout
+    h1.agent.stop()
+    h1.run(*inside, "ip", "address", "flush", "dev", "eth0")
+    h1.run(*inside, "ip", "link", "set", "eth0", "mtu", "1200")
+    h1.run("nft", "delete", "table", "bridge", "netagent")
+    h1.run("ip", "route", "flush", "proto", "110")
+    h1.agent.start()
+    assert same(h1, before)
+    (mended,) = json.loads(h1.run(*inside, "ip", "-j", "address", "show", "dev", "eth0").stdout)
+    assert [a["local"] for a in mended["addr_info"] if a["family"] == "inet"] == [address(h1, "web")]
+    assert mended["mtu"] == own["mtu"]
+    assert h1.run(*inside, "ip", "route").stdout == routes
+    assert pings(h2, "remote", address(h1, "web"))
+    assert fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
 
 
 def test_no_packet_is_lost_over_a_restart_of_the_agent(lab: Lab) -> None:
