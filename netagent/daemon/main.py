@@ -24,6 +24,7 @@ from netagent.api.remote import parse_listen
 from netagent.api.server import ApiServer, serve, serve_remote
 from netagent.api.unix_socket import prepare_directory
 from netagent.daemon.config import Config, load_config
+from netagent.daemon.log import log_to_stderr
 from netagent.daemon.wiring import Agent, build
 from netagent.errors import EnvironmentProblem, NetagentError
 from netagent.services.docker_collection import DockerCollection
@@ -51,9 +52,7 @@ _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21}
 def main(config_path: str | None, overrides: Mapping[str, str]) -> None:
     """Run the agent until SIGTERM or SIGINT, a second signal ending it at once; NetagentError if it cannot start."""
     config = load_config(Path(config_path) if config_path else None, overrides)
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
-    )
+    lines = log_to_stderr(config.log_level.upper())
     # gRPC's own debug lines say nothing about networks, thousands of times.
     logging.getLogger("grpc").setLevel(logging.WARNING)
     _require_capabilities()
@@ -73,6 +72,9 @@ def main(config_path: str | None, overrides: Mapping[str, str]) -> None:
         if refusals is None or others is not None:
             raise
         raise _first(refusals) from group
+    finally:
+        # What ended the agent is said after them.
+        lines.flush()
 
 
 def _require_capabilities() -> None:

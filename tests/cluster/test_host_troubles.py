@@ -1,4 +1,4 @@
-"""Troubles of one host: its disk is full, a foreign tunnel has the number of its network."""
+"""Troubles of one host: its disk is full, its log is not read, a foreign tunnel has the number of its network."""
 
 import pytest
 
@@ -60,3 +60,16 @@ def refused(host: Host, number: int) -> str:
     if done.returncode:
         assert name not in netagent(host, "ps", "-a").stdout
     return done.stderr
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up(host: Host) -> None:
+    """The pipe is full before the agent starts: its first line waits for ever."""
+    host.agent.stop()
+    options = f"--host-name h1 --host-ip {host.ip} --log-level debug"
+    script = f"mkfifo /run/log; exec 3<>/run/log; head -c 65536 /dev/zero >&3; exec netagent agent {options} 2>&3"
+    host.spawn("agent", ["sh", "-ec", script])
+    host.agent.wait_ready()
+    run(host, "unheard")
+    netagent(host, "rm", "-f", "unheard")
+    host.agent.stop()
+    host.agent.start()
