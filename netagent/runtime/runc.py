@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from netagent import failpoint
-from netagent.errors import Conflict, InvalidRequest, NetagentError, NotFound
+from netagent.errors import Conflict, EnvironmentProblem, InvalidRequest, NetagentError, NotFound
 from netagent.model.ids import ContainerId
 from netagent.runtime import cgroup
 from netagent.runtime.bundle import capabilities_of, render_config
@@ -303,4 +303,4 @@ def _remove_tree(directory: Path) -> None:
         except OSError as error:
             # A monitor that is just ending may write its last file while the directory is being emptied.
             if error.errno != errno.ENOTEMPTY or attempt == REMOVE_ATTEMPTS - 1:
-                raise
+                raise EnvironmentProblem(f"cannot remove {directory}: {error.strerror}") from error

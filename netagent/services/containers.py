@@ -113,7 +113,11 @@ class ContainerService:
             try:
                 await self._bring_up(container, wanted)
             except BaseException:
-                await self._clear(container)
+                try:
+                    await self._clear(container)
+                except NetagentError as error:
+                    # The next start of the agent, or its removal, takes away what is left.
+                    log.error("container %s was not made, but not all of it is gone: %s", container.name, error)
                 raise
             created = replace(container, state=ContainerState.CREATED)
             self._context.journal.put_container(created)

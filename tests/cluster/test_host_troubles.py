@@ -1,4 +1,7 @@
-"""Troubles of one host: its disk is full, its log is not read, a foreign tunnel has the number of its network."""
+"""Troubles of one host: a full disk, no descriptors to spare, a log that nobody reads, a foreign tunnel's number."""
+
+import resource
+from pathlib import Path
 
 import pytest
 
@@ -51,6 +54,25 @@ def test_a_full_disk_refuses_what_is_new_and_no_removal(host: Host) -> None:
         host.run("rm", f"{STATE}/filler")
     run(host, "new", "--network", "net")
     assert pings(host, "new", address(host, "stays"))
+
+
+def test_without_descriptors_to_spare_what_is_new_is_refused_and_the_rest_goes_on(host: Host) -> None:
+    run(host, "before", "--network", "net")
+    reached, agent = address(host, "before"), host.process("agent")
+    assert agent is not None
+    limit = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
+    for spare in (3, 1, 0):
+        used = len(list(Path(f"/proc/{agent.pid}/fd").iterdir()))
+        resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (used + spare, limit[1]))
+        refusal(host, "run", "-d", "--name", f"no{spare}", "--network", "net", "--", "true", status=125)
+    assert host.run("ping", "-n", "-c", "1", "-W", "2", reached, check=False).returncode == 0
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, limit)
+    for spare in (3, 1, 0):
+        netagent(host, "rm", "-f", f"no{spare}", check=False)
+    run(host, "after", "--network", "net")
+    assert pings(host, "after", reached)
+    assert "no" not in netagent(host, "ps", "-a", "--format", "{{.Names}}").stdout
+    netagent(host, "rm", "-f", "before", "after")
 
 
 def refused(host: Host, number: int) -> str:
