@@ -1,4 +1,7 @@
-"""The datapaths of the drivers as one would set them up with ip and ovs-vsctl, without netagent, to measure against."""
+"""The datapaths of the drivers as one would set them up with ip and ovs-vsctl, to measure against.
+
+On hosts without netagent and without any rule, so without connection tracking too: all that netagent adds is compared.
+"""
 
 from netagent.lab.host import Host
 
@@ -22,6 +25,7 @@ def set_up_by_hand(host: Host, peer: Host, driver: str, number: int) -> None:
         f"-n {container} route add default via {own}.1",
     ):
         host.run("ip", *command.split())
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     _WAYS[driver](host, peer, own, far)
 
 

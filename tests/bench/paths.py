@@ -1,7 +1,7 @@
 """The ways between two containers that are measured beside each other, each in a lab of its kind.
 
-netagent's are in a lab without Docker, Docker's in one without netagent: neither's rules are on the other's way. Each
-lab has a plain way between its hosts to compare with.
+netagent's are in a lab without Docker, Docker's in one without netagent, those by hand on hosts without either:
+nobody's rules are on the other's way. The first two labs have a plain way between their hosts to compare with.
 """
 
 import json
@@ -50,48 +50,52 @@ def enter(namespace: str) -> tuple[str, ...]:
 @contextmanager
 def between_hosts(drivers: Sequence[str], *, same_host: bool) -> Iterator[list[Way]]:
     """Give netagent's ways by ``vxlan`` and ``route``, those by hand beside them, and those on one host."""
-    with Lab.up(f"bn{os.getpid()}", hosts=2) as lab:
-        ways = _by_drivers(lab, drivers, "plain")
+    with Lab.up(f"bn{os.getpid()}", hosts=2) as lab, Lab.up(f"bh{os.getpid()}", hosts=2, agents=False) as bare:
+        ways = _by_drivers(lab, bare, drivers, "plain")
         if same_host:
-            ways += _on_one_host(lab.hosts[0])
+            ways += _on_one_host(lab.hosts[0], bare.hosts[0])
         yield ways
 
 
 @contextmanager
 def over_ovs() -> Iterator[list[Way]]:
     """Give netagent's way by GRE and Open vSwitch's userspace datapath, and the same by hand."""
-    with Lab.up(f"bo{os.getpid()}", hosts=2, underlay="ovs") as lab:
-        yield _by_drivers(lab, ["gre"], "plain, Open vSwitch")
+    with (
+        Lab.up(f"bo{os.getpid()}", hosts=2, underlay="ovs") as lab,
+        Lab.up(f"bv{os.getpid()}", hosts=2, underlay="ovs", agents=False) as bare,
+    ):
+        yield _by_drivers(lab, bare, ["gre"], "plain, Open vSwitch")
 
 
-def _by_drivers(lab: Lab, drivers: Sequence[str], plain: str) -> list[Way]:
+def _by_drivers(lab: Lab, bare: Lab, drivers: Sequence[str], plain: str) -> list[Way]:
     client, server = lab.hosts
     ways = [Way(name=plain, client=End(host=client), server=End(host=server), target=str(server.ip))]
     for number, driver in enumerate(drivers, 1):
         client.run("netagent", "network", "create", "--driver", driver, "--subnet", f"10.5{number}.0.0/16", driver)
         for host in (client, server):
             _attach(host, driver, driver)
-            set_up_by_hand(host, server if host is client else client, driver, number)
+        for host, peer in (bare.hosts, bare.hosts[::-1]):
+            set_up_by_hand(host, peer, driver, number)
         by_hand = f"{driver} by hand"
         ends = [End(host=host, inside=enter(driver)) for host in (client, server)]
         target = _address_of(server, driver)
         ways.append(
             Way(name=f"netagent {driver}", client=ends[0], server=ends[1], target=target, plain=plain, by_hand=by_hand)
         )
-        ends = [End(host=host, inside=enter(f"{driver}-hand")) for host in (client, server)]
+        ends = [End(host=host, inside=enter(f"{driver}-hand")) for host in bare.hosts]
         ways.append(Way(name=by_hand, client=ends[0], server=ends[1], target=f"10.6{number}.2.2", plain=plain))
     return ways
 
 
-def _on_one_host(host: Host) -> list[Way]:
+def _on_one_host(host: Host, bare: Host) -> list[Way]:
     host.run("netagent", "network", "create", "--subnet", "10.58.0.0/16", "local")
     for name in ("local1", "local2"):
         _attach(host, name, "local")
-    set_up_bridge(host)
+    set_up_bridge(bare)
     by_hand = "one host, bridge by hand"
     ends = [End(host=host, inside=enter(f"local{number}")) for number in (1, 2)]
     target = _address_of(host, "local2")
-    hands = [End(host=host, inside=enter(f"hand{number}")) for number in (1, 2)]
+    hands = [End(host=bare, inside=enter(f"hand{number}")) for number in (1, 2)]
     return [
         Way(name="one host, netagent", client=ends[0], server=ends[1], target=target, by_hand=by_hand),
         Way(name=by_hand, client=hands[0], server=hands[1], target="10.68.0.2"),
