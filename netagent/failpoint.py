@@ -21,12 +21,17 @@ def reach(name: str) -> None:
     if _directory is None:
         return
     with _counting:
-        armed = _directory / "armed"
-        if not armed.exists():
+        try:
+            # Not created: one that a test takes away meanwhile must not be there again.
+            armed = os.open(_directory / "armed", os.O_RDWR)
+        except FileNotFoundError:
             return
-        with (_directory / "trace").open("a") as trace:
-            trace.write(name + "\n")
-        remaining = int(armed.read_text()) - 1
-        armed.write_text(str(remaining))
+        with os.fdopen(armed, "r+") as file:
+            remaining = int(file.read()) - 1
+            with (_directory / "trace").open("a") as trace:
+                trace.write(name + "\n")
+            file.seek(0)
+            file.write(str(remaining))
+            file.truncate()
         if remaining == 0:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -20,12 +20,12 @@ from netagent.model.host import Host as ModelHost
 from netagent.model.ids import HostId, NetworkId
 from netagent.store import keys
 from netagent.store.records import encode_block, encode_host
+from tests.support.crash import arm, disarm, start_agent
 from tests.support.hosts import netagent, run
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-POINTS = "/run/failpoints"
 NEVER = 1_000_000
 PEER = ModelHost(
     id=HostId("00000000-0000-4000-8000-000000000009"), name="peer", underlay=(parse_address("198.18.0.99"),), mtu=1500
@@ -73,8 +73,7 @@ class Cluster:
 def cluster(make_lab: MakeLab) -> Cluster:
     lab = make_lab(1, agents=False)
     h1 = lab.host("h1")
-    h1.run("mkdir", "-p", POINTS)
-    start(h1)
+    start_agent(h1)
     netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "net")
     run(h1, "web", "--network", "net")
     run(h1, "fixed", "--network", "net", "--ip", "192.168.0.9")
@@ -96,18 +95,14 @@ def cluster(make_lab: MakeLab) -> Cluster:
     return Cluster(lab=lab, network=cluster.network, beginning=beginning)
 
 
-def start(host: Host) -> None:
-    host.agent.start(env={"NETAGENT_FAILPOINTS": POINTS})
-
-
 def killed(cluster: Cluster, number: int, act: Callable[[], object]) -> list[str]:
     """Let the agent die at its ``number``-th step in ``act``, start it again, and return the steps that it took."""
     host = cluster.host
-    host.run("sh", "-c", f"rm -f {POINTS}/trace; echo {number} > {POINTS}/armed")
+    arm(host, number)
     act()
-    steps = host.run("sh", "-c", f"rm -f {POINTS}/armed; cat {POINTS}/trace 2>/dev/null || true").stdout.split()
+    steps = disarm(host)
     if not host.agent.running:
-        start(host)
+        start_agent(host)
     return steps
 
 

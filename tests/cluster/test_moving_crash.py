@@ -8,12 +8,12 @@ import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
+from tests.support.crash import arm, disarm, start_agent
 from tests.support.hosts import dump, netagent, pings, run, same
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-POINTS = "/run/failpoints"
 DRIVERS = ("route", "vxlan")
 RECORD = "/netagent/v1/networks/net"
 
@@ -27,23 +27,10 @@ def lab(make_lab: MakeLab) -> Lab:
     run(h1, "c1", "--network", "net")
     run(h2, "c2", "--network", "net")
     run(h2, "fixed", "--network", "net", "--ip", "192.168.0.9")
-    h2.run("mkdir", "-p", POINTS)
     h2.agent.stop()
-    _start(h2)
+    start_agent(h2)
     eventually(lambda: pings(h1, "c1", "192.168.0.9"))
     return lab
-
-
-def _start(host: Host) -> None:
-    host.agent.start(env={"NETAGENT_FAILPOINTS": POINTS})
-
-
-def _arm(host: Host, number: int) -> None:
-    host.run("sh", "-c", f"rm -f {POINTS}/trace; echo {number} > {POINTS}/armed")
-
-
-def _reached(host: Host) -> list[str]:
-    return host.run("sh", "-c", f"rm -f {POINTS}/armed; cat {POINTS}/trace 2>/dev/null || true").stdout.split()
 
 
 def _is_moved(lab: Lab, driver: str) -> bool:
@@ -55,13 +42,13 @@ def _is_moved(lab: Lab, driver: str) -> bool:
 def _move(lab: Lab, driver: str, number: int) -> list[str]:
     """Move the network, h2 dying at the step ``number`` if it gets there; return the steps that it took."""
     h1, h2 = lab.hosts
-    _arm(h2, number)
+    arm(h2, number)
     netagent(h1, "network", "update", "--driver", driver, "net")
     # The old way is taken down when the move has ended, and these are steps too.
     eventually(lambda: not h2.agent.running or (_is_moved(lab, driver) and _has_one_way(h2, driver)))
-    steps = _reached(h2)
+    steps = disarm(h2)
     if not h2.agent.running:
-        _start(h2)
+        start_agent(h2)
     eventually(lambda: _is_moved(lab, driver))
     return steps
 
@@ -89,7 +76,7 @@ def test_a_move_ends_wherever_an_agent_is_killed_in_it(lab: Lab) -> None:
     for turn in range(max(map(len, turns.values()))):
         for driver in DRIVERS:
             number = turns[driver][turn] if turn < len(turns[driver]) else 1_000_000
-            where = f"to {driver}: killed at step {number}: {[*_move(lab, driver, number), 'not at all'][-1]}"
+            where = f"to {driver}: killed at step {number}: {_move(lab, driver, number)[-1:]}"
             try:
                 eventually(lambda driver=driver: same(h2, expected[driver][1]))
             except AssertionError as error:

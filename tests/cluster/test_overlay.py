@@ -4,6 +4,8 @@ import json
 from itertools import permutations
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.vxlan import VXLAN
 
 from netagent.lab.lab import Lab
 from tests.support.hosts import (
@@ -20,6 +22,7 @@ from tests.support.hosts import (
     serve_client_address,
 )
 from tests.support.lab import MakeLab, eventually
+from tests.support.wire import captured
 
 pytestmark = pytest.mark.cluster
 
@@ -88,15 +91,12 @@ def test_full_sized_packets_pass_and_larger_ones_are_not_sent(lab: Lab) -> None:
 
 
 def test_nothing_but_vxlan_crosses_the_underlay(lab: Lab) -> None:
-    capture = lab.host("h3").popen(
-        "timeout", "3", "tcpdump", "-nn", "-i", "eth0", "-c", "200", "icmp or (udp port 4789)", stdout=-1, stderr=-2
-    )
-    eventually(lambda: pings(lab.host("h2"), "c2", _address(lab, "c3"), count=3))
-    output, _ = capture.communicate(timeout=20)
-    assert "VXLAN, flags [I] (0x08), vni 4097" in output
-    outer = [line for line in output.splitlines() if " IP 198.18." in line]
-    assert outer
-    assert all(".4789: VXLAN" in line for line in outer)
+    with captured(lab.host("h3"), "icmp or udp port 4789") as frames:
+        eventually(lambda: pings(lab.host("h2"), "c2", _address(lab, "c3"), count=3))
+    assert frames
+    for frame in frames:
+        assert frame[IP].src.startswith("198.18."), frame.summary()
+        assert (frame[UDP].dport, frame[VXLAN].vni) == (4789, 4097)
 
 
 def test_one_route_leads_to_each_other_host_whatever_the_number_of_containers(lab: Lab) -> None:

@@ -69,7 +69,6 @@ def crash_lab(make_lab: MakeLab) -> Lab:
     """One host whose agent counts crash points, with a network of its own and one across hosts that is in use."""
     lab = make_lab(hosts=1)
     (host,) = lab.hosts
-    host.run("mkdir", "-p", POINTS)
     host.agent.stop()
     host.path("/etc/netagent/agent.toml").write_text("docker = true\n")
     start_agent(host)
@@ -83,16 +82,19 @@ def crash_lab(make_lab: MakeLab) -> Lab:
 
 def start_agent(host: Host) -> None:
     """Start the agent so that it counts crash points."""
+    host.run("mkdir", "-p", POINTS)
     host.agent.start(env={"NETAGENT_FAILPOINTS": POINTS})
 
 
-def _arm(host: Host, number: int) -> None:
-    host.run("sh", "-c", f"rm -f {POINTS}/trace; echo {number} > {POINTS}/armed")
+def arm(host: Host, number: int) -> None:
+    """Let the agent die at the ``number``-th crash point from now on."""
+    script = f"cd {POINTS}; rm -f trace; echo {number} > arming; mv arming armed"
+    host.run("sh", "-c", script)
 
 
-def _disarm(host: Host) -> list[str]:
-    host.run("rm", "-f", f"{POINTS}/armed")
-    return host.run("sh", "-c", f"cat {POINTS}/trace 2>/dev/null || true").stdout.split()
+def disarm(host: Host) -> list[str]:
+    """Let it die no more; return the crash points that it has reached since ``arm``."""
+    return host.run("sh", "-c", f"cd {POINTS}; rm -f armed; cat trace 2>/dev/null || true").stdout.split()
 
 
 def _store(lab: Lab) -> str:
@@ -107,7 +109,7 @@ def _store(lab: Lab) -> str:
 def kill_at_every_point(lab: Lab, reached: Reached, name: str, verb: Verb) -> None:
     """Run ``verb`` once without a kill, which tells the points there are, and once with a kill at each of them."""
     (host,) = lab.hosts
-    _disarm(host)
+    disarm(host)
     if not host.agent.running:
         start_agent(host)
     before, stored = dump(host), _store(lab)
@@ -117,19 +119,19 @@ def kill_at_every_point(lab: Lab, reached: Reached, name: str, verb: Verb) -> No
         return same(host, before)
 
     verb.prepare(host)
-    _arm(host, 1_000_000)
+    arm(host, 1_000_000)
     verb.act(host)
-    points = _disarm(host)
+    points = disarm(host)
     reached.own.update(points)
     assert points, "this verb reaches no crash point"
     verb.settle(host)
     eventually(as_before)
     for number in range(1, len(points) + 1):
         verb.prepare(host)
-        _arm(host, number)
+        arm(host, number)
         verb.act(host)
         where = f"{name}: killed at point {number} of {len(points)}: {points[number - 1]}"
-        _disarm(host)
+        disarm(host)
         if host.agent.running:
             # What goes on after the answer (the store's picture, deletions in the background) may come out shorter.
             host.agent.kill()

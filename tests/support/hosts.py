@@ -120,9 +120,12 @@ def dump(host: Host) -> dict[str, str]:
 
 def _look(host: Host) -> dict[str, str]:
     links = json.loads(host.run("ip", "-d", "-j", "link").stdout)
-    kept = ("ifname", "mtu", "operstate", "link_type", "address", "master", "ifalias", "group")
+    # Not operstate: a bridge whose last port has gone is seen to be down up to a second later (net/core/link_watch.c).
+    kept = ("ifname", "mtu", "link_type", "address", "master", "ifalias", "group")
     return {
-        "links": "\n".join(sorted(str({key: link.get(key) for key in kept}) for link in links)),
+        "links": "\n".join(
+            sorted(str({"up": "UP" in link["flags"]} | {key: link.get(key) for key in kept}) for link in links)
+        ),
         "addresses": "\n".join(sorted(line.partition(": ")[2] for line in _lines(host, "ip", "-o", "-4", "address"))),
         "routes": host.run("ip", "route", "show", "table", "main").stdout,
         "neighbours": "\n".join(_lines(host, "ip", "neigh", "show", "nud", "permanent")),
