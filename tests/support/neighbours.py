@@ -16,14 +16,17 @@ BUS = {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/run/dbus/system_bus_socket"}
 
 @contextmanager
 def dockerd(host: Host) -> Iterator[None]:
-    """Docker's daemon, without containers, started first: it sets FORWARD to DROP if it switches forwarding on."""
-    host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    """Docker's daemon, without containers, as if it had been started first and so had switched forwarding on.
+
+    It sets FORWARD to DROP then; here an agent is there before, which has forwarding switched on all the time.
+    """
     options = ("--data-root", "/run/docker-data", "--exec-root", "/run/docker-exec", "-p", "/run/dockerd.pid")
     daemon = host.popen(
         "dockerd", *options, "-H", DOCKER_SOCKET, "--storage-driver", "vfs", stdout=DEVNULL, stderr=DEVNULL
     )
     try:
         eventually(lambda: docker(host, "info"), within=40)
+        host.run("iptables-nft", "-P", "FORWARD", "DROP")
         yield
     finally:
         _end(daemon)
