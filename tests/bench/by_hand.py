@@ -1,6 +1,7 @@
 """The datapaths of the drivers as one would set them up with ip and ovs-vsctl, to measure against.
 
-On hosts without netagent and without any rule, so without connection tracking too: all that netagent adds is compared.
+On hosts without netagent. Of rules there is the one by which containers reach the outside, which makes the kernel track
+connections, as in every network of containers: what netagent adds to that is compared.
 """
 
 from netagent.lab.host import Host
@@ -26,6 +27,9 @@ def set_up_by_hand(host: Host, peer: Host, driver: str, number: int) -> None:
     ):
         host.run("ip", *command.split())
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+    network = f"10.6{number}.0.0/16"
+    host.run("nft", "add table ip by_hand; add chain ip by_hand out { type nat hook postrouting priority srcnat; }")
+    host.run("nft", f"add rule ip by_hand out ip saddr {network} ip daddr != {network} masquerade")
     _WAYS[driver](host, peer, own, far)
 
 

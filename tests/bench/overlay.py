@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.paths import DRIVERS, SAME_HOST, SWARM, End, Way, between_hosts, docker, over_ovs
-from tests.bench.report import draw_bars, keep, median, missing, p99, say, show
+from tests.bench.report import draw_bars, goal, keep, median, missing, p99, say, show
 from tests.support.lab import eventually
 
 PORT = 5201
@@ -33,6 +33,7 @@ PACE_US = 100
 """Between two bursts of datagrams; by default there is one in a millisecond, which is more than a socket holds."""
 STEPS = 4
 """By which the rate without loss is searched for, each with half of what is left."""
+OF_BY_HAND = 0.97
 METRICS = {
     "TCP, one stream": "Gbit/s",
     f"TCP, {STREAMS} streams": "Gbit/s",
@@ -189,6 +190,11 @@ def report(results: Results, ways: Sequence[Way], rounds: int) -> None:
     ):
         groups = {metric: {k: median(v) for k, v in results[metric].items() if v} for metric in chosen}
         draw_bars(name, title, METRICS[chosen[0]], groups)
+    for way in ways:
+        tcp = results[ONE]
+        if way.name.startswith("netagent ") and tcp[way.name] and tcp.get(way.by_hand):
+            ratio = median(tcp[way.name]) / median(tcp[way.by_hand])
+            goal(f"TCP by {way.by_hand.partition(' ')[0]}, ratio to by hand", ratio, OF_BY_HAND, least=True)
     kept = {metric: {way: _thinned(samples) for way, samples in each.items()} for metric, each in results.items()}
     keep("overlay", {"units": METRICS, "samples": kept})
 
