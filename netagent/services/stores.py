@@ -85,7 +85,9 @@ class StoreAccess:
         """
         if revision < known:
             await self._list_anew(f"it is at revision {revision}, and was at {known}")
-        await self.mirror.wait_for(revision)
+        if not await self.mirror.wait_for(revision) and self.store.doubt("what it has done is not told"):
+            # The watch rests after an interruption, or the event was lost.
+            await self.mirror.wait_for(revision)
 
     async def _list_anew(self, reason: str) -> bool:
         before = self.mirror.listings
