@@ -40,21 +40,28 @@ _CONTAINERS = "/run/netagent/containers"
 _READY_WITHIN_S = 10.0
 _ROUNDS = 10
 
-# The holder: everything mounted here is seen by this machine of the lab only.
+# Mounts whose paths begin so are let go of; some go by themselves meanwhile.
+_LET_GO = """
+cut -d' ' -f5 /proc/self/mountinfo | grep -E '%s' | sort -r |
+    while read -r mount; do umount -l "$(printf %%b "$mount")" 2>/dev/null || true; done
+"""
+
+# The holder: everything mounted here is seen by this machine of the lab only. What it took over from the real machine
+# below /run, namespaces of other labs among it, would live as long as this one. Its own /run lies below that of each
+# boot, so that who enters in between does not find the real machine's.
 _HOLD = f"""
 echo "$1" > /proc/sys/kernel/hostname
-for disk in {" ".join(DISKS)}; do mount -t tmpfs -o mode=755 nalab "$disk"; done
+{_LET_GO % "^/run(/|$)"}
+for private in {" ".join(_PRIVATE)}; do mount -t tmpfs -o mode=755 nalab "$private"; done
 exec sleep infinity
 """
 
-# What is new after every start of the machine. Mounts taken over from the real machine below /run (namespaces of
-# other labs among them) are let go of, or they would live as long as this one; some go by themselves meanwhile.
-# /sys is mounted anew because /sys/class/net shows the network namespace of who mounted it; the cgroups are carried
-# over into it.
+# What is new after every start of the machine: an empty /run, and no container's root. /sys is mounted anew because
+# /sys/class/net shows the network namespace of who mounted it; the cgroups are carried over into it.
 _BOOT = f"""
-cut -d' ' -f5 /proc/self/mountinfo | grep -E '^(/run(/|$)|/var/lib/netagent/)' | sort -r |
-    while read -r mount; do umount -l "$(printf %b "$mount")" 2>/dev/null || true; done
-mount -t tmpfs -o mode=755 nalab /run
+{_LET_GO % "^(/run|/var/lib/netagent)/"}
+if grep -q ' /run .* nalab-boot ' /proc/self/mountinfo; then umount -l /run; fi
+mount -t tmpfs -o mode=755 nalab-boot /run
 mkdir -p /run/lock /run/netns /{_LAB_FILES}/bin /{_LAB_FILES}/sys
 mount -t sysfs sysfs /{_LAB_FILES}/sys
 for part in fs/cgroup fs/bpf; do

@@ -4,6 +4,8 @@ import os
 import pty
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,28 @@ def test_exec_keeps_the_terminal(lab: Lab) -> None:
 def test_unknown_host_is_named(lab: Lab) -> None:
     with pytest.raises(NotFound, match=r"'h3'.*h1 to h2"):
         lab.host("h3")
+
+
+def test_who_enters_while_a_machine_boots_does_not_find_the_real_one(lab: Lab) -> None:
+    host, over = lab.host("h2"), threading.Event()
+    stray = Path(f"/run/stray-{lab.name}")
+
+    def enter_again_and_again() -> None:
+        while not over.is_set():
+            host.run("sh", "-c", f"for n in $(seq 200); do : > {stray}; done", check=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        entering = [pool.submit(enter_again_and_again) for _ in range(2)]
+        try:
+            for _ in range(10):
+                host.power_off()
+                host.power_on()
+            assert not stray.exists()
+        finally:
+            over.set()
+            stray.unlink(missing_ok=True)
+    for each in entering:
+        each.result()
 
 
 def test_power_cut_takes_processes_and_network_and_leaves_the_disk(lab: Lab) -> None:
