@@ -4,19 +4,16 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from netagent.errors import Unavailable
 from netagent.reconcile.ports import (
-    Absent,
-    AbsentBelow,
     Change,
     Guard,
     Listing,
     Put,
     StoreEntry,
-    Unchanged,
     WatchEvent,
     Write,
 )
 from netagent.store.subscriptions import Subscriptions
-from netagent.store.transaction import check_transaction
+from netagent.store.transaction import all_hold, check_transaction
 
 
 class MemoryStore:
@@ -46,7 +43,7 @@ class MemoryStore:
         """Carry out ``writes`` if all ``guards`` hold."""
         check_transaction(guards, writes)
         self._require_connection()
-        if not all(self._holds(guard) for guard in guards):
+        if not all_hold(guards, self._entries):
             return None
         if writes:
             self._commit(writes)
@@ -97,15 +94,6 @@ class MemoryStore:
     def _require_connection(self) -> None:
         if not self.is_connected:
             raise Unavailable("store is disconnected", hint="call reconnect()", maybe_applied=False)
-
-    def _holds(self, guard: Guard) -> bool:
-        match guard:
-            case Absent(key=key):
-                return key not in self._entries
-            case Unchanged(key=key, revision=revision):
-                return key in self._entries and self._entries[key].revision == revision
-            case AbsentBelow(prefix=prefix):
-                return not any(key.startswith(prefix) for key in self._entries)
 
     def _listing(self, prefix: str) -> Listing:
         entries = (self._entries[key] for key in sorted(self._entries) if key.startswith(prefix))
