@@ -15,7 +15,7 @@ from netagent.store.etcd.proto import etcd_pb2 as pb
 from netagent.store.etcd.store import EtcdStore
 from netagent.store.mirror import Mirror
 from netagent.store.view import ClusterView
-from tests.support.etcd import EtcdServer, etcd_server
+from tests.support.etcd import EtcdServer, etcd_server, followed
 from tests.support.watch_proxy import WatchProxy, watch_proxy
 
 pytestmark = pytest.mark.cluster
@@ -47,14 +47,10 @@ async def store(proxy: WatchProxy) -> AsyncIterator[EtcdStore]:
 @pytest.fixture
 async def access(proxy: WatchProxy, store: EtcdStore) -> AsyncIterator[StoreAccess]:
     """The same with its mirror."""
-    access = StoreAccess(store, Mirror(store, PREFIX), ClusterView(HostId("h1"), {}))
-    following = asyncio.create_task(access.mirror.run())
-    assert await access.mirror.wait_until(lambda: access.mirror.is_synced, within=15)
-    await proxy.created.wait()
-    yield access
-    following.cancel()
-    with suppress(asyncio.CancelledError):
-        await following
+    async with followed(store, PREFIX) as access:
+        assert await access.mirror.wait_until(lambda: access.mirror.is_synced, within=15)
+        await proxy.created.wait()
+        yield access
 
 
 async def next_of(watch: AsyncIterator[WatchEvent]) -> WatchEvent:

@@ -2,21 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from netagent.errors import Unavailable
-from netagent.model.ids import HostId
 from netagent.reconcile.ports import Absent, Changes, Delete, Put, Relisted, WatchEvent
 from netagent.services.stores import StoreAccess
 from netagent.store.etcd.access import parse_access
 from netagent.store.etcd.store import EtcdStore
-from netagent.store.mirror import Mirror
-from netagent.store.view import ClusterView
-from tests.support.etcd import EtcdServer, etcd_server
+from tests.support.etcd import EtcdServer, etcd_server, followed
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
 
@@ -221,9 +217,7 @@ async def test_watch_lists_anew_when_another_history_has_overtaken_it(
 
 async def test_a_claim_is_decided_on_the_new_history_at_once(etcd: EtcdServer, writer: EtcdStore) -> None:
     """The revision went back: that the mirror shows a higher one does not mean that it is up to date."""
-    access = StoreAccess(writer, Mirror(writer, PREFIX), ClusterView(HostId("h1"), {}))
-    following = asyncio.create_task(access.mirror.run())
-    try:
+    async with followed(writer, PREFIX) as access:
         for value in range(10):
             assert await access.commit((), (Put(key=KEY, value=b"%d" % value),))
         for _ in range(3):
@@ -237,10 +231,6 @@ async def test_a_claim_is_decided_on_the_new_history_at_once(etcd: EtcdServer, w
             assert entry.value == b"theirs"
             assert await access.commit((access.unchanged(KEY),), (Put(key=KEY, value=b"ours"),))
             assert access.mirror.entries[KEY].value == b"ours"
-    finally:
-        following.cancel()
-        with suppress(asyncio.CancelledError):
-            await following
 
 
 async def heard(access: StoreAccess) -> bool:

@@ -4,6 +4,7 @@ Data lies on tmpfs where there is one, so that a commit costs no disk. Use ``etc
 ``etcd_cluster`` for several.
 """
 
+import asyncio
 import http.client
 import itertools
 import os
@@ -13,9 +14,15 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+
+from netagent.model.ids import HostId
+from netagent.services.stores import StoreAccess
+from netagent.store.etcd.store import EtcdStore
+from netagent.store.mirror import Mirror
+from netagent.store.view import ClusterView
 
 START_WITHIN_S = 20.0
 _numbers = itertools.count(1)
@@ -167,6 +174,19 @@ class EtcdServer:
             text=True,
             env={**os.environ, "ETCDCTL_API": "3"},
         ).stdout
+
+
+@asynccontextmanager
+async def followed(store: EtcdStore, prefix: str) -> AsyncIterator[StoreAccess]:
+    """A store as services use it: its mirror follows it until the end."""
+    access = StoreAccess(store, Mirror(store, prefix), ClusterView(HostId("h1"), {}))
+    following = asyncio.create_task(access.mirror.run())
+    try:
+        yield access
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
 
 
 @contextmanager
