@@ -54,6 +54,11 @@ class Layout:
         return self.directory / "conmon.pid"
 
     @property
+    def report(self) -> Path:
+        """The FIFO on which conmon reports; whoever was started for the container holds its writing end."""
+        return self.directory / "report"
+
+    @property
     def runtime_log(self) -> Path:
         """What the OCI runtime has to say, as JSON lines."""
         return self.directory / "runtime.log"

@@ -1,8 +1,10 @@
 """conmon: the process that outlives the agent and holds a container's terminal, log and exit status.
 
 conmon forks itself away from its starter, runs the OCI runtime's ``create`` and reports over a pipe (``_OCI_SYNCPIPE``,
-conmon ``src/parent_pipe_fd.c``). An agent that dies before it has read the report leaves a conmon that may still be
-busy creating; so the end of a container is not reached before its monitors are gone (``end_monitors``).
+conmon ``src/parent_pipe_fd.c``), whose writing end it holds until it ends and passes to nobody. An agent that dies
+before it has read the report leaves a conmon that may still be busy creating, and the end of a container is not reached
+before its monitors are gone. So that pipe is a FIFO in the container's directory, and another agent can ask the kernel
+whether anybody holds it: a search of /proc may miss a process that just forks, or has not become conmon yet.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -53,14 +56,16 @@ def monitor_arguments(
     return arguments
 
 
-async def launch(arguments: Sequence[str], directory: Path, environment: dict[str, str]) -> Report:
+async def launch(arguments: Sequence[str], layout: Layout, environment: dict[str, str]) -> Report:
     """Start conmon and return its report once the OCI runtime has created the container, or refused to."""
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb", buffering=0) as report:
+    with suppress(FileExistsError):
+        os.mkfifo(layout.report, 0o600)
+    with os.fdopen(_open_report(layout), "rb", buffering=0) as report:
+        writing = os.open(layout.report, os.O_WRONLY)
         try:
             process = await asyncio.create_subprocess_exec(
                 *arguments,
-                cwd=directory,
+                cwd=layout.directory,
                 env=environment | {"_OCI_SYNCPIPE": str(writing), "TZ": "UTC"},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -103,35 +108,46 @@ def open_monitor(container_id: ContainerId, layout: Layout) -> int | None:
         return None
 
 
-async def ended(pidfd: int) -> None:
-    """Return when the process of ``pidfd`` has ended (pidfd_open(2): the descriptor becomes readable)."""
+async def readable(descriptor: int) -> None:
+    """Return when ``descriptor`` can be read: a process's, when it has ended (pidfd_open(2))."""
     loop = asyncio.get_running_loop()
-    done = asyncio.Event()
-    loop.add_reader(pidfd, done.set)
+    event = asyncio.Event()
+    loop.add_reader(descriptor, event.set)
     try:
-        await done.wait()
+        await event.wait()
     finally:
-        loop.remove_reader(pidfd)
+        loop.remove_reader(descriptor)
 
 
-async def end_monitors(container_id: ContainerId, layout: Layout, *, grace_s: float) -> None:
-    """Wait ``grace_s`` for every conmon of the container to end, then kill what is left."""
-    deadline = asyncio.get_running_loop().time() + grace_s
-    while pidfds := await asyncio.to_thread(_open_monitors, container_id, layout):
-        try:
-            async with asyncio.timeout_at(deadline):
-                await asyncio.gather(*map(ended, pidfds))
-        except TimeoutError:
-            for pidfd in pidfds:
-                _kill(pidfd)
-            await asyncio.gather(*map(ended, pidfds))
-        finally:
-            for pidfd in pidfds:
-                os.close(pidfd)
+async def monitors_gone(layout: Layout, *, timeout_s: float) -> bool:
+    """Tell whether all that was started to create or watch the container has ended within the time.
+
+    pipe(7): a read returns nothing once the last writing end is closed.
+    """
+    try:
+        reading = _open_report(layout)
+    except FileNotFoundError:
+        return True
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    if not os.read(reading, 4096):
+                        return True
+                except BlockingIOError:
+                    await readable(reading)
+    except TimeoutError:
+        return False
+    finally:
+        os.close(reading)
 
 
-def _open_monitors(container_id: ContainerId, layout: Layout) -> list[int]:
-    """Return pidfds of every conmon of the container, to be closed by the caller.
+def _open_report(layout: Layout) -> int:
+    return os.open(layout.report, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def kill_monitors(container_id: ContainerId, layout: Layout) -> None:
+    """Send SIGKILL to every conmon of the container that is found.
 
     One that has only just been started has not written its pid yet: it is looked for in /proc.
     """
@@ -139,7 +155,10 @@ def _open_monitors(container_id: ContainerId, layout: Layout) -> list[int]:
         found = [open_monitor(container_id, layout)]
     else:
         found = [_open_if_monitor(int(path.name), container_id) for path in Path("/proc").glob("[0-9]*")]
-    return [pidfd for pidfd in found if pidfd is not None]
+    for pidfd in found:
+        if pidfd is not None:
+            _kill(pidfd)
+            os.close(pidfd)
 
 
 def _open_if_monitor(pid: int, container_id: ContainerId) -> int | None:

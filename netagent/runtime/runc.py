@@ -23,7 +23,15 @@ from netagent.model.ids import ContainerId
 from netagent.runtime import cgroup
 from netagent.runtime.bundle import capabilities_of, render_config
 from netagent.runtime.layout import RUNTIME_ROOT, Layout
-from netagent.runtime.monitor import describe, end_monitors, ended, launch, monitor_arguments, open_monitor
+from netagent.runtime.monitor import (
+    describe,
+    kill_monitors,
+    launch,
+    monitor_arguments,
+    monitors_gone,
+    open_monitor,
+    readable,
+)
 from netagent.runtime.programs import Programs, environment, find_programs, require_capabilities
 from netagent.runtime.refusal import refusal
 from netagent.runtime.rootfs import mount_root, unmount_root
@@ -33,6 +41,8 @@ from netagent.runtime.text_files import update_text, write_text
 REMOVE_ATTEMPTS = 5
 MONITOR_GRACE_S = 5.0
 """How long a monitor may take to note the end of its container before it is killed itself."""
+MONITOR_LOOK_S = 0.2
+"""How often it is looked whether a monitor has brought up a container that is to be gone."""
 
 
 class RunStatus(StrEnum):
@@ -108,7 +118,7 @@ class Runtime:
             programs.monitor, spec, layout, runtime=programs.runtime, runtime_options=self._options(layout)
         )
         failpoint.reach("runtime.create.before")
-        report = await launch(arguments, layout.directory, environment())
+        report = await launch(arguments, layout, environment())
         failpoint.reach("runtime.create.after")
         if report.pid <= 0:
             raise refusal(spec.id, "create", report.message)
@@ -154,7 +164,7 @@ class Runtime:
             if pidfd is None:
                 return layout.exit_code()
             try:
-                await ended(pidfd)
+                await readable(pidfd)
             finally:
                 os.close(pidfd)
         return code
@@ -184,10 +194,7 @@ class Runtime:
         if not force and (await self.state(container_id)).status in (RunStatus.CREATED, RunStatus.RUNNING):
             raise Conflict(f"{describe(container_id)} is running", hint="stop it before removing, or force the removal")
         failpoint.reach("runtime.delete.before")
-        await self._delete(container_id)
-        await end_monitors(container_id, layout, grace_s=MONITOR_GRACE_S)
-        # A monitor whose agent died while it was creating may have brought the container up only now.
-        await self._delete(container_id)
+        await self._end(container_id, layout)
         await cgroup.remove(container_id)
         failpoint.reach("runtime.delete.after")
 
@@ -207,6 +214,17 @@ class Runtime:
             update_text(self.layout(container_id).text_file(path), text)
         except FileNotFoundError:
             raise NotFound(f"{describe(container_id)} has no file of ours at {path}") from None
+
+    async def _end(self, container_id: ContainerId, layout: Layout) -> None:
+        """A monitor whose agent died while it was creating may bring the container up at any time before it ends."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + MONITOR_GRACE_S
+        await self._delete(container_id)
+        while not await monitors_gone(layout, timeout_s=MONITOR_LOOK_S):
+            if clock() > deadline:
+                await asyncio.to_thread(kill_monitors, container_id, layout)
+            await self._delete(container_id)
+        await self._delete(container_id)
 
     async def _delete(self, container_id: ContainerId) -> None:
         if not (self._runtime_root / container_id).exists():

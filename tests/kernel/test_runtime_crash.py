@@ -5,13 +5,13 @@ import secrets
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 import netagent
 from netagent.model.ids import ContainerId
+from netagent.runtime import runc
 from netagent.runtime.runc import RunStatus, Runtime
 from tests.support.eventually import eventually
 
@@ -20,10 +20,12 @@ pytestmark = pytest.mark.kernel
 LIFE = """
 import asyncio, sys
 from pathlib import Path
+from netagent.runtime.programs import Programs, find_programs
 from netagent.runtime.runc import Runtime
 from netagent.runtime.spec import ContainerSpec
 async def main():
-    runtime = Runtime(Path(sys.argv[1]))
+    programs = Programs(runtime=find_programs().runtime, monitor=sys.argv[3]) if sys.argv[3:] else None
+    runtime = Runtime(Path(sys.argv[1]), programs=programs)
     spec = ContainerSpec(id=sys.argv[2], name="box", command=("sleep", "1000"), hostname="box")
     for _ in range(2):
         await runtime.create(spec)
@@ -60,11 +62,6 @@ def traces(run_dir: Path, container_id: ContainerId) -> list[str]:
     cgroups = [str(path) for path in (root / name, *(below / name for below in root.iterdir())) if path.exists()]
     files = [str(path) for path in run_dir.glob("*/*")]
     return mounts + cgroups + files + processes_of(container_id)
-
-
-async def nothing_forked(container_id: ContainerId) -> bool:
-    """Tell whether all that the starter forked has become what it was to be: no agent starts faster than that."""
-    return not any(sys.executable in process for process in processes_of(container_id))
 
 
 def processes_of(container_id: ContainerId) -> list[str]:
@@ -120,6 +117,42 @@ async def test_an_agent_killed_while_conmon_creates_leaves_what_another_can_clea
         finally:
             starter.kill()
             starter.wait()
-            await eventually(partial(nothing_forked, container_id))
             await clear(runtime, container_id)
         assert traces(run_dir, container_id) == [], f"killed after {delay_ms} ms"
+
+
+async def killed_with_monitor(script: str, tmp_path: Path) -> tuple[Runtime, ContainerId]:
+    """Kill an agent that has started ``script`` as its monitor."""
+    run_dir, monitor = tmp_path / "run", tmp_path / "monitor"
+    run_dir.mkdir()
+    monitor.write_text(f"#!/bin/bash\n{script}\n")
+    monitor.chmod(0o755)
+    container_id = ContainerId(secrets.token_hex(32))
+    starter = subprocess.Popen(
+        [sys.executable, "-c", LIFE, str(run_dir), container_id, str(monitor)],
+        cwd=Path(netagent.__file__).parents[1],
+    )
+    try:
+        await eventually(lambda: asyncio.to_thread(has_started, monitor, container_id))
+    finally:
+        starter.kill()
+        starter.wait()
+    return Runtime(run_dir), container_id
+
+
+def has_started(monitor: Path, container_id: ContainerId) -> bool:
+    return any(f"{monitor}\\x00--api-version" in process for process in processes_of(container_id))
+
+
+async def test_what_has_not_become_conmon_yet_is_waited_for(tmp_path: Path) -> None:
+    runtime, container_id = await killed_with_monitor('sleep 0.5; exec conmon "$@"', tmp_path)
+    await clear(runtime, container_id)
+    assert traces(tmp_path / "run", container_id) == []
+
+
+async def test_a_monitor_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runc, "MONITOR_GRACE_S", 0.1)
+    hang = f'{sys.executable} -c "import time; time.sleep(600)"'
+    runtime, container_id = await killed_with_monitor(f'sleep 0.5; exec -a conmon {hang} "$@"', tmp_path)
+    await clear(runtime, container_id)
+    assert traces(tmp_path / "run", container_id) == []
