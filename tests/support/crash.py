@@ -7,6 +7,7 @@ the whole run, and the one that ends last compares. So a new step comes with its
 """
 
 import ast
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,8 +59,9 @@ class Reached:
 def reached(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Reached:
     """What this module's verbs reach."""
     base = tmp_path_factory.getbasetemp()
-    # pytest-xdist gives each of its processes a directory of its own below that of the run.
-    directory = (base.parent if hasattr(request.config, "workerinput") else base) / "crash-points"
+    # pytest-xdist gives each of its processes a directory of its own below that of the run; scripts/test runs it twice.
+    base = base.parent if hasattr(request.config, "workerinput") else base
+    directory = Path(os.environ.get("NETAGENT_TEST_RUN", base)) / "crash-points"
     directory.mkdir(exist_ok=True)
     return Reached(own=set(), directory=directory, file=request.path.stem)
 
