@@ -9,6 +9,7 @@ import logging
 import struct
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from netagent.firewall.marks import MARKED_CHAINS
 from netagent.kernel.decode import LinkRecord, decode_address, decode_link, decode_neighbour, decode_route
@@ -59,6 +60,7 @@ from netagent.kernel.uapi import (
     RTNLGRP_NEIGH,
     RTNLGRP_TC,
 )
+from netagent.model.address import Mac
 from netagent.plan.desired import ROUTE_PROTOCOL
 
 _log = logging.getLogger("netagent.kernel")
@@ -87,6 +89,20 @@ _ELEMENTS = (NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM)
 _STRUCTURE = (NFT_MSG_NEWTABLE, NFT_MSG_DELTABLE, NFT_MSG_NEWCHAIN, NFT_MSG_DELCHAIN)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    """What a link of ours was like when it was heard of last."""
+
+    kind: str
+    up: bool
+    mtu: int
+    mac: Mac
+
+    @classmethod
+    def of(cls, link: LinkRecord) -> "_Known":
+        return cls(kind=link.kind, up=link.up, mtu=link.mtu, mac=link.mac)
+
+
 class Watch:
     """Two multicast sockets in the namespace of the thread that makes the watch, read by the event loop."""
 
@@ -110,7 +126,7 @@ class Watch:
         self._loop: asyncio.AbstractEventLoop | None = None
         # Read after the sockets are open: what changes meanwhile is then heard as well.
         links = own.links()
-        self._ours = {link.index: (link.kind, link.mtu) for link in links if link.is_ours and not link.is_dying}
+        self._ours = {link.index: _Known.of(link) for link in links if link.is_ours and not link.is_dying}
         self._dying: set[int] = set()
         self._without_bridge: set[int] = set()
         self._foreign_bridges = {link.index for link in links if link.kind == "bridge" and not link.is_ours}
@@ -183,7 +199,8 @@ class Watch:
             # On a tunnel device every entry is ours, but for those that the kernel makes for multicast (NUD_NOARP).
             entry = decode_neighbour(message.body)
             is_ours = bool(entry.state & NUD_PERMANENT) or not entry.state & NUD_NOARP
-            return self._ours.get(entry.index, ("", 0))[0] == "vxlan" and is_ours
+            known = self._ours.get(entry.index)
+            return known is not None and known.kind == "vxlan" and is_ours
         return False
 
     def _concerns_setting(self, message: Message) -> bool:
@@ -199,7 +216,7 @@ class Watch:
         return kind in (NETCONFA_FORWARDING, NETCONFA_PROXY_NEIGH) and not _integer(value)
 
     def _concerns_link(self, message: Message) -> bool:
-        """Tell whether a link of ours was deleted, is down, has another MTU or no bridge, and remember what is ours.
+        """Tell whether a link of ours was deleted, is down, has another MTU or MAC or no bridge; remember what is ours.
 
         What becomes of a link that is being deleted is reported as the kernel's doing; its group says that it is ours.
         """
@@ -216,15 +233,15 @@ class Watch:
             return known is not None and not link.is_dying
         if link.is_ours and link.kind == "veth" and not (link.master or link.is_dying or link.is_half_made):
             self._without_bridge.add(link.index)
-            self._ours[link.index] = (link.kind, link.mtu if link.up else 0)
+            self._ours[link.index] = _Known.of(link)
             return message.sender != self._own_port
         if link.is_ours and link.is_dying:
             self._dying.add(link.index)
         elif link.is_ours:
-            self._ours[link.index] = (link.kind, link.mtu if link.up else 0)
-            # The kernel does not say who changed an MTU. Ours is set before a link comes up, but for the rare change of
-            # a whole network, where a look more does no harm.
-            is_changed = known is not None and known[1] not in (0, link.mtu)
+            self._ours[link.index] = now = _Known.of(link)
+            # The kernel does not say who changed an MTU or a MAC. Ours are set before a link comes up, but for the rare
+            # change of a whole network, where a look more does no harm.
+            is_changed = known is not None and known.up and (known.mtu, known.mac) != (now.mtu, now.mac)
             return is_changed or (not (link.up or link.is_half_made) and message.sender != self._own_port)
         return False
 

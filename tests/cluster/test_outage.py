@@ -1,16 +1,21 @@
 """What goes on while the agent, etcd or both are away, and what is mended when they are back."""
 
 import json
+import shutil
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
+from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from tests.support.hosts import address, dump, fetches, inspect, netagent, pings, refusal, run, same, serve_name
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
 
+DEPLOY = Path(__file__).parents[2] / "deploy"
 NOT_LONGER_THAN_S = 5.0
 COMMAND_START_S = 5.0
 """What a loaded machine may need to start and end the command itself."""
@@ -242,6 +247,75 @@ def test_rules_and_routes_that_others_remove_come_back(lab: Lab) -> None:
     h1.run("sysctl", "-qw", *(f"{setting}=0" for setting in settings))
     eventually(lambda: h1.run("sysctl", "-n", *settings).stdout.split() == ["1", "1"], within=10)
     eventually(lambda: same(h1, before))
+
+
+def test_a_mac_that_others_change_is_put_back_and_traffic_goes_on(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    before, target = dump(h1), address(h2, "remote")
+    flow = h1.popen("netagent", "exec", "web", "--", "ping", "-n", "-i", "0.05", "-c", "100", target, stdout=-1)
+    with flow:
+        assert flow.stdout is not None
+        while "bytes from" not in (line := flow.stdout.readline()):
+            assert line, "ping has not begun"
+        for link in _interfaces(h1):
+            mac = h1.run("cat", f"/sys/class/net/{link}/address").stdout
+            h1.run("ip", "link", "set", link, "address", "02:00:00:00:00:99")
+            eventually(lambda: h1.run("cat", f"/sys/class/net/{link}/address").stdout == mac, within=5)  # noqa: B023
+        output, _ = flow.communicate(timeout=60)
+    # Each of the three changes may take a few with it: what is on its way while the address is another one.
+    assert int(output.split(" received")[0].rpartition(" ")[2]) >= 80
+    assert same(h1, before)
+
+
+def test_udev_and_networkd_leave_our_interfaces_to_the_agent(lab: Lab) -> None:
+    """With the installed files, although the administrator's are for every interface; without them they do not."""
+    h1, _ = lab.hosts
+    before, links = dump(h1), _interfaces(h1)
+    configuration = h1.path("/run/systemd/network")
+    configuration.mkdir(parents=True)
+    (configuration / "50-all.network").write_text("[Match]\nName=na*\n[Network]\nAddress=203.0.113.7/24\n")
+    # Of links that udev has not seen networkd waits to hear.
+    h1.path("/run/udev/data").mkdir(parents=True)
+    for link in links:
+        index = h1.run("cat", f"/sys/class/net/{link}/ifindex").stdout.strip()
+        h1.path(f"/run/udev/data/n{index}").write_text("I:1\n")
+    try:
+        assert "50-all.network" in _networkd_on(h1, links[0])
+        for file in (DEPLOY / "network").glob("10-netagent.*"):
+            shutil.copy(file, configuration)
+        for link in links:
+            assert "Unmanaging" in _networkd_on(h1, link)
+            seen = h1.run("udevadm", "test-builtin", "net_setup_link", f"/sys/class/net/{link}").stdout
+            assert "/10-netagent.link" in seen
+    finally:
+        shutil.rmtree(configuration)
+        shutil.rmtree(h1.path("/run/udev"))
+    eventually(lambda: same(h1, before))
+
+
+def _interfaces(host: Host) -> list[str]:
+    """Return the names of a host's bridge, tunnel and container's port."""
+    links = host.run("ls", "/sys/class/net").stdout.split()
+    found = [link for prefix in ("nab", "nav", "nae") for link in links if link.startswith(prefix)]
+    assert len(found) == 3
+    return found
+
+
+def _networkd_on(host: Host, link: str) -> str:
+    """Return what systemd-networkd says that it does with a link once it has found a configuration for it."""
+    program = host.popen(
+        "/lib/systemd/systemd-networkd", env={"SYSTEMD_LOG_LEVEL": "debug"}, stdout=subprocess.DEVNULL, stderr=-1
+    )
+    with program:
+        assert program.stderr is not None
+        try:
+            for line in program.stderr:
+                if f"{link}: Configuring with" in line or f"{link}: Unmanaging" in line:
+                    return line
+        finally:
+            program.terminate()
+            program.stderr.read()
+    raise AssertionError("systemd-networkd ended")
 
 
 def test_foreign_rules_routes_and_links_are_left_alone(lab: Lab) -> None:

@@ -186,6 +186,43 @@ async def test_add_prints_the_result(server: CniServer, plugin: Plugin, services
     assert services.calls[-1] == ("attach", "c1", "net1")
 
 
+async def test_calls_go_on_while_the_plugin_is_replaced_by_an_installation(
+    services: RememberingServices, tmp_path: Path
+) -> None:
+    """A file that is being executed cannot be written to (ETXTBSY), and half of one must not be executed."""
+    source = PLUGIN.parents[1]
+    environment = {"PATH": os.environ["PATH"], "DESTDIR": str(tmp_path)}
+
+    def install() -> None:
+        subprocess.run([source / "scripts" / "install", "files"], cwd=source, env=environment, check=True)
+
+    install()
+    installed = Plugin(
+        program=tmp_path / "opt/cni/bin/netagent", socket=tmp_path / "cni.sock", queue=tmp_path / "queue"
+    )
+    assert installed.queue
+    server = CniServer(services.bundle(), installed.socket, installed.queue)
+    await server.start()
+    is_over = asyncio.Event()
+
+    async def adds(name: str) -> int:
+        number = 0
+        while not is_over.is_set():
+            number += 1
+            assert (await call(installed, "ADD", f"{name}{number}")).address == "172.16.0.7"
+        return number
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            loops = [group.create_task(adds(name)) for name in "abcd"]
+            for _ in range(5):
+                await asyncio.to_thread(install)
+            is_over.set()
+    finally:
+        await server.close()
+    assert sum(loop.result() for loop in loops) > 20
+
+
 async def test_delete_prints_nothing(server: CniServer, plugin: Plugin, services: RememberingServices) -> None:
     for _ in range(3):
         assert await call(plugin, "DEL", "c1") == Outcome(status=0, stdout="", stderr="")

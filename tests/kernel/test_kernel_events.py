@@ -42,6 +42,8 @@ async def _watching(kernel: Kernel) -> AsyncIterator[asyncio.Event]:
 CHANGES = {
     "link-down": ("ip", "link", "set", "nab1", "down"),
     "mtu-changed": ("ip", "link", "set", "nab1", "mtu", "1300"),
+    "bridge-mac-changed": ("ip", "link", "set", "nab1", "address", "02:00:00:00:00:99"),
+    "tunnel-mac-changed": ("ip", "link", "set", "nav1", "address", "02:00:00:00:00:99"),
     "link-deleted": ("ip", "link", "delete", "nav1"),
     "address-deleted": ("ip", "address", "delete", "10.9.0.1/16", "dev", "nab1"),
     "route-deleted": ("ip", "route", "delete", "10.8.2.0/24"),

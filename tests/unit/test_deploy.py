@@ -6,12 +6,19 @@ import re
 import shutil
 import subprocess
 import tomllib
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from netagent.daemon.config import Config
+from netagent.drivers.gre import KERNEL, OVS, GreDriver
+from netagent.plan.limit import ifb_name
+from netagent.plan.render import render_everything
+from netagent.services.docker_endpoints import SOURCE_PREFIX
+from tests.support.world import a_host, an_endpoint, an_overlay, two_hosts
 
 ROOT = Path(__file__).parents[2]
 UNITS = ROOT / "deploy" / "systemd"
@@ -62,6 +69,9 @@ def test_what_is_installed_is_taken_away_again(tmp_path: Path) -> None:
         "usr/local/lib/systemd/system/netagent.service",
         "usr/local/lib/systemd/system/netagent-dns.socket",
         "usr/local/share/netagent/examples/podman/10-app.conflist",
+        "usr/local/lib/systemd/network/10-netagent.link",
+        "usr/local/lib/systemd/network/10-netagent.network",
+        "etc/NetworkManager/conf.d/90-netagent.conf",
         "etc/netagent/agent.toml",
     } <= there
     assert os.access(tmp_path / "opt/cni/bin/netagent", os.X_OK)
@@ -84,6 +94,29 @@ def test_a_changed_configuration_survives_installing_and_uninstalling(tmp_path: 
     install("files", tmp_path)
     assert "was changed and stays" in install("uninstall", tmp_path)
     assert configuration.read_text() == 'log_level = "debug"\n'
+
+
+@pytest.mark.parametrize("name", ["10-netagent.link", "10-netagent.network", "90-netagent.conf"])
+def test_what_configures_interfaces_is_told_of_all_of_ours_and_of_no_others(name: str) -> None:
+    text = (ROOT / "deploy" / "network" / name).read_text()
+    (line,) = re.findall(r"^(?:OriginalName|Name|unmanaged-devices\+)=(.*)$", text, re.MULTILINE)
+    patterns = [pattern.removeprefix("interface-name:") for pattern in re.split(r"[ ;]", line)]
+    gre = replace(an_overlay(), driver="gre")
+    ours = {
+        *render_everything(two_hosts(an_overlay(), an_endpoint("192.168.1.5"))).links,
+        *(
+            way
+            for version in (4, 6)
+            for way in GreDriver().ways(replace(gre, backend=KERNEL, underlay=version), a_host(1))
+        ),
+        GreDriver().device(replace(gre, backend=OVS), a_host(1)) or "",
+        f"{SOURCE_PREFIX}{'0' * 12}",
+        ifb_name(an_endpoint().id),
+    }
+    assert {each[:3] for each in ours} == {"nab", "nac", "nae", "nag", "nai", "nao", "nav"}
+    assert {each for each in ours if any(fnmatchcase(each, pattern) for pattern in patterns)} == ours
+    foreign = ("nat0", "na-theirs", "nabu0", "eth0", "nas01234567890", "nagrep0")
+    assert not [each for each in foreign if any(fnmatchcase(each, pattern) for pattern in patterns)]
 
 
 def test_the_examples_are_what_their_readers_read() -> None:
