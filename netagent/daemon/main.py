@@ -174,6 +174,7 @@ async def _running(agent: Agent, tasks: Tasks) -> AsyncIterator[None]:
         tasks.spawn(agent.presence.run(), name="presence", essential=True)
         tasks.spawn(agent.moving.run(), name="moving", essential=True)
         tasks.spawn(agent.probing.run(), name="probing")
+        tasks.spawn(agent.tracking.run(), name="tracking")
         tasks.spawn(agent.ports.run(), name="ports", essential=True)
         if agent.loopback is not None:
             tasks.spawn(agent.loopback.run(), name="loopback", essential=True)

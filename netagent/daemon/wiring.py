@@ -58,6 +58,7 @@ from netagent.services.seizures import Seizures
 from netagent.services.stats import StatsService
 from netagent.services.stores import StoreAccess, Stores
 from netagent.services.tasks import Tasks
+from netagent.services.tracking import TrackingService
 from netagent.services.uplinks import UplinkService
 from netagent.services.verification import VerificationService
 from netagent.store import keys
@@ -85,6 +86,7 @@ class Agent:
     uplinks: UplinkService
     moving: MovingService
     probing: ProbingService
+    tracking: TrackingService
     naming: NamingService
     ports: PortService
     loopback: LoopbackService | None
@@ -196,6 +198,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         uplinks=UplinkService(context, partial(describe_host, host.id, config)),
         moving=moving,
         probing=probing,
+        tracking=TrackingService(context),
         naming=naming,
         ports=ports,
         loopback=loopback,

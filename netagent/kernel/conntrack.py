@@ -21,6 +21,7 @@ from netagent import failpoint
 from netagent.errors import NetagentError
 from netagent.kernel.netlink import Message, NetlinkSocket, Request, decode_attributes, encode_attribute, encode_nested
 from netagent.kernel.rtnl import Rtnl, raise_first
+from netagent.kernel.sysctl import read_sysctl
 from netagent.kernel.uapi import (
     CTA_FILTER,
     CTA_FILTER_ORIG_FLAGS,
@@ -46,6 +47,7 @@ from netagent.kernel.uapi import (
     NFNL_SUBSYS_CTNETLINK,
 )
 from netagent.model.address import Address
+from netagent.model.counters import TrackedConnections
 from netagent.plan.desired import HostPort
 from netagent.plan.operation import FlushAddress, FlushPort, Operation
 
@@ -67,6 +69,15 @@ _DROPS_AT_ONCE = 16
 """Connections that a walk in the kernel may have to look at, and walks, before an answer."""
 _FILTERED_DUMPS = 4
 """Of more ports than these the whole of a protocol is read once: every dump walks the table anew."""
+
+
+def tracked_connections() -> TrackedConnections | None:
+    """Return how full the table of the calling thread's namespace is, None where the kernel tracks nothing.
+
+    Each namespace counts its own; the limit is one number for the machine, which each is held to by itself.
+    """
+    count, limit = (read_sysctl(("net", "netfilter", f"nf_conntrack_{which}")) for which in ("count", "max"))
+    return None if count is None or limit is None else TrackedConnections(count=int(count), limit=int(limit))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from netagent.firewall.counting import ServedPort
 from netagent.firewall.marks import Presence
 from netagent.firewall.verdict import Rules, chain_names
 from netagent.model.address import Address
-from netagent.model.counters import Counters
+from netagent.model.counters import Counters, TrackedConnections
 from netagent.model.host import HostFacts
 from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
 from netagent.plan.desired import (
@@ -86,6 +86,7 @@ class FakeKernel:
         self.fdb: dict[tuple[str, str], FdbEntry] = {}
         self.counted: dict[str, Counters] = {}
         self.served: dict[ServedPort, Counters] = {}
+        self.tracked: TrackedConnections | None = None
         self.shapers: dict[str, Shaper] = {}
         self.redirects: dict[str, Redirect] = {}
         self.sysctls: dict[SysctlName, str] = {}
@@ -196,6 +197,10 @@ class FakeKernel:
     async def served_ports(self) -> Mapping[ServedPort, Counters]:
         """Return what a test has put there."""
         return self.served
+
+    async def tracked_connections(self) -> TrackedConnections | None:
+        """Return what a test has put there."""
+        return self.tracked
 
     async def foreign_presence(self) -> Presence:
         """Return the chains of ``foreign_firewall``."""

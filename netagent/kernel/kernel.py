@@ -18,7 +18,7 @@ from netagent.kernel import checksums, encode, links, netns, probe
 from netagent.kernel.announce import Announcer
 from netagent.kernel.apply import Workplace, apply
 from netagent.kernel.apply import failpoints as apply_failpoints
-from netagent.kernel.conntrack import Flusher
+from netagent.kernel.conntrack import Flusher, tracked_connections
 from netagent.kernel.counters import read_counters
 from netagent.kernel.events import Watch
 from netagent.kernel.facts import observe_facts
@@ -32,7 +32,7 @@ from netagent.kernel.remains import remove_remains
 from netagent.kernel.rtnl import Rtnl
 from netagent.kernel.sandboxes import open_sandbox
 from netagent.model.address import Address
-from netagent.model.counters import Counters
+from netagent.model.counters import Counters, TrackedConnections
 from netagent.model.host import HostFacts
 from netagent.plan.desired import Route, State
 from netagent.plan.operation import Plan
@@ -101,6 +101,10 @@ class Kernel:
     async def served_ports(self) -> Mapping[ServedPort, Counters]:
         """Return what published ports have received and sent, by the container's address, protocol and port."""
         return await self._run(lambda place: place.firewall.served())
+
+    async def tracked_connections(self) -> TrackedConnections | None:
+        """Return how full this namespace's table of tracked connections is, None where none are tracked."""
+        return await self._run(lambda _: tracked_connections())
 
     async def foreign_presence(self) -> Presence:
         """Return which chains other programs have."""

@@ -1,4 +1,4 @@
-"""Counters: what has passed an interface since it was made."""
+"""Counters: what has passed an interface since it was made, and what fills a table of the kernel."""
 
 from dataclasses import dataclass
 
@@ -35,3 +35,16 @@ class Counters:
             tx_packets=self.rx_packets,
             tx_dropped=self.rx_dropped,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackedConnections:
+    """How many connections a namespace's table holds, and how many it takes: 0 stands for any number."""
+
+    count: int
+    limit: int
+
+    @property
+    def share(self) -> float:
+        """The part of the table that is in use, from 0 to 1."""
+        return self.count / self.limit if self.limit else 0.0

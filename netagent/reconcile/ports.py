@@ -14,7 +14,7 @@ from netagent.firewall.counting import ServedPort
 from netagent.firewall.marks import Needs, Presence
 from netagent.firewall.verdict import Rules
 from netagent.model.address import Address
-from netagent.model.counters import Counters
+from netagent.model.counters import Counters, TrackedConnections
 from netagent.model.host import HostFacts
 from netagent.model.port import AutomaticPorts, PortMapping, PortSlot
 from netagent.plan.desired import Route, State
@@ -57,6 +57,9 @@ class Kernel(Protocol):
 
     async def served_ports(self) -> Mapping[ServedPort, Counters]:
         """Return what published ports have received and sent, those of which anything has passed."""
+
+    async def tracked_connections(self) -> TrackedConnections | None:
+        """Return how full the table of tracked connections is, None where none are tracked."""
 
     async def foreign_presence(self) -> Presence:
         """Return which chains other programs' firewalls have."""

@@ -42,6 +42,8 @@ class Knowledge:
         """The moves after which this host's routes to all peers go by the new way, in the kernel."""
         self.path_problems: Mapping[HostId, tuple[str, ...]] = {}
         """What tests of the ways to peers found wrong, as ``network: what``."""
+        self.host_problems: tuple[str, ...] = ()
+        """What is wrong with this host itself."""
         self.paths = Paths()
         """What of it is done something about."""
         self._turned: frozenset[tuple[NetworkId, int, HostId]] = frozenset()

@@ -62,7 +62,10 @@ class HostService:
             endpoints=tuple(sorted(endpoints, key=lambda e: natural_key(e.container_name))),
             networks=snapshot.networks,
             conflicts=tuple(sorted(e.container_name for e in endpoints if e.id in cut_off)),
-            problems=self._context.knowledge.path_problems.get(host.id, ()),
+            problems=(
+                *self._context.knowledge.path_problems.get(host.id, ()),
+                *(self._context.knowledge.host_problems if is_self else ()),
+            ),
             seized=seized_claims(self._context.stores) if is_self else (),
         )
 

@@ -1,13 +1,17 @@
-"""Troubles of one host: a full disk, no descriptors to spare, a log that nobody reads, a foreign tunnel's number."""
+"""Troubles of one host.
+
+A full disk, no descriptors to spare, a log that nobody reads, a table of connections that fills, a foreign tunnel.
+"""
 
 import resource
+import sys
 from pathlib import Path
 
 import pytest
 
 from netagent.lab.host import Host
 from tests.support.hosts import address, netagent, pings, refusal, run
-from tests.support.lab import MakeLab
+from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -73,6 +77,42 @@ def test_without_descriptors_to_spare_what_is_new_is_refused_and_the_rest_goes_o
     assert pings(host, "after", reached)
     assert "no" not in netagent(host, "ps", "-a", "--format", "{{.Names}}").stdout
     netagent(host, "rm", "-f", "before", "after")
+
+
+_FILL = """
+import itertools, socket, struct, sys
+with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as sender:
+    flows = itertools.product(sys.argv[2:], range(1, 65536))
+    for address, port in itertools.islice(flows, int(sys.argv[1])):
+        sender.sendto(struct.pack("!HHHH", port, 9, 8, 0), (address, 0))
+"""
+"""One UDP packet for each connection."""
+
+
+def test_a_table_of_connections_that_fills_is_told_until_it_has_room(host: Host) -> None:
+    """The limit is the machine's and is not touched: each namespace fills a table of its own."""
+    run(host, "before", "--network", "net")
+    limit = int(host.run("sysctl", "-n", "net.netfilter.nf_conntrack_max").stdout)
+    nobodies = [f"198.18.0.{last}" for last in range(220, 230)]
+    if limit > len(nobodies) * 65535:
+        pytest.skip(f"a table of {limit} is not filled in time")
+    for nobody in nobodies:
+        host.run("ip", "neighbour", "add", nobody, "lladdr", "02:00:00:00:00:99", "dev", "eth0")
+    # This one is each namespace's own.
+    host.run("sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=600")
+    try:
+        host.run(sys.executable, "-c", _FILL, str(limit * 82 // 100), *nobodies)
+        eventually(lambda: "connections tracked" in netagent(host, "host", "ls").stdout, within=20)
+        run(host, "meanwhile", "--network", "net")
+        # What is spared when the table is full (early_drop_list, net/netfilter/nf_conntrack_core.c).
+        assert "ASSURED" in host.run("conntrack", "-L", "-p", "tcp", "--dport", "2379").stdout
+    finally:
+        host.run("ip", "neighbour", "flush", "dev", "eth0", "nud", "permanent")
+        host.run("conntrack", "-F")
+    eventually(lambda: "connections tracked" not in netagent(host, "host", "ls").stdout, within=20)
+    told = [line for line in netagent(host, "events").stdout.splitlines() if "host conntrack" in line]
+    assert ["result=filling" in line for line in told] == [True, False]
+    netagent(host, "rm", "-f", "before", "meanwhile")
 
 
 def refused(host: Host, number: int) -> str:

@@ -133,3 +133,11 @@ async def test_what_goes_is_forgotten_before_the_answer_and_nothing_else(kernel:
     await kernel.apply(Plan(gone))
     assert tracked(host) == {(protocol, to, str(port), answerer) for to, port, answerer, _, protocol in kept}
     assert not tracked(host, "ipv6")
+
+
+async def test_how_full_the_table_is_is_this_namespaces_own_count(kernel: Kernel, host: Namespace) -> None:
+    assert (empty := await kernel.tracked_connections())
+    assert empty.count == 0
+    track(host, ADDRESSES[4], 53, OLD, 5353)
+    assert (found := await kernel.tracked_connections())
+    assert (found.count, found.limit) == (1, int(host.run("sysctl", "-n", "net.netfilter.nf_conntrack_max")))
