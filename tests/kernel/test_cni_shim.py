@@ -86,9 +86,13 @@ def services() -> RememberingServices:
 @pytest.fixture(scope="module")
 def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plugin built so that it ends with a report at the first access it may not make; its times are shorter."""
-    program = tmp_path_factory.mktemp("built") / "netagent"
+    return _sanitized(tmp_path_factory.mktemp("built"), "-DCONNECT_S=2", "-DANSWER_S=3")
+
+
+def _sanitized(directory: Path, *times: str) -> Path:
+    program = directory / "netagent"
     command = ["cc", "-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror"]
-    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DCONNECT_S=2", "-DANSWER_S=3"]
+    checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", *times]
     made = subprocess.run([*command, *checks, "-o", program, SOURCE], capture_output=True, text=True, check=False)
     if "cannot find" in made.stderr:
         pytest.skip("this compiler has no sanitizers")
@@ -146,7 +150,7 @@ def test_version_does_not_wait_for_a_standard_input_that_never_ends(program: Pat
     reading, writing = os.pipe()
     try:
         done = subprocess.run(
-            [program], env={"CNI_COMMAND": "VERSION"}, stdin=reading, capture_output=True, timeout=10, check=True
+            [program], env={"CNI_COMMAND": "VERSION"}, stdin=reading, capture_output=True, timeout=60, check=True
         )
     finally:
         os.close(reading)
@@ -156,14 +160,14 @@ def test_version_does_not_wait_for_a_standard_input_that_never_ends(program: Pat
 
 def test_version_needs_no_standard_input_at_all(program: Path) -> None:
     done = subprocess.run(
-        ["sh", "-c", f"exec {program} <&-"], env={"CNI_COMMAND": "VERSION"}, capture_output=True, timeout=10, check=True
+        ["sh", "-c", f"exec {program} <&-"], env={"CNI_COMMAND": "VERSION"}, capture_output=True, timeout=60, check=True
     )
     assert json.loads(done.stdout)["supportedVersions"] == SUPPORTED
 
 
 @pytest.mark.parametrize("environment", [{}, {"CNI_COMMAND": ""}])
 def test_without_a_command_it_says_what_it_is_and_succeeds(program: Path, environment: dict[str, str]) -> None:
-    done = subprocess.run([program], env=environment, capture_output=True, timeout=10, check=True)
+    done = subprocess.run([program], env=environment, capture_output=True, timeout=60, check=True)
     assert done.stdout == b""
     assert b"netagent" in done.stderr
     assert b"1.1.0" in done.stderr
@@ -512,7 +516,9 @@ async def test_add_without_an_agent_says_try_again_later(plugin: Plugin) -> None
     assert queued(plugin) == []
 
 
-async def test_add_waits_for_an_agent_that_is_about_to_start(services: RememberingServices, plugin: Plugin) -> None:
+async def test_add_waits_for_an_agent_that_is_about_to_start(services: RememberingServices, tmp_path: Path) -> None:
+    program = _sanitized(tmp_path, "-DCONNECT_S=60")
+    plugin = Plugin(program=program, socket=tmp_path / "cni.sock", queue=tmp_path / "queue")
     adding = asyncio.create_task(call(plugin, "ADD"))
     await asyncio.sleep(0.5)  # The plugin must have found nobody: there is no sign of it from outside.
     server = CniServer(services.bundle(), plugin.socket, plugin.queue)

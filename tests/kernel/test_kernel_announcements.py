@@ -52,8 +52,10 @@ async def test_neighbours_and_the_host_reach_the_new_owner_at_once(
         assert host.ping(target)
     await _change_hands(kernel, former, latter)
     for target in ADDRESSES:
-        assert neighbour.ping(target), target
-        assert host.ping(target), target
+        for teller in (neighbour, host):
+            # A frame that is out may still wait for the kernel to take it in.
+            eventually(lambda teller=teller, target=target: derive_mac("nae9") in teller.ip("neigh", "show", target))
+            assert teller.ping(target), target
 
 
 async def test_without_an_announcement_they_do_not(kernel: Kernel, sandbox: Sandboxes) -> None:
@@ -62,7 +64,7 @@ async def test_without_an_announcement_they_do_not(kernel: Kernel, sandbox: Sand
     await kernel.apply(diff(union([NETWORK, endpoint(neighbour, 2), former]), State()))
     assert neighbour.ping(ADDRESSES[0])
     await _change_hands(kernel, former, latter)
-    assert not neighbour.ping(ADDRESSES[0])
+    assert not neighbour.ping(ADDRESSES[0], within_s=1)
 
 
 async def test_a_neighbour_asks_the_bridge_after_the_address_moved_away(
@@ -74,7 +76,7 @@ async def test_a_neighbour_asks_the_bridge_after_the_address_moved_away(
     assert neighbour.ping(ADDRESSES[0])
     told = Announcement(device="nab1", address=ip_address(ADDRESSES[0]), mac=BRIDGE_MAC)
     await kernel.apply(Plan((Announce(told),)))
-    eventually(lambda: f"lladdr {BRIDGE_MAC}" in neighbour.ip("neigh", "show", ADDRESSES[0]), within_s=1)
+    eventually(lambda: f"lladdr {BRIDGE_MAC}" in neighbour.ip("neigh", "show", ADDRESSES[0]))
 
 
 async def test_each_frame_is_sent_once_as_its_rfc_says(kernel: Kernel, sandbox: Sandboxes) -> None:
@@ -133,7 +135,7 @@ def _descriptors() -> int:
 _LISTEN = """
 import socket, sys
 heard = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-heard.settimeout(5)
+heard.settimeout(60)
 print("ready", flush=True)
 while True:
     frame, (_, _, kind, *_) = heard.recvfrom(65536)

@@ -39,6 +39,11 @@ async def _watching(kernel: Kernel) -> AsyncIterator[asyncio.Event]:
         yield noticed
 
 
+async def _happens(noticed: asyncio.Event) -> None:
+    async with asyncio.timeout(60):
+        await noticed.wait()
+
+
 CHANGES = {
     "link-down": ("ip", "link", "set", "nab1", "down"),
     "mtu-changed": ("ip", "link", "set", "nab1", "mtu", "1300"),
@@ -64,7 +69,7 @@ async def test_a_change_by_another_program_is_noticed(
     await kernel.apply(diff(WHOLE, State()))
     async with _watching(kernel) as noticed:
         host.run(*command)
-        await asyncio.wait_for(noticed.wait(), 15)
+        await _happens(noticed)
 
 
 async def test_our_own_changes_and_foreign_ones_are_not_noticed(
@@ -111,7 +116,7 @@ async def test_lost_notifications_are_a_reason_to_look(
     async with _watching(kernel) as noticed:
         # The loop stands still meanwhile, and nobody reads.
         host.run("sh", "-ec", f"awk '{routes}' | ip -batch -")
-        await asyncio.wait_for(noticed.wait(), 15)
+        await _happens(noticed)
 
 
 async def test_a_port_that_loses_its_bridge_is_noticed_and_so_is_the_bridge_when_it_is_made_again(
@@ -122,11 +127,11 @@ async def test_a_port_that_loses_its_bridge_is_noticed_and_so_is_the_bridge_when
     noticed, heard = asyncio.Event(), list[str]()
     async with kernel.watched(noticed.set, surroundings=lambda: heard.append("deleted")):
         host.ip("link", "delete", "kbr0")
-        await asyncio.wait_for(noticed.wait(), 15)
+        await _happens(noticed)
         await _read_all(host, "deleted", heard)
         noticed.clear()
         host.ip("link", "add", "kbr0", "type", "bridge")
-        await asyncio.wait_for(noticed.wait(), 15)
+        await _happens(noticed)
 
 
 async def _read_all(host: Namespace, step: str, heard: list[str]) -> None:
@@ -135,6 +140,6 @@ async def _read_all(host: Namespace, step: str, heard: list[str]) -> None:
     for verb in ("add", "delete"):
         host.ip("address", verb, "198.51.100.1/32", "dev", "lo")
     host.run("nft", "add", "table", "inet", step)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(heard) < 3:
             await asyncio.sleep(0)

@@ -88,7 +88,7 @@ def test_connecting_to_a_reserved_port_is_refused_not_accepted(
 ) -> None:
     reservations.reserve(port())
     with opened(host) as client:
-        client.settimeout(2)
+        client.settimeout(60)
         with pytest.raises(ConnectionRefusedError):
             client.connect(("127.0.0.1", 4000))
 

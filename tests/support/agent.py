@@ -243,7 +243,7 @@ class Agent:
     async def _hear_stores(self) -> None:
         for access in self.stores.all:
             if access.store.is_connected:
-                await access.mirror.wait_until(partial(getattr, access.mirror, "is_synced"), within=2)
+                await access.mirror.wait_until(partial(getattr, access.mirror, "is_synced"), within=30)
             access.view.update(access.mirror.entries, access.mirror.entries)
         self.stores.adopt(self.journal.adopted)
         self.knowledge.invalidate()

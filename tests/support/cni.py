@@ -1,6 +1,7 @@
 """Calling the CNI plugin as a runtime does: the real file, an environment, and a configuration on standard input."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,18 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 PLUGIN = ROOT / "cni" / "netagent"
+
+
+_PIPE_BYTES = 1 << 15
+"""What a pipe certainly takes while nobody reads, pipe(7)."""
+
+
+def _pipe_with(data: bytes) -> int:
+    """Return the end of a pipe that has ``data`` to be read: VERSION waits a moment for its input, and no longer."""
+    reading, writing = os.pipe()
+    os.write(writing, data)
+    os.close(writing)
+    return reading
 
 
 def build_plugin() -> None:
@@ -77,13 +90,20 @@ class Plugin:
         }
 
     def start(
-        self, verb: str, container: str = "c1", netns: str = "/run/netns/c1", interface: str = "eth0", **more: str
+        self,
+        verb: str,
+        container: str = "c1",
+        netns: str = "/run/netns/c1",
+        interface: str = "eth0",
+        *,
+        stdin: int = subprocess.PIPE,
+        **more: str,
     ) -> "subprocess.Popen[str]":
-        """Start a call; the configuration is still to be written."""
+        """Start a call; the configuration is still to be written unless ``stdin`` has it."""
         return subprocess.Popen(
             [*self.prefix, str(self.program)],
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"} | self.variables(verb, container, netns, interface, **more),
-            stdin=subprocess.PIPE,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -101,9 +121,16 @@ class Plugin:
     ) -> Outcome:
         """Call the plugin and return how it ended; at most a minute."""
         given = a_configuration() if configuration is None else configuration
-        with self.start(verb, container, netns, interface, **more) as process:
-            text = given if isinstance(given, str) else json.dumps(given)
-            stdout, stderr = process.communicate(text, timeout=60)
+        text = given if isinstance(given, str) else json.dumps(given)
+        is_small = len(text) < _PIPE_BYTES
+        stdin = _pipe_with(text.encode()) if is_small else subprocess.PIPE
+        try:
+            process = self.start(verb, container, netns, interface, stdin=stdin, **more)
+        finally:
+            if is_small:
+                os.close(stdin)
+        with process:
+            stdout, stderr = process.communicate(None if is_small else text, timeout=60)
         return Outcome(status=process.returncode, stdout=stdout, stderr=stderr)
 
     def add(self, container: str = "c1", netns: str = "/run/netns/c1", interface: str = "eth0", **more: Any) -> Outcome:

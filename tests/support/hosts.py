@@ -127,7 +127,8 @@ def _look(host: Host) -> dict[str, str]:
             sorted(str({"up": "UP" in link["flags"]} | {key: link.get(key) for key in kept}) for link in links)
         ),
         "addresses": "\n".join(sorted(line.partition(": ")[2] for line in _lines(host, "ip", "-o", "-4", "address"))),
-        "routes": host.run("ip", "route", "show", "table", "main").stdout,
+        # Without what the link watch adds as late.
+        "routes": host.run("ip", "route", "show", "table", "main").stdout.replace(" linkdown", ""),
         "neighbours": "\n".join(_lines(host, "ip", "neigh", "show", "nud", "permanent")),
         # Without the multicast groups that the kernel joins by itself, or not yet, and what bridges learn and forget.
         "fdb": "\n".join(

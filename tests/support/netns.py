@@ -71,26 +71,27 @@ class Namespace:
         """Return the links by name, as iproute2 shows them."""
         return {link["ifname"]: link for link in self.json("link", "show")}
 
-    def ping(self, target: str) -> bool:
-        """Tell whether one echo request is answered within a second."""
-        return (
-            subprocess.run(
-                ["nsenter", f"--net={self.path}", "ping", "-c1", "-W1", target], capture_output=True
-            ).returncode
-            == 0
-        )
+    def ping(self, target: str, *, within_s: int = 20) -> bool:
+        """Tell whether an echo request, of which there is one only, is answered within the time."""
+        command = ["nsenter", f"--net={self.path}", "ping", "-c1", f"-W{within_s}", target]
+        return subprocess.run(command, capture_output=True).returncode == 0
 
     def snapshot(self) -> dict[str, Any]:
-        """Return links, addresses, routes, neighbours and the ruleset as the usual programs show them."""
+        """Return links, addresses, routes, neighbours and the ruleset as the usual programs show them.
+
+        Without what the kernel adds or takes away some time after a change: that an IPv6 address is still being tried
+        (duplicate address detection), that a device has no carrier.
+        """
         listed = {what: self.run("ip", "-oneline", *what.split()) for what in ("addr", "route", "-6 route", "neigh")}
-        return {**listed, "links": sorted(self.links()), "nft": self.run("nft", "list", "ruleset")}
+        lasting = {what: text.replace(" tentative", "").replace(" linkdown", "") for what, text in listed.items()}
+        return {**lasting, "links": sorted(self.links()), "nft": self.run("nft", "list", "ruleset")}
 
     def delete(self) -> None:
         """Remove the name; the namespace goes with its last user."""
         subprocess.run(["ip", "netns", "delete", self.name], capture_output=True, check=False)
 
 
-def eventually(predicate: Callable[[], bool], *, within_s: float = 5.0) -> None:
+def eventually(predicate: Callable[[], bool], *, within_s: float = 60.0) -> None:
     """Return once ``predicate()`` holds; AssertionError if it does not within the time."""
     deadline = time.monotonic() + within_s
     while not predicate():

@@ -87,7 +87,7 @@ def netagent_process(netagent_start: Start) -> Process:
         if input_text is not None:
             options["stdin"] = subprocess.PIPE
         with netagent_start(*words, **options) as process:
-            out, err = process.communicate(input_text, timeout=20)
+            out, err = process.communicate(input_text, timeout=60)
         return Ended(process.returncode, out or "", err or "")
 
     return run

@@ -4,7 +4,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -23,11 +22,11 @@ def _ls(socket_path: Path) -> Result:
     return CliRunner().invoke(cli, ["--socket", str(socket_path), "network", "ls"])
 
 
-def test_an_agent_that_does_not_run_is_said_at_once(tmp_path: Path) -> None:
+def test_an_agent_that_does_not_run_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once is without gRPC, which would try again and again."""
+    monkeypatch.setattr("netagent.cli.client.Local.channel", lambda *_: pytest.fail("gRPC was asked"))
     path = tmp_path / "agent.sock"
-    begun = time.monotonic()
     result = _ls(path)
-    assert time.monotonic() - begun < 1.0
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         f"netagent: cannot reach the agent at {path} (is it running? start it with: netagent agent)\n"
@@ -77,7 +76,7 @@ def test_an_agent_that_stops_during_a_call_is_said(agent: ServedAgent, netagent_
         assert following.stdout is not None
         assert following.stdout.readline()
         agent.stop()
-        _, complaint = following.communicate(timeout=10)
+        _, complaint = following.communicate(timeout=60)
     assert following.returncode == 1
     # gRPC may notice the closed connection before it has read the reason.
     assert complaint in (

@@ -411,7 +411,7 @@ def test_start_attached_shows_this_starts_output_and_ends_with_its_status(
         running.send_signal(signal.SIGINT)
         agent.until(lambda: ("kill", ID, signal.SIGINT) in agent.fake.asked)
         agent.call(agent.fake.gates["wait"].set)
-        out, err = running.communicate(timeout=10)
+        out, err = running.communicate(timeout=60)
     assert (running.returncode, out, err) == (4, "again\n", "")
 
 

@@ -36,6 +36,24 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return log
 
 
+class Clock:
+    """A clock that only moves when somebody sleeps, which it notes among what ufw was asked."""
+
+    def __init__(self, log: Path) -> None:
+        self.now = time.time()
+        self._log = log
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        with self._log.open("a") as log:
+            log.write(f"{self.now} slept\n")
+
+
 def _asked(log: Path) -> list[tuple[float, str]]:
     lines = (line.split(" ", 1) for line in log.read_text().splitlines())
     return [(float(at), words) for at, words in lines]
@@ -58,17 +76,25 @@ def test_ufw_is_asked_nothing_while_another_holds_its_lock(tmp_path: Path, log: 
     ]
 
 
-def test_rules_that_were_written_just_now_are_left_to_rest_and_read_again(tmp_path: Path, log: Path) -> None:
+def test_rules_that_were_written_just_now_are_left_to_rest_and_read_again(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(log)
+    monkeypatch.setattr("netagent.coexist.ufw.time", clock)
     rules = tmp_path / "user.rules"
     rules.touch()
-    age = REST_S - 0.3
-    written = time.time() - age
+    written = clock.now - (REST_S - 0.3)
     os.utime(rules, (written, written))
     Ufw((str(rules),), tmp_path / "ufw.lock").reconcile(Needs(), PRESENCE)
-    reads = [at for at, words in _asked(log) if words == "show added"]
-    changes = [at for at, words in _asked(log) if words != "show added"]
-    assert min(changes) >= written + REST_S
-    assert min(changes) >= max(reads) >= written + REST_S > min(reads)
+    asked = _asked(log)
+    slept = [at for at, words in asked if words == "slept"]
+    assert slept[-2] < written + REST_S <= slept[-1]
+    assert [words for _, words in asked] == [
+        "show added",
+        *["slept"] * len(slept),
+        "show added",
+        *(f"{rule[4:]} comment netagent" for rule in ufw_rules(Needs())),
+    ]
 
 
 def test_a_rule_that_got_lost_is_loaded_once_when_it_is_added_again(tmp_path: Path, log: Path) -> None:

@@ -25,10 +25,22 @@ def test_lines_are_written_in_order(pipe: tuple[int, int]) -> None:
     handler = PatientHandler(writer)
     for number in range(10):
         handler.emit(record(f"line {number}"))
-    handler.flush()
-    assert [line.rpartition(": ")[2] for line in os.read(reader, 65536).decode().splitlines()] == [
+    heard = b""
+    while heard.count(b"\n") < 10:
+        heard += os.read(reader, 65536)
+    assert [line.rpartition(": ")[2] for line in heard.decode().splitlines()] == [
         f"line {number}" for number in range(10)
     ]
+
+
+def test_what_is_flushed_is_written(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("netagent.daemon.log.LAST_WORDS_S", 60)
+    reader, writer = pipe
+    handler = PatientHandler(writer)
+    for _ in range(100):
+        handler.emit(record("line"))
+    handler.flush()
+    assert os.read(reader, 65536).count(b"\n") == 100
 
 
 def test_what_nobody_reads_is_counted_and_told(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.dns import DNS, DNSQR
 
@@ -53,7 +53,6 @@ def test_a_reply_with_a_choice_is_shuffled_every_time(server: Server) -> None:
     assert len({tuple(addresses(server, "web")) for _ in range(200)}) == 6
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(packet=st.binary(max_size=600) | st.binary(max_size=300).map(lambda tail: HEADER + tail), tcp=st.booleans())
 def test_any_packet_is_answered_or_passed_over(server: Server, packet: bytes, tcp: bool) -> None:
     reply = server.answer(packet, *HERE, tcp=tcp)

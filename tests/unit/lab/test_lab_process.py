@@ -37,7 +37,7 @@ def test_process_starts_after_it_is_recorded(tmp_path: Path) -> None:
         assert not ran.exists()
 
     begun = process.spawn(["touch", str(ran)], env=ENV, log=tmp_path / "log", record=record)
-    assert process.wait(begun, within_s=10)
+    assert process.wait(begun, within_s=60)
     assert ran.exists()
 
 
@@ -51,7 +51,7 @@ def test_process_never_starts_if_recording_fails(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="disk full"):
         process.spawn(["touch", str(ran)], env=ENV, log=tmp_path / "log", record=record)
-    assert process.wait(begun[0], within_s=10)
+    assert process.wait(begun[0], within_s=60)
     assert not ran.exists()
 
 
@@ -66,14 +66,14 @@ def test_process_never_starts_if_its_starter_is_killed(tmp_path: Path) -> None:
     died = subprocess.run(argv, cwd=SOURCE, capture_output=True, text=True, check=False, timeout=30)
     assert died.returncode == -signal.SIGKILL
     pid, begun = map(int, died.stdout.split())
-    assert process.wait(ProcessId(pid=pid, started=begun), within_s=10)
+    assert process.wait(ProcessId(pid=pid, started=begun), within_s=60)
     assert not ran.exists()
 
 
 def test_output_is_appended_to_the_log(tmp_path: Path, started: list[ProcessId]) -> None:
     log = tmp_path / "log"
     for word in ("one", "two"):
-        process.wait(spawn(started, log, "sh", "-c", f"echo {word} >&2"), within_s=10)
+        process.wait(spawn(started, log, "sh", "-c", f"echo {word} >&2"), within_s=60)
     assert log.read_text() == "one\ntwo\n"
 
 
@@ -91,8 +91,10 @@ def test_end_kills_what_ignores_sigterm(tmp_path: Path, started: list[ProcessId]
     stubborn = spawn(started, log, "sh", "-c", "trap '' TERM; echo ready; while :; do sleep 60; done")
     while "ready" not in (log.read_text() if log.exists() else ""):
         assert process.alive(stubborn)
-    child = next(found for found in process.family(lambda pid: pid == stubborn.pid) if found != stubborn)
-    started.append(child)
+    # It forks only after it has spoken.
+    while not (children := [found for found in process.family(lambda pid: pid == stubborn.pid) if found != stubborn]):
+        assert process.alive(stubborn)
+    started.extend(children)
     process.end([stubborn], within_s=0.1)
     assert not process.alive(stubborn)
 
@@ -100,7 +102,7 @@ def test_end_kills_what_ignores_sigterm(tmp_path: Path, started: list[ProcessId]
 def test_end_reaches_a_paused_process_with_sigterm(tmp_path: Path, started: list[ProcessId]) -> None:
     paused = spawn(started, tmp_path / "log", "sleep", "60")
     process.send(paused, signal.SIGSTOP)
-    process.end([paused], within_s=10)
+    process.end([paused], within_s=60)
     assert not process.alive(paused)
 
 

@@ -147,7 +147,7 @@ async def test_everything_is_compared_now_and_then_however_often_peers_change(
     monkeypatch.setattr(engine_module, "SETTLE_S", 0.0)
     running = asyncio.create_task(world.engine.run())
     try:
-        deadline = asyncio.get_running_loop().time() + 5
+        deadline = asyncio.get_running_loop().time() + 30
         while not world.kernel.looks and asyncio.get_running_loop().time() < deadline:
             world.engine.follow_snapshot()
             await asyncio.sleep(0.001)
@@ -162,7 +162,7 @@ async def test_the_loop_follows_the_snapshot_without_a_look(world: World, monkey
     try:
         world.snapshot = replace(world.snapshot, blocks=(*world.snapshot.blocks, a_block("192.168.9.0/24", H2)))
         world.engine.follow_snapshot()
-        await eventually(lambda: _true(bool(world.plan)), within=2, every=0.001)
+        await eventually(lambda: _true(bool(world.plan)), every=0.001)
         assert world.kernel.looks == 0
     finally:
         running.cancel()

@@ -39,7 +39,7 @@ async def test_a_firewall_that_refused_is_asked_again_though_nothing_happens(
     coexistence.request()
     running = asyncio.ensure_future(coexistence.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await firewall.marked.wait()
     finally:
         running.cancel()

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netagent.errors import InvalidRequest, NetagentError
@@ -22,7 +22,7 @@ from tests.support.world import a_local_network
 
 _T = TypeVar("_T")
 
-FEW = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FEW = settings(max_examples=40)
 NETWORK = a_local_network("10.5.0.0/24", "fd05::/64")
 
 

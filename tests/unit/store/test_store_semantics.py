@@ -32,7 +32,7 @@ async def put(store: Store, key: str, value: bytes) -> int:
 
 
 async def next_of(watch: AsyncIterator[WatchEvent]) -> WatchEvent:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         return await anext(watch)
 
 
