@@ -9,14 +9,12 @@ has a firewall, and nothing is known.
 import ctypes
 import fcntl
 import os
-import select
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from netagent.kernel.probe import WITHIN_S, internet_checksum
+from netagent.kernel.probe import internet_checksum, readable
 from netagent.model.address import Address
 
 _FIRST_PORT, _PORTS = 33434, 64
@@ -77,10 +75,8 @@ def _refusing(
                 waiting[send(source, target)] = target
             except OSError:
                 continue
-        deadline = time.monotonic() + WITHIN_S
-        while len(refused) < len(waiting) and (left := deadline - time.monotonic()) > 0:
-            pending = [sock for sock, target in waiting.items() if target not in refused]
-            for sock in select.select(pending, [], [], left)[0]:
+        for ready in readable(lambda: [sock for sock, target in waiting.items() if target not in refused]):
+            for sock in ready:
                 try:
                     sock.recv(256)
                 except ConnectionRefusedError:

@@ -5,11 +5,13 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from netagent.model.address import Address
 
 WITHIN_S = 1.0
+LATE_READS = 100
+"""How often it is read after that: a sender that never ends must not keep us."""
 _ECHO = struct.Struct("!BBHHH")
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE = 10, 23, 3
 """include/uapi/linux/in.h and in6.h: DF, and no attention to path MTUs that were learnt."""
@@ -52,9 +54,8 @@ def largest(asked: Iterable[tuple[Address, Address, Sequence[int]]]) -> dict[Add
                 waiting[sock], sizes[target] = target, wanted
                 for number, size in enumerate(wanted):
                     _ask(sock, target, identifier, bytes(size), number)
-        deadline = time.monotonic() + WITHIN_S
-        while waiting and (left := deadline - time.monotonic()) > 0:
-            for sock in select.select(list(waiting), [], [], left)[0]:
+        for ready in readable(lambda: list(waiting)):
+            for sock in ready:
                 target = waiting[sock]
                 answered = _reply(sock, target, identifier)
                 if answered is not None and answered < len(sizes[target]):
@@ -101,13 +102,27 @@ def internet_checksum(data: bytes) -> int:
 
 def _collect(waiting: dict[socket.socket, Address], identifier: int) -> frozenset[Address]:
     answered: set[Address] = set()
-    deadline = time.monotonic() + WITHIN_S
-    while len(answered) < len(waiting) and (left := deadline - time.monotonic()) > 0:
-        pending = [sock for sock, target in waiting.items() if target not in answered]
-        for sock in select.select(pending, [], [], left)[0]:
+    for ready in readable(lambda: [sock for sock, target in waiting.items() if target not in answered]):
+        for sock in ready:
             if _reply(sock, waiting[sock], identifier) is not None:
                 answered.add(waiting[sock])
     return frozenset(answered)
+
+
+def readable(pending: Callable[[], list[socket.socket]]) -> Iterator[list[socket.socket]]:
+    """Yield those of ``pending()`` that something can be read from, for a second or until there are none left.
+
+    What has come by then is read also where this process stood still meanwhile: that it was late is not their fault.
+    """
+    begun = time.monotonic()
+    reads = 0
+    while sockets := pending():
+        left = begun + WITHIN_S - time.monotonic()
+        ready = select.select(sockets, [], [], max(left, 0.0))[0]
+        reads += left <= 0
+        if not ready or reads > LATE_READS:
+            return
+        yield ready
 
 
 def _reply(sock: socket.socket, target: Address, identifier: int) -> int | None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 MOUNT = Path("/sys/fs/cgroup")
-_WITHIN_S = 2.0
+_WITHIN_S = 10.0
 
 
 def of_process(pid: int) -> set[Path]:

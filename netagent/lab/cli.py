@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -111,7 +112,10 @@ def down(name: str) -> None:
 @format_option()
 def list_labs(form: str) -> None:
     """List the labs of this machine."""
-    found = [_describe(Lab.open(name)) for name in record.names()]
+    found = []
+    for name in record.names():
+        with suppress(NotFound):  # taken down by somebody else, just now
+            found.append(_describe(Lab.open(name)))
     if form == "json":
         print_json_lines(found)
         return

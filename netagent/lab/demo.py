@@ -27,8 +27,8 @@ _SUBNET = "192.168.0.0/16"
 _WEB_ADDRESS = "192.168.0.2"
 _WEB_PORT = 4000
 _PINGS = 5
-_COMMAND_WITHIN_S = 30.0
-_NAMES_WITHIN_S = 5.0
+_COMMAND_WITHIN_S = 60.0
+_HEARD_WITHIN_S = 30.0
 
 _PAGE = "Hello from the container web"
 # The page is written where the container may write: into its own layer above the host's files.
@@ -88,7 +88,9 @@ class Demo:
         return started
 
     def _start(self, name: str, host: Host, options: Sequence[str], command: Sequence[str]) -> Container:
-        self._netagent(host, "run", "-d", "--name", name, "--network", _NETWORK, *options, "--", *command)
+        run = ["netagent", "run", "-d", "--name", name, "--network", _NETWORK, *options, "--", *command]
+        # Other hosts hear of a new network a little later.
+        self._shown(host, *run, patience_for=f"network {_NETWORK} not found")
         shown = self._quietly(host, "netagent", "exec", name, "--", "ip", "-json", "-4", "address", "show", "eth0")
         address = IPv4Address(json.loads(shown)[0]["addr_info"][0]["local"])
         return Container(name=name, host=host, address=address)
@@ -114,13 +116,13 @@ class Demo:
     def _ping(self, source: Container, target: Container) -> tuple[int, float]:
         """Return how many pings, by name, were answered and their mean round trip in ms."""
         ping = ["ping", "-q", "-c", str(_PINGS), "-i", "0.05", "-W", "2", target.name]
-        deadline = time.monotonic() + _NAMES_WITHIN_S
+        deadline = time.monotonic() + _HEARD_WITHIN_S
         while True:
             said = source.host.run("netagent", "exec", source.name, "--", *ping, check=False, timeout=_COMMAND_WITHIN_S)
-            # Other hosts hear of a new name a little later; ping ends with 2 if it finds none (ping(8)).
-            if said.returncode != 2 or time.monotonic() > deadline:
+            answered = re.search(r"(\d+) received", said.stdout)
+            # Other hosts hear of a new name, and of a host's first container, a little later.
+            if (answered and int(answered[1]) == _PINGS) or time.monotonic() > deadline:
                 break
-        answered = re.search(r"(\d+) received", said.stdout)
         if answered is None:
             raise DemoFailed(f"ping did not run in {source.name}: {said.stderr.strip()}")
         round_trip = re.search(r"= [\d.]+/([\d.]+)/", said.stdout)
@@ -129,7 +131,7 @@ class Demo:
     def _fetch_page(self) -> None:
         first, second = self._lab.hosts[0], self._lab.hosts[1]
         web = f"{first.ip}:{_WEB_PORT}"
-        curl = ["curl", "--silent", "--show-error", "--max-time", "5"]
+        curl = ["curl", "--silent", "--show-error", "--max-time", "20"]
         for host, command in (
             (second, [*curl, f"http://{web}/"]),
             (first, [*curl, f"http://127.0.0.1:{_WEB_PORT}/"]),
@@ -158,16 +160,22 @@ class Demo:
     def _netagent(self, host: Host, *arguments: str) -> str:
         return self._shown(host, "netagent", *arguments)
 
-    def _shown(self, host: Host, *argv: str) -> str:
+    def _shown(self, host: Host, *argv: str, patience_for: str = "") -> str:
         """Run a command as a user would, and show both the command and what it says."""
         self._console.print(f"[bold green]{host.name}#[/] [bold]{_escape(shlex.join(argv))}[/]", soft_wrap=True)
-        said = self._quietly(host, *argv)
+        said = self._quietly(host, *argv, patience_for=patience_for)
         if said.strip():
             self._console.print(said.rstrip(), markup=False, highlight=False, soft_wrap=True)
         return said
 
-    def _quietly(self, host: Host, *argv: str) -> str:
-        done = host.run(*argv, check=False, timeout=_COMMAND_WITHIN_S)
+    def _quietly(self, host: Host, *argv: str, patience_for: str = "") -> str:
+        """Run a command, again for a while if what it says is ``patience_for``, and return what it prints."""
+        deadline = time.monotonic() + _HEARD_WITHIN_S
+        while True:
+            done = host.run(*argv, check=False, timeout=_COMMAND_WITHIN_S)
+            is_worth_a_wait = patience_for and patience_for in done.stderr
+            if not (done.returncode and is_worth_a_wait) or time.monotonic() > deadline:
+                break
         if done.returncode != 0:
             raise DemoFailed(f"{shlex.join(argv)} on {host.name} ended with {done.returncode}: {done.stderr.strip()}")
         return done.stdout

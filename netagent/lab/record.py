@@ -84,9 +84,9 @@ def read(name: str) -> Record:
 
 def names() -> list[str]:
     """Return the names of all labs of this machine."""
-    if not LABS.is_dir():
-        return []
-    return sorted(record.parent.name for record in LABS.glob(f"*/{_RECORD}"))
+    with suppress(FileNotFoundError):  # also while it is listed: it goes with the last lab
+        return sorted(record.parent.name for record in LABS.glob(f"*/{_RECORD}"))
+    return []
 
 
 @contextmanager

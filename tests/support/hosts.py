@@ -35,25 +35,44 @@ def refusal(host: Host, *arguments: str, status: int = 1, output: str = "") -> s
     return lines[0].removeprefix("netagent: ")
 
 
-def run(host: Host, name: str, *options: str, command: tuple[str, ...] = ("sleep", "infinity")) -> None:
-    """Start a container in the background."""
-    netagent(host, "run", "-d", "--name", name, *options, "--", *command)
+PATIENCE = ("--connect-timeout", "3", "--max-time", "30")
+"""Options of curl: who accepts may take long to answer, while what is not let through ends after three seconds."""
+
+_ECHO = ("socat", "-t", "30")
+"""A server whose program may take as long to answer after the client has said all; half a second is the default."""
 
 
-def serve_name(host: Host, name: str, *options: str) -> None:
-    """Start a container whose port 80 answers with its hostname, which is its name."""
-    run(host, name, "--hostname", name, *options, command=("busybox", "httpd", "-f", "-p", "80", "-h", "/etc"))
+def run(
+    host: Host, name: str, *options: str, command: tuple[str, ...] = ("sleep", "infinity"), listens: int = 0
+) -> None:
+    """Start a container in the background; with ``listens`` it is a server, and is waited for to listen there (TCP)."""
+    started = netagent(host, "run", "-d", "--name", name, *options, "--", *command)
+    if listens:
+        await_listener(host, started.stdout.strip(), listens)
+
+
+def await_listener(host: Host, container_id: str, port: int) -> None:
+    """Wait until something in a container of netagent's listens at a TCP port."""
+    sockets = (f"--net=/run/netagent/netns/{container_id}", "ss", "-Hlnt", f"sport = :{port}")
+    eventually(lambda: host.run("nsenter", *sockets).stdout)
+
+
+def serve_name(host: Host, name: str, *options: str, port: int = 80) -> None:
+    """Start a container whose ``port`` answers, by both families, with its hostname, which is its name."""
+    command = ("busybox", "httpd", "-f", "-p", str(port), "-h", "/etc")
+    run(host, name, "--hostname", name, *options, command=command, listens=port)
 
 
 def serve_client_address(host: Host, name: str, *options: str) -> None:
     """Start a container whose port 80 tells each client the address it came from."""
-    run(host, name, *options, command=("socat", "TCP4-LISTEN:80,fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR"))
+    command = (*_ECHO, "TCP4-LISTEN:80,fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR")
+    run(host, name, *options, command=command, listens=80)
 
 
 @contextmanager
 def telling_client_addresses(host: Host, port: int, family: int = 4) -> Iterator[None]:
     """Let a process of the host itself tell each client on ``port`` the address it came from."""
-    server = host.popen("socat", f"TCP{family}-LISTEN:{port},fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR")
+    server = host.popen(*_ECHO, f"TCP{family}-LISTEN:{port},fork,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR")
     try:
         eventually(lambda: f":{port} " in host.run("ss", "-Hlnt").stdout)
         yield
@@ -64,7 +83,7 @@ def telling_client_addresses(host: Host, port: int, family: int = 4) -> Iterator
 
 def client_address_at(address: str, port: int) -> tuple[str, ...]:
     """Return the command that asks such a server, of a container or of a host."""
-    return ("socat", "-t", "2", "-", f"TCP4:{address}:{port}")
+    return ("socat", "-t", "30", "-", f"TCP4:{address}:{port}")
 
 
 def address(host: Host, name: str, version: int = 4) -> str:
@@ -95,24 +114,26 @@ def pings(host: Host, name: str, target: str, *, count: int = 1, options: tuple[
 
 def fetches(host: Host, url: str, expected: str) -> bool:
     """Tell whether the host itself gets ``expected`` from ``url``."""
-    return host.run("curl", "-s", "-m", "3", url, check=False).stdout.strip() == expected
+    return host.run("curl", "-s", *PATIENCE, url, check=False).stdout.strip() == expected
 
 
 def fetches_inside(host: Host, name: str, url: str, expected: str) -> bool:
     """Tell whether a container gets ``expected`` from ``url``."""
-    return inside(host, name, "curl", "-s", "-m", "3", url).stdout.strip() == expected
+    return inside(host, name, "curl", "-s", *PATIENCE, url).stdout.strip() == expected
 
 
 def dump(host: Host) -> dict[str, str]:
     """Return everything of a host that an attach or detach could leave traces in, comparable as text.
 
-    What happened before may still be on its way, so it is looked until two looks agree.
+    What happened before may still be on its way, so it is looked until two looks agree, and no link is left that waits
+    in a group for its deletion.
     """
     looks = [_look(host)]
 
     def has_settled() -> bool:
         looks.append(_look(host))
-        return looks[-1] == looks[-2]
+        links = looks[-1]["links"]
+        return looks[-1] == looks[-2] and links.count("'group': 'default'") == len(links.splitlines())
 
     eventually(has_settled, within=30)
     return looks[-1]
@@ -158,8 +179,16 @@ def _lines(host: Host, *command: str) -> list[str]:
     return sorted(host.run(*command).stdout.splitlines())
 
 
-def same(host: Host, before: dict[str, str]) -> bool:
-    """Assert that a host is as ``before`` showed it; the failure shows the lines that differ."""
+def same(host: Host, before: dict[str, str], *, within: float = 20) -> bool:
+    """Assert that a host is as ``before`` showed it, or is soon; the failure shows the lines that differ.
+
+    An agent may stand still for a second in the middle of what it does after its answer. With ``within=0`` the host
+    must be so as soon as it has settled.
+    """
+    return eventually(lambda: _same(host, before), within=within)
+
+
+def _same(host: Host, before: dict[str, str]) -> bool:
     after = dump(host)
     differences = [
         f"{name}: {line}"
