@@ -17,6 +17,10 @@ _PROGRAMS = {
 }
 
 
+_WAIT = ("--wait", "5")
+"""How many seconds iptables-legacy waits for another program that holds /run/xtables.lock; at once it gives up."""
+
+
 class DockerFirewall:
     """Docker's rules, in iptables of either kind and both families."""
 
@@ -28,9 +32,9 @@ class DockerFirewall:
         chains = presence.chains | (legacy_chains() if presence.legacy else frozenset())
         for where, program in _PROGRAMS.items():
             if (where, CHAIN) in chains:
-                script = _script(run((program, "-S", CHAIN)).splitlines(), docker_rules(needs) if needs else ())
+                script = _script(run((program, *_WAIT, "-S", CHAIN)).splitlines(), docker_rules(needs) if needs else ())
                 if script:
-                    change((f"{program}-restore", "--noflush"), stdin=script)
+                    change((f"{program}-restore", "--noflush", *_WAIT), stdin=script)
                     done.append(f"rules in {CHAIN} of {program}" if needs else f"no rules in {CHAIN} of {program}")
         return done
 
@@ -53,8 +57,10 @@ def legacy_chains() -> frozenset[tuple[str, str]]:
     found = set()
     for where in ("legacy4", "legacy6"):
         try:
-            listing = run((_PROGRAMS[where], "-S"))
-        except EnvironmentProblem:
+            listing = run((_PROGRAMS[where], *_WAIT, "-S"))
+        except EnvironmentProblem as problem:
+            if "xtables lock" in problem.message:
+                raise
             continue
         found |= {(where, line.split()[1]) for line in listing.splitlines() if line.startswith("-N ")}
     return frozenset(found)

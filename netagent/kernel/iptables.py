@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 
-from netagent.errors import KernelRejected
+from netagent.errors import KernelRejected, Unavailable
 from netagent.firewall import counting
 from netagent.firewall.counting import ServedPort, counters_of_ports
 from netagent.firewall.elements import element_key
@@ -42,7 +42,7 @@ from netagent.kernel.uapi import (
     NFTA_RULE_CHAIN,
     NFTA_TABLE_NAME,
 )
-from netagent.kernel.xtables import ProgramRefusalError, Programs
+from netagent.kernel.xtables import LockHeldError, ProgramRefusalError, Programs
 from netagent.model.counters import Counters
 from netagent.plan.desired import Ruleset
 from netagent.plan.operation import AddAdminChains, AddElements, DeleteElements, ReplaceRuleset
@@ -219,6 +219,9 @@ class IptablesFirewall:
             self._programs.restore_ipsets(scripts.ipsets_before)
             self._programs.restore(scripts.restore)
             self._programs.restore_ipsets(scripts.ipsets_after)
+        except LockHeldError as refusal:
+            self._forget()
+            raise Unavailable(str(refusal), hint="end it, or try again when it has ended") from None
         except ProgramRefusalError as refusal:
             self._forget()
             _log.error("%s\n%s", refusal, "\n".join(scripts.restore.values()))

@@ -18,6 +18,7 @@ FLAVOURS = ("nft", "legacy")
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 _LOCK_WAIT_S = 5
 """How long iptables-legacy waits for another program that holds /run/xtables.lock."""
+_LOCK = Path("/run/xtables.lock")
 _TIME_LIMIT_S = 30
 _IPSET_MODULE = Path("/sys/module/ip_set")
 """There if the module is loaded or built in, as it has a parameter; it is loaded when the first set is asked for."""
@@ -27,6 +28,10 @@ _REMEMBERED = 64
 
 class ProgramRefusalError(Exception):
     """A program that ended with an error: its name and its words."""
+
+
+class LockHeldError(ProgramRefusalError):
+    """Another program did not let go of iptables-legacy's lock while it was waited for."""
 
 
 class Programs:
@@ -87,8 +92,26 @@ class Programs:
                 raise ProgramRefusalError(f"{command[0]} did not end within {_TIME_LIMIT_S} s") from None
         if running.returncode:
             words = " / ".join(line.strip() for line in problem.splitlines() if line.strip())
-            raise ProgramRefusalError(f"{Path(command[0]).name}: {words or running.returncode}")
+            name = Path(command[0]).name
+            if "xtables lock" in words:
+                raise LockHeldError(f"{name} waited {_LOCK_WAIT_S} s for {_LOCK}, which {_lock_holder()} holds")
+            raise ProgramRefusalError(f"{name}: {words or running.returncode}")
         return output
+
+
+def _lock_holder() -> str:
+    """Return who holds the lock, as far as the kernel says (proc_locks(5))."""
+    try:
+        status = _LOCK.stat()
+        lock = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        for line in Path("/proc/locks").read_text().splitlines():
+            # Of one that waits an arrow stands before its kind.
+            _, kind, _, _, process, file, *_ = line.split()
+            if kind == "FLOCK" and file == lock:
+                return f"{Path(f'/proc/{process}/comm').read_text().strip()} (pid {process})"
+    except (OSError, ValueError):
+        pass
+    return "another program"
 
 
 def save_legacy(program: str) -> str | None:

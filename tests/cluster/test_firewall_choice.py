@@ -8,7 +8,18 @@ import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from tests.support.hosts import fetches, fetches_inside, netagent, pings, run, serve_name
+from tests.support.hosts import (
+    address,
+    dump,
+    fetches,
+    fetches_inside,
+    netagent,
+    pings,
+    refusal,
+    run,
+    same,
+    serve_name,
+)
 from tests.support.lab import MakeLab, configure_firewall, eventually
 
 pytestmark = pytest.mark.cluster
@@ -21,6 +32,8 @@ SAVES = (
     "ip6tables-legacy-save",
 )
 REPAIRED_WITHIN_S = 5.0
+LOCK_WAIT_S = 5.0
+"""How long iptables-legacy is let wait."""
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +148,26 @@ def test_a_start_with_another_firewall_leaves_nothing_of_the_former(lab: Lab) ->
     for firewall in ("nftables", "iptables-legacy", "nftables", "iptables", "iptables-legacy", "iptables"):
         _start_with(lab.hosts[0], firewall)
         assert _is_kept(lab), firewall
+
+
+def test_a_lock_that_another_program_holds_is_named_and_nothing_is_half_done(lab: Lab) -> None:
+    (h1, _) = lab.hosts
+    _start_with(h1, "iptables-legacy")
+    before, rules = dump(h1), _ours_in_iptables(h1)
+    holder = h1.popen("flock", "-F", "/run/xtables.lock", "sleep", "infinity")
+    try:
+        eventually(lambda: h1.run("flock", "-n", "/run/xtables.lock", "true", check=False).returncode)
+        begun = time.monotonic()
+        said = refusal(h1, "run", "-d", "--name", "new", "--network", "app", "-p", "4001:80", "--", "true", status=125)
+        assert time.monotonic() - begun < LOCK_WAIT_S + 15
+        assert f"/run/xtables.lock, which sleep (pid {holder.pid}) holds" in said
+        assert "new" not in netagent(h1, "ps", "-a").stdout
+    finally:
+        holder.kill()
+        holder.wait()
+    eventually(lambda: same(h1, before) and _ours_in_iptables(h1) == rules)
+    run(h1, "new", "--network", "app", "-p", "4001:80")
+    assert pings(h1, "new", address(h1, "web"))
 
 
 def _start_with(host: Host, firewall: str) -> None:
