@@ -22,7 +22,7 @@ from netagent.api.cni_request import (
     version_for_error,
 )
 from netagent.api.cni_verbs import CniVerbs
-from netagent.api.unix_socket import Connections, bound_socket
+from netagent.api.unix_socket import Connections, bound_socket, peer_process
 from netagent.services.all import Services
 
 log = logging.getLogger("netagent.cni")
@@ -89,7 +89,7 @@ class CniServer:
         made: list[Add] = []
         async with asyncio.TaskGroup() as group:
             gone = group.create_task(_end_of(reader))
-            answer = await self._answer(request, made)
+            answer = await self._answer(request, made, peer_process(writer.get_extra_info("socket")))
             has_reader = not gone.done()
             gone.cancel()
         try:
@@ -103,11 +103,11 @@ class CniServer:
                 await self._verbs.take_back(add)
             raise
 
-    async def _answer(self, request: bytes, made: list[Add]) -> bytes:
+    async def _answer(self, request: bytes, made: list[Add], caller: int) -> bytes:
         """Return the answer to a request; an ADD that succeeded is put into ``made``."""
         complaints: list[bytes] = []
         try:
-            output = await self._verbs.perform(request, made, complaints)
+            output = await self._verbs.perform(request, made, complaints, caller)
         except CniError as error:
             log.info("CNI request refused: %s", error)
             return _encode_error(error, request, b"".join(complaints))

@@ -16,6 +16,7 @@ from netagent.model.container import Delegation
 from netagent.model.network import Network
 from netagent.services.all import Services
 from netagent.services.locks import Locks
+from netagent.services.readiness import NAMED_NAMESPACES
 
 log = logging.getLogger("netagent.cni")
 
@@ -33,10 +34,11 @@ class CniVerbs:
         self._services = services
         self._locks = Locks()
 
-    async def perform(self, request: bytes, made: list[Add], complaints: list[bytes]) -> bytes:
+    async def perform(self, request: bytes, made: list[Add], complaints: list[bytes], caller: int) -> bytes:
         """Return what the plugin is to print, or raise CniError; an ADD that succeeded is put into ``made``.
 
-        ``complaints`` gets what is for the plugin's standard error.
+        ``complaints`` gets what is for the plugin's standard error. ``caller`` is the plugin's process, 0 if it is of
+        another pid namespace.
         """
         try:
             match parse_request(request):
@@ -51,10 +53,12 @@ class CniVerbs:
                 case Check() as check:
                     await self._check(check, complaints)
                 case Status() as status:
-                    await self._status(status, complaints)
+                    await self._status(status, complaints, caller)
                 case Collect() as collect:
                     await self._collect(collect, complaints)
         except NetagentError as error:
+            if path := error.facts.get("netns"):
+                await self._require_sight(caller, path)
             raise cni_error(error) from error
         return b""
 
@@ -154,18 +158,27 @@ class CniVerbs:
                 f"missing or different: {'; '.join(differences[:SHOWN])}{more}; the agent mends what it can",
             )
 
-    async def _status(self, status: Status, complaints: list[bytes]) -> None:
+    async def _status(self, status: Status, complaints: list[bytes], caller: int) -> None:
         if status.ipam is not None:
             await ask_ipam(status.ipam, "STATUS", complaints)
         network = self._network(status.network)
         if network is None:
             raise _unknown_network(CniCode.NOT_AVAILABLE, status.network)
+        await self._require_sight(caller, NAMED_NAMESPACES)
         obstacle = self._services.readiness.obstacle(network)
         restriction = self._services.readiness.restriction()
         if restriction:
             raise CniError(CniCode.LIMITED, restriction, obstacle)
         if obstacle:
             raise CniError(CniCode.NOT_AVAILABLE, obstacle)
+
+    async def _require_sight(self, caller: int, path: str) -> None:
+        """Raise CniError if namespaces that the plugin's runtime keeps at ``path`` are not seen by the agent."""
+        if reason := await self._services.readiness.blindness(caller, path):
+            way_out = (
+                f"have what is mounted in {NAMED_NAMESPACES} handed on to it: mount it into the container as rslave"
+            )
+            raise CniError(CniCode.NOT_AVAILABLE, reason, way_out)
 
     async def _collect(self, collect: Collect, complaints: list[bytes]) -> None:
         failures = [cni_error(e) for e in await self._services.collection.collect(collect.name, collect.valid)]

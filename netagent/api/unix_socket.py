@@ -5,6 +5,7 @@ import grp
 import os
 import shutil
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,9 @@ from netagent.errors import Conflict, InvalidRequest
 
 GROUP = "netagent"
 """Members of this group may do what root may, if the machine has the group."""
+
+_UCRED = struct.Struct("=3i")
+"""struct ucred: pid, uid, gid."""
 
 _PATH_LIMIT = 107
 """Bytes of a socket's path: ``sun_path`` without its NUL, unix(7)."""
@@ -57,6 +61,12 @@ def bound_socket(path: Path, mode: int = 0o660) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def peer_process(connection: socket.socket) -> int:
+    """Return the process at the other end, 0 if it is of another pid namespace (SO_PEERCRED, unix(7))."""
+    process: int = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[0]
+    return process
 
 
 class Connections:

@@ -237,6 +237,10 @@ class FakeKernel:
             raise NotFound(f"network namespace {path} does not exist")
         return self.sandboxes[path]
 
+    async def are_mounts_hidden(self, caller: int, path: str) -> bool:
+        """Return False: everything is seen."""
+        return False
+
     async def create_sandbox(self, path: str) -> int:
         """Make a sandbox at ``path``, or raise AlreadyExists."""
         if path in self.sandboxes:

@@ -14,7 +14,7 @@ from netagent.errors import KernelRejected
 from netagent.firewall.counting import ServedPort
 from netagent.firewall.marks import Presence
 from netagent.firewall.verdict import Rules
-from netagent.kernel import checksums, encode, links, netns, probe
+from netagent.kernel import checksums, encode, links, mounts, netns, probe
 from netagent.kernel.announce import Announcer
 from netagent.kernel.apply import Workplace, apply
 from netagent.kernel.apply import failpoints as apply_failpoints
@@ -130,6 +130,10 @@ class Kernel:
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the namespace at ``path``; NotFound if absent, InvalidRequest if no container's."""
         return await self._run(lambda place: _sandbox_inode(place, path))
+
+    async def are_mounts_hidden(self, caller: int, path: str) -> bool:
+        """Tell whether what process ``caller`` (0: unknown) mounts at ``path`` certainly is not seen here."""
+        return await self._run(lambda _: mounts.are_mounts_hidden(caller, path))
 
     async def create_sandbox(self, path: str) -> int:
         """Make a network namespace with loopback up and keep it by a mount at ``path``; return its inode."""

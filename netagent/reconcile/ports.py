@@ -84,6 +84,12 @@ class Kernel(Protocol):
     async def sandbox_inode(self, path: str) -> int:
         """Return the inode of the network namespace at ``path``; NotFound or InvalidRequest if it is none."""
 
+    async def are_mounts_hidden(self, caller: int, path: str) -> bool:
+        """Tell whether a namespace that process ``caller`` keeps at ``path`` by a mount certainly is not seen here.
+
+        0 stands for a process of another pid namespace.
+        """
+
     async def create_sandbox(self, path: str) -> int:
         """Make a network namespace with loopback up and keep it by a mount at ``path``; return its inode."""
 

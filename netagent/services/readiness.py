@@ -7,6 +7,9 @@ from netagent.model.network import Network, NetworkState, Subnet
 from netagent.services.context import Context
 from netagent.services.endpoints import BRIDGE_PORT_LIMIT
 
+NAMED_NAMESPACES = "/run/netns"
+"""Where runtimes keep containers' network namespaces, by convention of ip-netns(8)."""
+
 
 class ReadinessService:
     """Looks at what an attach would need."""
@@ -44,6 +47,15 @@ class ReadinessService:
         except Exhausted as error:
             return error.message
         return ""
+
+    async def blindness(self, caller: int, path: str = NAMED_NAMESPACES) -> str:
+        """Return why a namespace that process ``caller`` keeps at ``path`` is not seen here, or an empty text.
+
+        ``caller`` is 0 if it is of another pid namespace.
+        """
+        if path.startswith("/proc/") or not await self._context.kernel.are_mounts_hidden(caller, path):
+            return ""
+        return f"the agent does not see network namespaces mounted at {path}: it is in a mount namespace of its own"
 
     def restriction(self) -> str:
         """Return why containers may not reach all they should, or an empty text."""

@@ -99,6 +99,26 @@ def test_c90_status_while_the_store_is_away_depends_on_the_addresses_here(
     machine.netagent("network", "rm", "unused")
 
 
+def test_an_agent_that_does_not_see_the_runtimes_namespaces_says_so(
+    machine: Machine, plugin: Plugin, netns: Make
+) -> None:
+    """As one in a container into which they are not handed on."""
+    machine.stop_agent()
+    machine.start_agent(through=("unshare", "--mount", "--propagation", "private"))
+    try:
+        name, path = netns()
+        for outcome in (status(plugin), plugin.add(name, path)):
+            assert outcome.code == 50
+            assert "does not see network namespaces" in outcome.json["msg"]
+            assert "rslave" in outcome.json["details"]
+        assert not is_attached(machine, name)
+    finally:
+        machine.stop_agent()
+        machine.start_agent()
+    assert status(plugin).status == 0
+    assert plugin.add(name, path).status == 0
+
+
 def test_c90_status_tells_that_the_way_to_other_hosts_is_broken(machine: Machine, plugin: Plugin, netns: Make) -> None:
     identity = machine.netagent("network", "create", "--driver", "vxlan", "--subnet", "10.25.0.0/16", "blocked").strip()
     tunnel = f"nav{identity[:12]}"

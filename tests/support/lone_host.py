@@ -122,10 +122,10 @@ class LoneHost:
 
     # The agent
 
-    def start_agent(self, *, wait: bool = True) -> None:
-        """Start the agent with its ``options`` and wait until it serves CNI."""
+    def start_agent(self, *, wait: bool = True, through: Sequence[str] = ()) -> None:
+        """Start the agent with its ``options``, by a command that is given if any, and wait until it serves CNI."""
         with self.log.open("ab") as log:
-            command = [*self.prefix, *NETAGENT, "agent", *self.options]
+            command = [*self.prefix, *through, *NETAGENT, "agent", *self.options]
             self._agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
             eventually(self.serves)
