@@ -11,7 +11,7 @@ from netagent.model.ids import ContainerId, short
 from netagent.runtime.bundle import cgroup_path
 
 _MOUNT = Path("/sys/fs/cgroup")
-_DEADLINE_S = 5.0
+_DEADLINE_S = 30.0
 
 
 async def remove(container_id: ContainerId) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from netagent.errors import Conflict, InvalidRequest
 from netagent.ipam.pools import refuse_overlap
-from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import HostFacts
 from netagent.model.ids import NetworkId
 from netagent.model.network import Network, Scope
@@ -117,7 +116,7 @@ class CopyService:
         return {key: value for key, value in sorted(entries.items()) if is_shared(key)}
 
     def _decoded(self, entries: Mapping[str, bytes]) -> ClusterView:
-        view = ClusterView(self._context.host.id, Endpoints)
+        view = ClusterView(self._context.host.id, {})
         view.update(entries, {k: StoreEntry(key=k, value=v, revision=1) for k, v in entries.items()})
         return view
 

@@ -19,7 +19,7 @@ from scapy.utils import rdpcap
 from tests.support.vm import run_in_vm
 from tests.support.vm_gre import KEYS
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(700)]
 
 ROOT = Path(__file__).parents[2]
 H1, H2, H3 = ("198.18.0.1", "198.18.0.2", "198.18.0.3")
@@ -27,7 +27,7 @@ H1, H2, H3 = ("198.18.0.1", "198.18.0.2", "198.18.0.3")
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    status, output = run_in_vm([sys.executable, "-m", "tests.support.vm_gre"], directory=ROOT, timeout=240)
+    status, output = run_in_vm([sys.executable, "-m", "tests.support.vm_gre"], directory=ROOT, timeout=600)
     line = next((line for line in output.splitlines() if line.startswith("found ")), None)
     assert status == 0, output[-4000:]
     assert line, output[-800:]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.vm import run_in_vm, run_in_vm_until
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 LAST_WORDS = "said added c4 "
@@ -32,7 +32,7 @@ def test_the_journal_holds_what_was_answered_before_the_power_was_cut(tmp_path: 
     with disk.open("wb") as image:
         image.truncate(64 << 20)
     subprocess.run(["mkfs.ext4", "-qF", disk], check=True)
-    lines = run_in_vm_until(lambda line: LAST_WORDS in line, _command("work"), directory=ROOT, disk=disk, timeout=150)
+    lines = run_in_vm_until(lambda line: LAST_WORDS in line, _command("work"), directory=ROOT, disk=disk, timeout=400)
     present: dict[str, str] = {}
     deleted = set()
     for verb, *words in _said(lines):
@@ -44,7 +44,7 @@ def test_the_journal_holds_what_was_answered_before_the_power_was_cut(tmp_path: 
             deleted.add(words[0])
     assert len(present) == 4
     assert len(deleted) == 1
-    status, output = run_in_vm(_command("look"), directory=ROOT, disk=disk, timeout=150)
+    status, output = run_in_vm(_command("look"), directory=ROOT, disk=disk, timeout=400)
     assert status == 0, output[-4000:]
     journal = {name: address for _, name, address in _said(output.splitlines())}
     assert journal.items() >= present.items()

@@ -18,22 +18,38 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import HostId
 from netagent.services.stores import StoreAccess
 from netagent.store.etcd.store import EtcdStore
 from netagent.store.mirror import Mirror
 from netagent.store.view import ClusterView
 
-START_WITHIN_S = 20.0
+START_WITHIN_S = 60.0
 _numbers = itertools.count(1)
 
 
-def free_port() -> int:
-    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+class HeldPort:
+    """A TCP port of 127.0.0.1 on which nobody listens but who is told of it, until it is closed.
+
+    Its socket is bound and does not listen. Nobody else is given the port as a free one then, and yet a server may
+    listen there, as both set SO_REUSEADDR (inet_csk_bind_conflict, net/ipv4/inet_connection_sock.c); Go's servers do.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket()
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(("127.0.0.1", 0))
+        self.number = int(self._socket.getsockname()[1])
+
+    def close(self) -> None:
+        """Let go of the port; repeatable."""
+        self._socket.close()
+
+    def __enter__(self) -> int:
+        return self.number
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class EtcdServer:
@@ -46,9 +62,8 @@ class EtcdServer:
         self.auth_token = auth_token
         self.name = f"m{next(_numbers)}"
         self.directory = directory / self.name
-        self.client_port = free_port()
-        self.peer_port = free_port()
-        self._health_port = free_port()
+        self._ports = (HeldPort(), HeldPort(), HeldPort())
+        self.client_port, self.peer_port, self._health_port = (port.number for port in self._ports)
         self.cluster = f"{self.name}={self.peer_url}"
         self.certificates = certificates
         self._process: subprocess.Popen[bytes] | None = None
@@ -126,6 +141,12 @@ class EtcdServer:
         """End the member as a crash does."""
         self._end(signal.SIGKILL)
 
+    def give_up(self) -> None:
+        """End the member for good: it is not started again."""
+        self.kill()
+        for port in self._ports:
+            port.close()
+
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
@@ -180,7 +201,7 @@ class EtcdServer:
 @asynccontextmanager
 async def followed(store: EtcdStore, prefix: str) -> AsyncIterator[StoreAccess]:
     """A store as services use it: its mirror follows it until the end."""
-    access = StoreAccess(store, Mirror(store, prefix), ClusterView(HostId("h1"), Endpoints))
+    access = StoreAccess(store, Mirror(store, prefix), ClusterView(HostId("h1"), {}))
     following = asyncio.create_task(access.mirror.run())
     try:
         yield access
@@ -229,7 +250,7 @@ def etcd_cluster(
         )
         for server in servers:
             server.cluster = ",".join(f"{peer.name}={peer.peer_url}" for peer in servers)
-            stack.callback(server.kill)
+            stack.callback(server.give_up)
             server.spawn()
         for server in servers:
             server.wait_healthy()

@@ -44,8 +44,9 @@ cd {directory}
 {command} </dev/null 2>&1
 ended=$?
 echo; echo {status}$ended
-# The console is slower than the reset.
-sleep 2
+# The console is slower than the reset: a change of its settings waits until all is out (TCSADRAIN).
+stty sane <&1
+sleep 1
 echo b > /proc/sysrq-trigger
 sleep 60
 """

@@ -35,7 +35,7 @@ def work() -> None:
     arguments = ["agent", "--state-dir", str(STATE), "--run-dir", str(RUN), "--host-name", "vm"]
     environment = os.environ | {"PYTHONPATH": str(Path.cwd())}
     agent = subprocess.Popen([sys.executable, "-m", "netagent", *arguments], env=environment)
-    eventually(lambda: (RUN / "cni.sock").exists() or agent.poll() is not None, within=120)
+    eventually(lambda: (RUN / "cni.sock").exists() or agent.poll() is not None, within=300)
     assert agent.poll() is None
     plugin = Plugin(socket=RUN / "cni.sock", queue=STATE / "cni-queue")
     network = a_configuration("bridge")
