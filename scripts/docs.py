@@ -25,6 +25,7 @@ from netagent.kernel.nftables import render_script
 from netagent.model.address import derive_mac, parse_address, parse_prefix
 from netagent.model.block import Block
 from netagent.model.endpoint import Endpoint, EndpointAddress
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope, Subnet
@@ -133,7 +134,7 @@ def example() -> Snapshot:
         host=host,
         networks=MappingProxyType({network.id: network}),
         blocks=(block,),
-        endpoints=MappingProxyType({endpoint.id: endpoint}),
+        endpoints=Endpoints.of([endpoint]),
     )
 
 

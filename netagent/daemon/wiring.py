@@ -230,7 +230,7 @@ def _pin(state_dir: Path, events: EventBus) -> ClusterPin:
 
 def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Journal, pin: ClusterPin | None) -> Stores:
     embedded = SqliteStore(state_dir / "store.db")
-    local = StoreAccess(embedded, Mirror(embedded, keys.ROOT), ClusterView(host_id, journal.endpoints))
+    local = StoreAccess(embedded, Mirror(embedded, keys.ROOT), ClusterView(host_id, lambda: journal.endpoints))
     if not config.store:
         return Stores(local=local, cluster=local)
     options = config.etcd
@@ -244,7 +244,7 @@ def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Jour
     )
     etcd = EtcdStore(access, owner=host_id, pin=pin)
     mirror = Mirror(etcd, keys.ROOT, snapshot_path=state_dir / "cluster.snapshot")
-    return Stores(local=local, cluster=StoreAccess(etcd, mirror, ClusterView(host_id, journal.endpoints)))
+    return Stores(local=local, cluster=StoreAccess(etcd, mirror, ClusterView(host_id, lambda: journal.endpoints)))
 
 
 def _react(

@@ -9,6 +9,7 @@ from netagent.model.block import Block, FixedAddress
 from netagent.model.claims import NOTHING, Claims, NetworkClaims
 from netagent.model.container import Container
 from netagent.model.endpoint import Endpoint
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network
@@ -25,7 +26,7 @@ class Snapshot:
     live: frozenset[HostId] = frozenset()
     blocks: tuple[Block, ...] = ()
     fixed: tuple[FixedAddress, ...] = ()
-    endpoints: Mapping[EndpointId, Endpoint] = field(default_factory=lambda: MappingProxyType({}))
+    endpoints: Endpoints = field(default_factory=Endpoints)
     containers: Mapping[ContainerId, Container] = field(default_factory=lambda: MappingProxyType({}))
     """This host's containers, as of the last change of an endpoint: what links them is said when they are made."""
     turned: frozenset[tuple[NetworkId, int, HostId]] = frozenset()
@@ -35,18 +36,12 @@ class Snapshot:
     paths: Paths = field(default_factory=Paths)
     complete: bool = True
     """False until the store has been heard in full or its last snapshot was read; nothing is pruned before."""
-    _by_network: dict[NetworkId, tuple[Endpoint, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    _by_container: dict[ContainerId, tuple[Endpoint, ...]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
     _index: list[Claims] = field(default_factory=list, repr=False, compare=False)
     """The claims by network, once somebody asked; copies with other endpoints share it."""
 
-    def with_endpoints(self, endpoints: Mapping[EndpointId, Endpoint]) -> "Snapshot":
+    def with_endpoints(self, endpoints: Endpoints) -> "Snapshot":
         """Return the same snapshot with these endpoints of this host."""
-        return replace(self, endpoints=MappingProxyType(dict(endpoints)))
+        return replace(self, endpoints=endpoints)
 
     @property
     def cut_off(self) -> frozenset[EndpointId]:
@@ -77,21 +72,11 @@ class Snapshot:
 
     def endpoints_in(self, network_id: NetworkId) -> tuple[Endpoint, ...]:
         """Return this host's endpoints in a network, dormant ones too."""
-        if self.endpoints and not self._by_network:
-            groups: dict[NetworkId, list[Endpoint]] = {}
-            for endpoint in self.endpoints.values():
-                groups.setdefault(endpoint.network_id, []).append(endpoint)
-            self._by_network.update((identity, tuple(group)) for identity, group in groups.items())
-        return self._by_network.get(network_id, ())
+        return self.endpoints.in_network(network_id)
 
     def endpoints_of(self, container_id: ContainerId) -> tuple[Endpoint, ...]:
         """Return a container's endpoints on this host, dormant ones too."""
-        if self.endpoints and not self._by_container:
-            groups: dict[ContainerId, list[Endpoint]] = {}
-            for endpoint in self.endpoints.values():
-                groups.setdefault(endpoint.container_id, []).append(endpoint)
-            self._by_container.update((identity, tuple(group)) for identity, group in groups.items())
-        return self._by_container.get(container_id, ())
+        return self.endpoints.of_container(container_id)
 
     def used_addresses(self, network_id: NetworkId) -> frozenset[Address]:
         """Return the addresses that this host's endpoints hold in a network."""

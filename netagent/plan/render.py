@@ -70,7 +70,7 @@ def network_mtu(network: Network, snapshot: Snapshot) -> int:
 def render_everything(snapshot: Snapshot) -> State:
     """Return all that this host's kernel should hold."""
     parts = [render_network(snapshot, network) for network in networks_here(snapshot)]
-    used = {endpoint.network_id for endpoint in snapshot.endpoints.values()} & snapshot.networks.keys()
+    used = snapshot.endpoints.networks & snapshot.networks.keys()
     cut_off = snapshot.cut_off
     mtus = {identity: network_mtu(snapshot.networks[identity], snapshot) for identity in used}
     parts.extend(

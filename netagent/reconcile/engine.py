@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from netagent.errors import InvalidRequest, KernelRejected, NetagentError, NotFound
 from netagent.model.endpoint import Endpoint, EndpointState
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import EndpointId, NetworkId
 from netagent.model.snapshot import Snapshot
 from netagent.plan.answering import source_routes
@@ -173,7 +174,7 @@ class Engine:
         lost = await self._lost_endpoints(snapshot, desired, observed)
         if lost:
             # Nothing can be made in a namespace that is gone; what is left of the endpoint is pruned.
-            kept = {key: endpoint for key, endpoint in snapshot.endpoints.items() if key not in lost}
+            kept = Endpoints.of(endpoint for key, endpoint in snapshot.endpoints.items() if key not in lost)
             desired = render_everything(snapshot.with_endpoints(kept))
         return diff(desired, observed, prune=snapshot.complete)
 
@@ -293,8 +294,7 @@ class Engine:
         """Take away the rules that other endpoints of a container have because of one that it loses."""
         states = EndpointState.ATTACHED, EndpointState.DETACHING
         with_it, without_it = (
-            snapshot.with_endpoints({**snapshot.endpoints, endpoint.id: replace(endpoint, state=state)})
-            for state in states
+            snapshot.with_endpoints(snapshot.endpoints.put(replace(endpoint, state=state))) for state in states
         )
         kept, present = _rules_beside(without_it, endpoint), _rules_beside(with_it, endpoint)
         await self._kernel.apply(diff(State(source_routes=kept), State(source_routes=present)))

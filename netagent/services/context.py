@@ -61,7 +61,7 @@ class Knowledge:
                 complete=all(access.mirror.is_complete for access in self._stores.all),
             )
             self._weigh(self._joined)
-        endpoints, latest = self._journal.present, self._latest
+        endpoints, latest = self._journal.endpoints, self._latest
         is_latest = latest is not None and (latest.turned is self._turned and latest.paths is self.paths)
         if latest is None or not is_latest or latest.endpoints is not endpoints:
             latest = replace(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from netagent.errors import Conflict, InvalidRequest
 from netagent.ipam.pools import refuse_overlap
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import HostFacts
 from netagent.model.ids import NetworkId
 from netagent.model.network import Network, Scope
@@ -116,7 +117,7 @@ class CopyService:
         return {key: value for key, value in sorted(entries.items()) if is_shared(key)}
 
     def _decoded(self, entries: Mapping[str, bytes]) -> ClusterView:
-        view = ClusterView(self._context.host.id, {})
+        view = ClusterView(self._context.host.id, Endpoints)
         view.update(entries, {k: StoreEntry(key=k, value=v, revision=1) for k, v in entries.items()})
         return view
 

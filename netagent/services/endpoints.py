@@ -60,7 +60,8 @@ class EndpointService:
                 raise NotFound(f"network {want.network.name} not found", hint="it was removed a moment ago")
             if current.state is NetworkState.DELETING:
                 raise Conflict(f"network {want.network.name} is being deleted", hint="wait until it is gone")
-            if sum(e.in_kernel for e in snapshot.endpoints_in(want.network.id)) >= BRIDGE_PORT_LIMIT:
+            here = snapshot.endpoints_in(want.network.id)
+            if len(here) >= BRIDGE_PORT_LIMIT and sum(e.in_kernel for e in here) >= BRIDGE_PORT_LIMIT:
                 raise Exhausted(
                     f"network {want.network.name} has {BRIDGE_PORT_LIMIT} containers here, all that a bridge takes",
                     hint="use another network",

@@ -41,7 +41,7 @@ class Keeper:
             # They hardly ever change, and are looked at after every attach.
             if key not in known or known[key][0] is not value:
                 known[key] = value, self._network_of(key, value)
-        used = {endpoint.network_id for endpoint in self._journal.endpoints.values()}
+        used = self._journal.endpoints.networks
         orphaned = {key for access in self._stores.all for key in access.view.orphaned}
         surplus = [key for key in adopted if key not in orphaned and known[key][1] not in used]
         if surplus:

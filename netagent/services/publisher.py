@@ -17,10 +17,13 @@ from functools import partial
 
 from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
+from netagent.model.address import Address, Prefix
 from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointState
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import EndpointId
 from netagent.model.network import Network, NetworkState, Scope
+from netagent.model.snapshot import Snapshot
 from netagent.reconcile.engine import Engine
 from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, StoreEntry, Unchanged, Write
 from netagent.services.context import Knowledge
@@ -121,16 +124,11 @@ class Publisher:
 
     def _endpoint_differences(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         entries, snapshot = access.mirror.entries, self._knowledge.snapshot()
-        networks = {identity for identity, network in snapshot.networks.items() if self._stores.of(network) is access}
-        self._agreed = {i: agreed for i, agreed in self._agreed.items() if i in self._journal.endpoints}
+        self._forget_gone(snapshot.endpoints)
         wanted: set[str] = set()
-        cut_off = snapshot.cut_off
-        for endpoint in self._journal.endpoints.values():
-            is_served = endpoint.in_kernel and endpoint.id not in cut_off
-            if not is_served or endpoint.network_id not in networks:
-                continue
+        for endpoint in self._served(access, snapshot):
+            # Of thousands of endpoints one or two have changed: only these are encoded.
             agreed = self._agreed.get(endpoint.id)
-            # Of the many endpoints one or two have changed: only these are encoded.
             if agreed is not None and agreed[0] is endpoint:
                 entry = entries.get(agreed[1])
                 if entry is not None and entry.value is agreed[2]:
@@ -145,9 +143,24 @@ class Publisher:
             elif entry is not None:
                 self._agreed[endpoint.id] = endpoint, key, entry.value
         own = keys.own_endpoints_prefix(snapshot.host.id)
-        for key, entry in entries.items():
-            if key.startswith(own) and key not in wanted:
-                yield [Unchanged(key=key, revision=entry.revision)], [Delete(key=key)]
+        for key in [key for key in entries if key.startswith(own) and key not in wanted]:
+            yield [Unchanged(key=key, revision=entries[key].revision)], [Delete(key=key)]
+
+    def _served(self, access: StoreAccess, snapshot: Snapshot) -> list[Endpoint]:
+        """Return the endpoints of this host that others are to know of by this store."""
+        cut_off = snapshot.cut_off
+        networks = (n for i, n in snapshot.networks.items() if i in snapshot.endpoints.networks)
+        return [
+            endpoint
+            for network in networks
+            if self._stores.of(network) is access
+            for endpoint in snapshot.endpoints_in(network.id)
+            if endpoint.in_kernel and endpoint.id not in cut_off
+        ]
+
+    def _forget_gone(self, endpoints: Endpoints) -> None:
+        if len(self._agreed) > len(endpoints):
+            self._agreed = {identity: agreed for identity, agreed in self._agreed.items() if identity in endpoints}
 
     def _moves(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield what this host says of networks that are being moved, and the end of a move that all have made."""
@@ -195,42 +208,43 @@ class Publisher:
     def _lost_claims(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield the claim anew of each fixed address here that the store has lost and nobody else has."""
         snapshot = self._knowledge.snapshot()
-        for endpoint in tuple(self._journal.endpoints.values()):
-            if not any(given.fixed for given in endpoint.addresses):
-                continue
-            network = snapshot.networks.get(endpoint.network_id)
-            entry = access.entry(keys.network_key(network.name)) if network else None
-            if (
-                network is None
-                or network.scope is Scope.LOCAL
-                or entry is None
-                or self._stores.of(network) is not access
-            ):
-                continue
-            if endpoint.state not in (EndpointState.ATTACHED, EndpointState.DORMANT):
+        for identity in snapshot.endpoints.networks & snapshot.networks.keys():
+            network = snapshot.networks[identity]
+            entry = access.entry(keys.network_key(network.name))
+            if network.scope is Scope.LOCAL or entry is None or self._stores.of(network) is not access:
                 continue
             own = snapshot.own_blocks_in(network.id)
-            for address in (a.address for a in endpoint.addresses if a.fixed):
-                subnet = network.subnet_of(address)
-                if subnet is None or any(address in block.prefix for block in own):
+            for endpoint in snapshot.endpoints_in(network.id):
+                if endpoint.state not in (EndpointState.ATTACHED, EndpointState.DORMANT):
                     continue
-                around = block_around(subnet, address)
-                key, block_key = keys.address_key(network.id, around, address), keys.block_key(network.id, around)
-                if access.entry(key) is not None or access.entry(block_key) is not None:
-                    continue
-                claim = FixedAddress(
-                    network_id=network.id,
-                    address=address,
-                    owner=snapshot.host.id,
-                    epoch=decode_epoch(access.entry(keys.EPOCH)) + 1,
-                    endpoint_id=endpoint.id,
-                )
-                guards: list[Guard] = [
-                    Absent(key=key),
-                    Absent(key=block_key),
-                    Unchanged(key=entry.key, revision=entry.revision),
-                ]
-                yield guards, [Put(key=key, value=encode_fixed(claim))]
+                for address in (a.address for a in endpoint.addresses if a.fixed):
+                    subnet = network.subnet_of(address)
+                    if subnet is None or any(address in block.prefix for block in own):
+                        continue
+                    around = block_around(subnet, address)
+                    if access.entry(keys.block_key(network.id, around)) is None:
+                        yield from self._claim_anew(access, entry, endpoint, around, address)
+
+    def _claim_anew(
+        self, access: StoreAccess, network: StoreEntry, endpoint: Endpoint, around: Prefix, address: Address
+    ) -> Iterator[tuple[list[Guard], list[Write]]]:
+        """Yield the claim of one address, if the store has none; ``network`` is the record of its network."""
+        key = keys.address_key(endpoint.network_id, around, address)
+        if access.entry(key) is not None:
+            return
+        claim = FixedAddress(
+            network_id=endpoint.network_id,
+            address=address,
+            owner=self._knowledge.host.id,
+            epoch=decode_epoch(access.entry(keys.EPOCH)) + 1,
+            endpoint_id=endpoint.id,
+        )
+        guards: list[Guard] = [
+            Absent(key=key),
+            Absent(key=keys.block_key(endpoint.network_id, around)),
+            Unchanged(key=network.key, revision=network.revision),
+        ]
+        yield guards, [Put(key=key, value=encode_fixed(claim))]
 
     def _surplus_claims(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield the release of each fixed address of this host that no endpoint in the journal has."""
@@ -267,7 +281,7 @@ class Publisher:
                 self._journal.disown([key])
 
     def _is_inhabited(self, block: Block) -> bool:
-        endpoints = (e for e in self._journal.endpoints.values() if e.network_id == block.network_id)
+        endpoints = self._journal.endpoints.in_network(block.network_id)
         return any(given.address in block.prefix for endpoint in endpoints for given in endpoint.addresses)
 
     async def _leave_networks(self, access: StoreAccess) -> None:

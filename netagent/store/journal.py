@@ -18,7 +18,6 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 
@@ -27,6 +26,7 @@ from netagent.errors import EnvironmentProblem, NetagentError
 from netagent.model.address import Address, parse_address
 from netagent.model.container import Container, ContainerState
 from netagent.model.endpoint import Endpoint, EndpointState
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import ContainerId, EndpointId, NetworkId
 from netagent.store.docker import SCHEMA as DOCKER_SCHEMA
 from netagent.store.docker import DockerBook
@@ -68,9 +68,8 @@ class Journal:
             raise
         self._is_lasting = True
         self._reserve = Reserve(directory / "journal.reserve")
-        self.endpoints: dict[EndpointId, Endpoint] = {}
-        self._present: Mapping[EndpointId, Endpoint] | None = None
-        self._endpoints_of: dict[ContainerId, dict[EndpointId, None]] = {}
+        self.endpoints = Endpoints()
+        """As they are now: the same object until the next change."""
         self.containers: dict[ContainerId, Container] = {}
         self.adopted: dict[str, bytes] = {}
         self._cursors: dict[tuple[NetworkId, int], Address] = {}
@@ -85,8 +84,8 @@ class Journal:
             ) from error
 
     def _load(self) -> None:
-        for (record,) in self._database.execute("SELECT record FROM endpoints ORDER BY rowid"):
-            self._take(decode_endpoint(bytes(record), limit=None))
+        records = self._database.execute("SELECT record FROM endpoints ORDER BY rowid")
+        self.endpoints = Endpoints.of(decode_endpoint(bytes(record), limit=None) for (record,) in records)
         for identity, record in self._database.execute("SELECT id, record FROM containers ORDER BY rowid"):
             self.containers[ContainerId(identity)] = msgspec.json.decode(record, type=Container)
         for network, version, last in self._database.execute("SELECT network, version, last FROM cursors"):
@@ -95,34 +94,9 @@ class Journal:
         self.docker.load()
         self.adopted.update(self._database.execute("SELECT key, value FROM adopted"))
 
-    @property
-    def present(self) -> Mapping[EndpointId, Endpoint]:
-        """The endpoints as they are now; the same object until the next change, and never changed itself."""
-        if self._present is None:
-            self._present = MappingProxyType(dict(self.endpoints))
-        return self._present
-
-    def _take(self, endpoint: Endpoint) -> None:
-        known = self.endpoints.get(endpoint.id)
-        if known is not None and known.container_id != endpoint.container_id:
-            self._drop(endpoint.id)
-        self._present = None
-        self.endpoints[endpoint.id] = endpoint
-        self._endpoints_of.setdefault(endpoint.container_id, {})[endpoint.id] = None
-
-    def _drop(self, identity: EndpointId) -> None:
-        self._present = None
-        endpoint = self.endpoints.pop(identity, None)
-        if endpoint is None:
-            return
-        siblings = self._endpoints_of[endpoint.container_id]
-        del siblings[identity]
-        if not siblings:
-            del self._endpoints_of[endpoint.container_id]
-
     def endpoints_of(self, container_id: ContainerId) -> tuple[Endpoint, ...]:
         """Return a container's endpoints, in whatever state."""
-        return tuple(self.endpoints[identity] for identity in self._endpoints_of.get(container_id, ()))
+        return self.endpoints.of_container(container_id)
 
     def last_address(self, network_id: NetworkId, version: int) -> Address | None:
         """Return the dynamic address of IP ``version`` given last in a network, or None."""
@@ -157,7 +131,7 @@ class Journal:
             self._database.executemany("INSERT OR REPLACE INTO adopted VALUES (?, ?)", (adopt or {}).items())
         self.adopted.update(adopt or {})
         for endpoint in rows:
-            self._take(endpoint)
+            self.endpoints = self.endpoints.put(endpoint)
         if container is not None:
             self.containers[container.id] = container
 
@@ -187,9 +161,9 @@ class Journal:
             for endpoint in rows:
                 self._put_endpoint(endpoint)
         for identity in identities:
-            self._drop(identity)
+            self.endpoints = self.endpoints.without(identity)
         for endpoint in rows:
-            self._take(endpoint)
+            self.endpoints = self.endpoints.put(endpoint)
 
     def put_container(self, container: Container) -> None:
         """Write one container."""
@@ -213,7 +187,7 @@ class Journal:
             self._released.note(self.endpoints.get(i) for i in orphans)
         self.containers.pop(container_id, None)
         for identity in orphans:
-            self._drop(identity)
+            self.endpoints = self.endpoints.without(identity)
 
     def forget_network(self, network_id: NetworkId) -> None:
         """Forget where address hand-out stood in a network that is gone."""

@@ -19,8 +19,9 @@ from netagent.ipam.allocate import block_around
 from netagent.model.address import is_inside
 from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
-from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.ids import HostId, NetworkId
 from netagent.model.network import GoneNetwork, Network, NetworkState, Scope
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.ports import StoreEntry
@@ -39,11 +40,11 @@ _T = TypeVar("_T")
 class ClusterView:
     """The decoded content of one store, as host ``own_host`` uses it.
 
-    ``endpoints`` are this host's own, as the journal has them. ``refused`` maps the keys that cannot be used to the
+    ``endpoints`` returns this host's own, as the journal has them. ``refused`` maps the keys that cannot be used to the
     reason; ``orphaned`` are those whose last good value was kept although the store does not have it any more.
     """
 
-    def __init__(self, own_host: HostId, endpoints: Mapping[EndpointId, Endpoint]) -> None:
+    def __init__(self, own_host: HostId, endpoints: Callable[[], Endpoints]) -> None:
         self._own_host = own_host
         self._own_endpoints = keys.own_endpoints_prefix(own_host)
         self._endpoints = endpoints
@@ -144,7 +145,7 @@ class ClusterView:
             case Network(state=NetworkState.ACTIVE):
                 return self._in_use(value.id) and value.id not in self.gone
             case FixedAddress() if value.owner == self._own_host:
-                holder = self._endpoints.get(value.endpoint_id)
+                holder = self._endpoints().get(value.endpoint_id)
                 return holder is not None and any(given.address == value.address for given in holder.addresses)
             case Block(state=BlockState.DRAINING) if value.owner == self._own_host and not self._is_inhabited(value):
                 return False  # Given back.
@@ -162,12 +163,10 @@ class ClusterView:
                 return False
 
     def _in_use(self, network_id: NetworkId) -> bool:
-        return network_id not in self._forgone and any(
-            endpoint.network_id == network_id for endpoint in self._endpoints.values()
-        )
+        return network_id not in self._forgone and network_id in self._endpoints().networks
 
     def _is_inhabited(self, block: Block) -> bool:
-        given = (a.address for e in self._endpoints.values() if e.network_id == block.network_id for a in e.addresses)
+        given = (a.address for e in self._endpoints().in_network(block.network_id) for a in e.addresses)
         return any(address in block.prefix for address in given)
 
     def drop_orphans(self) -> bool:

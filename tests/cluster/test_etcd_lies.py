@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import HostId
 from netagent.reconcile.ports import Absent, Changes, Delete, Put, WatchEvent
 from netagent.services.stores import StoreAccess
@@ -155,7 +156,7 @@ async def test_what_was_never_told_is_found_by_comparing(
 ) -> None:
     monkeypatch.setattr("netagent.store.etcd.watch.RELIST_S", 0.5)
     monkeypatch.setattr("netagent.store.etcd.watch.QUIET_S", 0.1)
-    access = StoreAccess(store, Mirror(store, PREFIX), ClusterView(HostId("h1"), {}))
+    access = StoreAccess(store, Mirror(store, PREFIX), ClusterView(HostId("h1"), Endpoints))
     proxy.tell = lambda response: () if response.events else (response,)
     following = asyncio.create_task(access.mirror.run())
     etcd.ctl("put", A, "lost")

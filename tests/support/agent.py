@@ -181,7 +181,7 @@ class Agent:
 
     def _access(self, store: IdentifiedStore, saved: Path | None) -> StoreAccess:
         mirror = Mirror(store, keys.ROOT, snapshot_path=saved)
-        return StoreAccess(store, mirror, ClusterView(self.host.id, self.journal.endpoints))
+        return StoreAccess(store, mirror, ClusterView(self.host.id, lambda: self.journal.endpoints))
 
     async def start(self, *, recover: bool = True) -> None:
         """Do what ``daemon/main.py`` does at the start, up to the doors."""

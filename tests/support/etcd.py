@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import HostId
 from netagent.services.stores import StoreAccess
 from netagent.store.etcd.store import EtcdStore
@@ -201,7 +202,7 @@ class EtcdServer:
 @asynccontextmanager
 async def followed(store: EtcdStore, prefix: str) -> AsyncIterator[StoreAccess]:
     """A store as services use it: its mirror follows it until the end."""
-    access = StoreAccess(store, Mirror(store, prefix), ClusterView(HostId("h1"), {}))
+    access = StoreAccess(store, Mirror(store, prefix), ClusterView(HostId("h1"), Endpoints))
     following = asyncio.create_task(access.mirror.run())
     try:
         yield access

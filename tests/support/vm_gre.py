@@ -19,6 +19,7 @@ from netagent.kernel.kernel import Kernel
 from netagent.model.address import derive_mac, parse_address, parse_prefix
 from netagent.model.block import Block
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope, Subnet
@@ -103,7 +104,7 @@ def snapshot(number: int) -> Snapshot:
         networks={of.id: of for of in networks},
         hosts=hosts,
         blocks=tuple(claims),
-        endpoints={e.id: e for e in endpoints},
+        endpoints=Endpoints.of(endpoints),
     )
 
 

@@ -3,6 +3,7 @@
 from netagent.model.address import derive_mac, parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host, HostFacts, HostRoute
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope, Subnet
@@ -105,7 +106,7 @@ def two_hosts(network: Network, *endpoints: Endpoint, fixed: tuple[FixedAddress,
         live=frozenset({H1, H2}),
         blocks=(a_block("192.168.1.0/24", H1), a_block("192.168.2.0/24", H2)),
         fixed=fixed,
-        endpoints={endpoint.id: endpoint for endpoint in endpoints},
+        endpoints=Endpoints.of(endpoints),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from netagent.model.address import parse_prefix
 from netagent.model.claims import NOTHING
+from netagent.model.endpoint_index import Endpoints
 from tests.support.world import H1, H2, H3, LOCALNET, STATICNET, a_block, a_claim, an_endpoint, an_overlay, two_hosts
 
 
@@ -31,4 +32,4 @@ def test_a_copy_with_other_claims_answers_for_its_own() -> None:
     assert len(snapshot.blocks_in(STATICNET)) == 2
     fewer = replace(snapshot, blocks=snapshot.blocks[:1])
     assert len(fewer.blocks_in(STATICNET)) == 1
-    assert len(snapshot.with_endpoints({e.id: e for e in [an_endpoint("192.168.1.7")]}).blocks_in(STATICNET)) == 2
+    assert len(snapshot.with_endpoints(Endpoints.of([an_endpoint("192.168.1.7")])).blocks_in(STATICNET)) == 2

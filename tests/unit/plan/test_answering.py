@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from netagent.model.endpoint import Endpoint
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import NetworkId
 from netagent.model.snapshot import Snapshot
 from netagent.plan.answering import source_routes
@@ -18,7 +19,7 @@ def routes(endpoint: Endpoint, *endpoints: Endpoint) -> list[str]:
     snapshot = Snapshot(
         host=a_host(1),
         networks={network.id: network for network in (USUAL, ASIDE)},
-        endpoints={e.id: e for e in endpoints},
+        endpoints=Endpoints.of(endpoints),
     )
     return [str(route) for route in source_routes(snapshot, endpoint, snapshot.networks[endpoint.network_id])]
 

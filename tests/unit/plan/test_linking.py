@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from netagent.model.container import Container, ContainerKind
 from netagent.model.endpoint import Endpoint, EndpointState
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import ContainerId
 from netagent.model.network import Network
 from netagent.model.resolver import Link
@@ -35,8 +36,8 @@ def linked(*endpoints: Endpoint, network: Network = APART) -> Snapshot:
         )
         for endpoint in endpoints
     }
-    by_id = {endpoint.id: endpoint for endpoint in endpoints}
-    return Snapshot(host=a_host(1), networks={network.id: network}, endpoints=by_id, containers=containers)
+    here = Endpoints.of(endpoints)
+    return Snapshot(host=a_host(1), networks={network.id: network}, endpoints=here, containers=containers)
 
 
 def test_a_link_is_rendered_with_either_end_and_for_nobody_else() -> None:

@@ -10,6 +10,7 @@ from netagent.errors import KernelRejected, NetagentError, NotFound
 from netagent.kernel.fake import FakeKernel
 from netagent.model.address import parse_address, parse_prefix
 from netagent.model.endpoint import Endpoint, EndpointState
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.network import NetworkState
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import Route
@@ -34,12 +35,12 @@ class Host:
 
     def __init__(self) -> None:
         self.kernel = Watched()
-        self.endpoints: dict[str, Endpoint] = {}
+        self.endpoints = Endpoints()
         self.base = two_hosts(an_overlay(), fixed=(a_claim("192.168.0.2", H2),))
         self.engine = Engine(self.kernel, self.snapshot)
 
     def snapshot(self) -> Snapshot:
-        return self.base.with_endpoints(self.endpoints)  # type: ignore[arg-type]
+        return self.base.with_endpoints(self.endpoints)
 
     async def endpoint(self, address: str = "192.168.1.7", digit: str = "e", *publish: str) -> Endpoint:
         """An endpoint with a sandbox of its own, as the journal would have it during an attach."""
@@ -52,11 +53,11 @@ class Host:
             sandbox=path,
             sandbox_inode=inode,
         )
-        self.endpoints[endpoint.id] = endpoint
+        self.endpoints = self.endpoints.put(endpoint)
         return endpoint
 
     def forget(self, endpoint: Endpoint) -> None:
-        del self.endpoints[endpoint.id]
+        self.endpoints = self.endpoints.without(endpoint.id)
 
 
 class Watched(FakeKernel):

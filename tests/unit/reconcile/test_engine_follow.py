@@ -14,6 +14,7 @@ from netagent.errors import KernelRejected
 from netagent.kernel.fake import FakeKernel
 from netagent.model.address import parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope
@@ -132,7 +133,7 @@ async def test_what_an_attach_made_stays_when_peers_change(world: World) -> None
     path = "/run/netns/web"
     await world.kernel.create_sandbox(path)
     endpoint = replace(an_endpoint("192.168.1.7"), sandbox=path, sandbox_inode=world.kernel.sandboxes[path])
-    world.snapshot = world.snapshot.with_endpoints({endpoint.id: endpoint})
+    world.snapshot = world.snapshot.with_endpoints(Endpoints.of([endpoint]))
     await world.engine.attach(endpoint)
     base = world.snapshot
     world.snapshot = replace(base, blocks=(*base.blocks, a_block("192.168.9.0/24", H2)))

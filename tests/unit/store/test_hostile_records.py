@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netagent.model.address import is_inside
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import NetworkId
 from netagent.plan.peers import peers_of
 from netagent.plan.render import render_everything
@@ -48,7 +49,7 @@ VALUES = st.recursive(
 
 
 def a_view(records: dict[str, bytes]) -> ClusterView:
-    view = ClusterView(H1, {ENDPOINT.id: ENDPOINT})
+    view = ClusterView(H1, lambda: Endpoints.of([ENDPOINT]))
     change(view, {}, records)
     return view
 
@@ -60,7 +61,7 @@ def change(view: ClusterView, before: dict[str, bytes], records: dict[str, bytes
 
 def check(view: ClusterView) -> None:
     """What the view says renders, and lies where its network says."""
-    snapshot = join_snapshot([view], a_host(1), complete=True).with_endpoints({ENDPOINT.id: ENDPOINT})
+    snapshot = join_snapshot([view], a_host(1), complete=True).with_endpoints(Endpoints.of([ENDPOINT]))
     for block in snapshot.blocks:
         assert any(is_inside(block.prefix, s.prefix) for s in snapshot.networks[block.network_id].subnets)
     for claim in snapshot.fixed:

@@ -245,11 +245,11 @@ def test_a_page_that_was_overwritten_is_a_damaged_journal(tmp_path: Path) -> Non
 def test_the_endpoints_of_one_moment_stay_as_they_were(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     journal.put_endpoints([ONE])
-    before = journal.present
-    assert journal.present is before
+    before = journal.endpoints
+    assert journal.endpoints is before
     journal.put_endpoints([OTHER])
     journal.remove_endpoints([ONE.id])
-    assert (list(before), list(journal.present)) == ([ONE.id], [OTHER.id])
+    assert (list(before), list(journal.endpoints)) == ([ONE.id], [OTHER.id])
     assert journal.endpoints_of(ONE.container_id) == (OTHER,)
     journal.close()
 

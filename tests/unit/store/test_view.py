@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from netagent.model.block import Block, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointState
+from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import EndpointId
 from netagent.model.network import Network, NetworkState, Scope
 from netagent.model.snapshot import Snapshot
@@ -71,7 +72,7 @@ class Store:
     def __init__(self, entries: dict[str, bytes], *endpoints: Endpoint) -> None:
         self.entries: dict[str, StoreEntry] = {}
         self.endpoints = {endpoint.id: endpoint for endpoint in endpoints}
-        self.view = ClusterView(H1, self.endpoints)
+        self.view = ClusterView(H1, lambda: Endpoints.of(self.endpoints.values()))
         self.change(entries)
 
     def change(self, entries: dict[str, bytes | None] | dict[str, bytes]) -> None:
