@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from netagent.model.docker import DockerNetwork, DockerPool
+from netagent.store.record_format import keeping_unknown
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS docker_networks (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;
@@ -35,10 +36,14 @@ class DockerBook:
         for identity, record in self._database.execute("SELECT id, record FROM docker_pools"):
             self.pools[identity] = msgspec.json.decode(record, type=DockerPool)
 
+    def _record(self, select: str, item: DockerNetwork | DockerPool) -> bytes:
+        row = self._database.execute(select, (item.id,)).fetchone()
+        return keeping_unknown(bytes(row[0]) if row else None, msgspec.to_builtins(item))
+
     def put_network(self, network: DockerNetwork) -> None:
         """Write one network."""
         with self._transaction("put_docker_network"):
-            record = msgspec.json.encode(network)
+            record = self._record("SELECT record FROM docker_networks WHERE id = ?", network)
             self._database.execute("INSERT OR REPLACE INTO docker_networks VALUES (?, ?)", (network.id, record))
         self.networks[network.id] = network
 
@@ -51,7 +56,7 @@ class DockerBook:
     def put_pool(self, pool: DockerPool) -> None:
         """Write one pool."""
         with self._transaction("put_docker_pool"):
-            record = msgspec.json.encode(pool)
+            record = self._record("SELECT record FROM docker_pools WHERE id = ?", pool)
             self._database.execute("INSERT OR REPLACE INTO docker_pools VALUES (?, ?)", (pool.id, record))
         self.pools[pool.id] = pool
 

@@ -31,6 +31,7 @@ from netagent.model.ids import ContainerId, EndpointId, NetworkId
 from netagent.store.docker import SCHEMA as DOCKER_SCHEMA
 from netagent.store.docker import DockerBook
 from netagent.store.endpoint_records import decode_endpoint, encode_endpoint
+from netagent.store.record_format import keeping_unknown
 from netagent.store.released import SCHEMA as RELEASED_SCHEMA
 from netagent.store.released import ReleasedAddresses, Rest
 from netagent.store.reserve import Reserve
@@ -140,10 +141,18 @@ class Journal:
         self.put_endpoints((), adopt=records)
 
     def _put_endpoint(self, endpoint: Endpoint) -> None:
+        record = encode_endpoint(
+            endpoint, self._present_record("SELECT record FROM endpoints WHERE id = ?", endpoint.id)
+        )
         self._database.execute(
             "INSERT INTO endpoints VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
-            (endpoint.id, encode_endpoint(endpoint)),
+            (endpoint.id, record),
         )
+
+    def _present_record(self, select: str, identity: str) -> bytes | None:
+        """Return what a row says now: a later version may have written keys that are not for this one to lose."""
+        row = self._database.execute(select, (identity,)).fetchone()
+        return bytes(row[0]) if row else None
 
     def _put_cursors(self, endpoint: Endpoint) -> None:
         for given in endpoint.addresses:
@@ -172,10 +181,11 @@ class Journal:
         self.containers[container.id] = container
 
     def _put_container(self, container: Container) -> None:
+        old = self._present_record("SELECT record FROM containers WHERE id = ?", container.id)
         self._database.execute(
             "INSERT INTO containers VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name,"
             " record = excluded.record",
-            (container.id, container.name, msgspec.json.encode(container)),
+            (container.id, container.name, keeping_unknown(old, msgspec.to_builtins(container))),
         )
 
     def remove_container(self, container_id: ContainerId) -> None:

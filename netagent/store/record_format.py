@@ -43,7 +43,11 @@ class Header(msgspec.Struct, kw_only=True, omit_defaults=False):
 
 def updated(old: bytes | None, record: Header) -> bytes:
     """Return ``record`` as JSON, with the keys of ``old`` that this version does not know."""
-    fresh: dict[str, Any] = msgspec.to_builtins(record)
+    return keeping_unknown(old, msgspec.to_builtins(record))
+
+
+def keeping_unknown(old: bytes | None, fresh: dict[str, Any]) -> bytes:
+    """Return ``fresh`` as JSON, with the keys of the JSON object ``old`` that it does not have."""
     previous = None
     if old is not None:
         # What cannot be read has no keys worth keeping.

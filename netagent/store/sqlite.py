@@ -27,6 +27,9 @@ from netagent.reconcile.ports import (
 from netagent.store.subscriptions import Subscriptions
 from netagent.store.transaction import check_transaction
 
+LAYOUT = 1
+"""What ``PRAGMA user_version`` says of a file with these tables. It says 0 of a new one."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     key TEXT PRIMARY KEY,
@@ -41,7 +44,8 @@ CREATE TABLE IF NOT EXISTS store (revision INTEGER NOT NULL, cluster_id TEXT NOT
 class SqliteStore:
     """A Store in the file ``path``. Leased keys last as long as the process that wrote them: opening removes them.
 
-    Raises EnvironmentProblem if the file cannot be opened, is in use by another process or is not a database.
+    Raises EnvironmentProblem if the file cannot be opened, is in use by another process, is not a database or has a
+    later version's layout.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,11 +64,19 @@ class SqliteStore:
     def _prepare(self) -> None:
         execute = self._database.execute
         execute("PRAGMA locking_mode=EXCLUSIVE")
+        (layout,) = execute("PRAGMA user_version").fetchone()
+        if layout > LAYOUT:
+            self._database.close()
+            raise EnvironmentProblem(
+                f"the store {self._path} has layout {layout}, this agent knows {LAYOUT}",
+                hint="use the netagent version that wrote it",
+            )
         execute("PRAGMA journal_mode=WAL")
         execute("PRAGMA synchronous=FULL")
         with self._transaction():
             for statement in _SCHEMA.split(";"):
                 execute(statement)
+            execute(f"PRAGMA user_version = {LAYOUT}")
             if execute("SELECT count(*) FROM store").fetchone() == (0,):
                 execute("INSERT INTO store VALUES (1, ?)", (uuid.uuid4().hex,))
             if execute("DELETE FROM entries WHERE leased").rowcount:

@@ -1,5 +1,6 @@
 """The journal: what it was told it still knows after any end, and what it cannot read it does not touch."""
 
+import json
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from netagent.errors import EnvironmentProblem
 from netagent.model.address import parse_address
 from netagent.model.container import Container, ContainerKind, ContainerState, NetworkMode
+from netagent.model.docker import DockerNetwork, DockerPool
 from netagent.model.endpoint import EndpointState
 from netagent.model.ids import ContainerId
 from netagent.store.journal import SCHEMA_VERSION, Journal
@@ -215,8 +217,38 @@ def test_a_later_layout_is_refused_and_not_touched(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
+def test_what_a_later_version_wrote_into_a_row_is_kept_when_it_is_rewritten(tmp_path: Path) -> None:
+    """An agent that was downgraded and upgraded again has lost nothing."""
+    tables = ("endpoints", "containers", "docker_networks", "docker_pools")
+    network = DockerNetwork(id="d" * 64, network_id=LOCALNET, digest="", subnets=())
+    pool = DockerPool(id="p", subnet="10.1.0.0/16")
+    journal = Journal(tmp_path)
+    journal.put_endpoints([ONE], container=WEB)
+    journal.docker.put_network(network)
+    journal.docker.put_pool(pool)
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.db") as database:
+        for table in tables:
+            database.execute(f"UPDATE {table} SET record = CAST(json_set(record, '$.later', 7) AS BLOB)")
+    database.close()
+    journal = Journal(tmp_path)
+    assert (journal.endpoints[ONE.id], journal.containers[WEB.id]) == (ONE, WEB)
+    journal.put_endpoints([replace(ONE, state=EndpointState.DETACHING)])
+    journal.put_container(replace(WEB, hostname="changed"))
+    journal.docker.put_network(network)
+    journal.docker.put_pool(pool)
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.db") as database:
+        rows = [database.execute(f"SELECT record FROM {table}").fetchall() for table in tables]
+    database.close()
+    records = [json.loads(record) for ((record,),) in rows]
+    assert (records[0]["state"], records[1]["hostname"]) == ("detaching", "changed")
+    assert [record["later"] for record in records] == [7, 7, 7, 7]
+
+
 DAMAGE = {
     "endpoint": "UPDATE endpoints SET record = x'7b'",
+    "endpoint of a later version": "UPDATE endpoints SET record = CAST(json_set(record, '$.v', 2) AS BLOB)",
     "container": "UPDATE containers SET record = x'7b'",
     "cursor": "INSERT INTO cursors VALUES ('x', 4, 'nowhere')",
     "other tables": "DROP TABLE containers",

@@ -2,13 +2,15 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from netagent.reconcile.ports import Delete, Put, StoreEntry
 from netagent.store.memory import MemoryStore
 from netagent.store.mirror import Mirror
-from netagent.store.mirror_file import MirrorState, read_mirror_file, write_mirror_file
+from netagent.store.mirror_file import VERSION, MirrorState, read_mirror_file, write_mirror_file
 
 PREFIX = "/netagent/v1/"
 A, B = f"{PREFIX}a", f"{PREFIX}b"
@@ -152,9 +154,13 @@ async def test_truncated_file_is_set_aside(store: MemoryStore, tmp_path: Path) -
     assert not Mirror(store, PREFIX, snapshot_path=path).is_loaded
 
 
-async def test_file_of_another_prefix_is_not_used(store: MemoryStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", [{"prefix": "/other/"}, {"version": VERSION + 1}], ids=["prefix", "version"])
+async def test_file_of_another_prefix_or_version_is_not_used(
+    store: MemoryStore, tmp_path: Path, other: dict[str, Any]
+) -> None:
     path = tmp_path / "mirror"
-    write_mirror_file(path, MirrorState.of([], cluster_id="c", prefix="/other/", revision=1))
+    state = msgspec.structs.replace(MirrorState.of([], cluster_id="c", prefix=PREFIX, revision=1), **other)
+    write_mirror_file(path, state)
     assert not Mirror(store, PREFIX, snapshot_path=path).is_loaded
 
 

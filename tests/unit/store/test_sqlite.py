@@ -7,7 +7,7 @@ import pytest
 
 from netagent.errors import EnvironmentProblem, Unavailable
 from netagent.reconcile.ports import Absent, Put
-from netagent.store.sqlite import SqliteStore
+from netagent.store.sqlite import LAYOUT, SqliteStore
 
 A = "/netagent/v1/a"
 
@@ -63,6 +63,21 @@ async def test_damaged_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not a database, " * 1000)
     with pytest.raises(EnvironmentProblem, match=r"store\.db"):
         SqliteStore(path)
+
+
+async def test_a_later_layout_is_refused_and_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    store = SqliteStore(path)
+    await store.transact([], [Put(key=A, value=b"1", leased=True)])
+    await store.close()
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA user_version = {LAYOUT + 1}")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(EnvironmentProblem, match=f"has layout {LAYOUT + 1}, this agent knows {LAYOUT}") as caught:
+        SqliteStore(path)
+    assert caught.value.hint == "use the netagent version that wrote it"
+    assert path.read_bytes() == before
 
 
 async def test_commit_survives_sigkill(tmp_path: Path) -> None:
