@@ -1,7 +1,8 @@
 """Follows what this machine is on the network between hosts: underlay addresses, MTU, and what it routes itself.
 
 Peers follow by the host's record. An address that is gone without another in its place stays in the record: an
-interface that is configured anew has none for a moment, and nobody could be reached by none.
+interface that is configured anew has none for a moment, and nobody could be reached by none. Another interface is
+believed after it has been the way out for some seconds: one whose link flaps comes back to what it was.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from netagent.errors import NetagentError
+from netagent.model.address import Address
 from netagent.model.host import Host, HostFacts
 from netagent.services.context import Context
 
@@ -22,6 +24,9 @@ SETTLE_S = 0.1
 PAUSE_S = 0.9
 """The least time between two looks."""
 
+MOVE_S = 5.0
+"""How long another interface must have led to the other hosts before peers are told of it."""
+
 
 class UplinkService:
     """One per agent. ``describe`` makes this host's record out of what the machine's network looks like."""
@@ -30,6 +35,9 @@ class UplinkService:
         self._context = context
         self._describe = describe
         self._wake = asyncio.Event()
+        self._candidate: tuple[str, tuple[Address, ...]] | None = None
+        """Another interface and its addresses that this host may have moved to, at ``_since``."""
+        self._since = 0.0
 
     def request(self) -> None:
         """Ask for a look soon."""
@@ -48,7 +56,10 @@ class UplinkService:
     async def look(self) -> None:
         """Bring this host's record up to date with the machine."""
         before = self._context.host
-        after = self._describe(await self._context.kernel.facts())
+        facts = await self._context.kernel.facts()
+        after = self._describe(facts)
+        if self._is_elsewhere(before, after) and not self._is_believed(after, facts):
+            after = replace(before, routes=after.routes)
         kept = tuple(a for a in before.underlay if after.underlay_for(a.version) is None)
         if not after.underlay:
             after = replace(before, routes=after.routes)
@@ -66,3 +77,25 @@ class UplinkService:
         self._context.knowledge.invalidate()
         self._context.publish_records()
         self._context.engine.request()
+
+    def _is_elsewhere(self, before: Host, after: Host) -> bool:
+        """Tell whether another interface is the way to the others now; one that is back is no candidate any more."""
+        if after.interface and before.interface and after.interface != before.interface:
+            return True
+        self._candidate = None
+        return False
+
+    def _is_believed(self, after: Host, facts: HostFacts) -> bool:
+        """Tell whether the other interface has been it long enough; else have it looked at again when it has."""
+        if after.interface not in facts.outside:
+            # That of containers or guests: what leads to the others is gone, and may come back.
+            self._candidate = None
+            return False
+        loop = asyncio.get_running_loop()
+        candidate = after.interface, after.underlay
+        if self._candidate != candidate:
+            self._candidate, self._since = candidate, loop.time()
+        left_s = self._since + MOVE_S - loop.time()
+        if left_s > 0:
+            loop.call_later(left_s, self.request)
+        return left_s <= 0

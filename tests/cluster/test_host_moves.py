@@ -1,17 +1,24 @@
 """A host whose place on the underlay changes, and what it routes itself: all follow, nobody is restarted."""
 
+import itertools
 import json
+import subprocess
+import time
 
 import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
+from netagent.lab.underlay import plug_in, unplug
 from tests.support.hosts import address, inside, netagent, pings, refusal, run
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
 
 NEW_ADDRESS = "198.18.0.77"
+OTHER_ADDRESS = "198.18.0.88"
+NOBODY = "198.18.0.250"
+"""A router that nobody asks for anything."""
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +65,49 @@ def test_a_changed_underlay_address_is_followed_by_all(lab: Lab) -> None:
     assert eventually(lambda: pings(h1, "web", address(h2, "remote")))
     assert pings(h2, "remote", address(h1, "web"))
     assert _h2(h1)["Status"] == "Ready"
+
+
+def test_an_uplink_that_is_gone_for_a_while_comes_back_to_what_it_was(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    # Another program's bridge for containers has an address as well, and for now the only one.
+    h2.run("sh", "-ec", "ip link add docker0 type bridge; ip address add 172.17.0.1/16 dev docker0")
+    unplug(lab.layout, h2.seat)
+    try:
+        # Time itself is what is tested: two looks and more.
+        time.sleep(2.5)
+        assert (_h2(h2)["Interface"], _h2(h2)["Addresses"]) == ("eth0", _h2(h1)["Addresses"])
+    finally:
+        plug_in(lab.layout, h2.seat)
+        h2.run("ip", "link", "delete", "docker0")
+    assert eventually(lambda: pings(h1, "web", address(h2, "remote")))
+    eventually(lambda: (str(h2.ip) in _h2(h1)["Addresses"], _h2(h1)["Status"]) == (True, "Ready"))  # type: ignore[operator]
+
+
+def test_a_default_route_by_another_interface_is_followed_once_it_has_lasted(lab: Lab) -> None:
+    h1, h2 = lab.hosts
+    (etcd,) = lab.etcd
+    key = f"/netagent/v1/hosts/{_h2(h1)['ID']}"
+    watch = etcd.popen("etcdctl", "--endpoints", etcd.url, "watch", key, stdout=subprocess.PIPE)
+    route = f"""
+        ip link add eth1 link eth0 type macvlan mode bridge
+        ip address add {OTHER_ADDRESS}/24 dev eth1
+        ip link set eth1 up
+        ip route add default via {NOBODY} dev eth1
+    """
+    try:
+        h2.run("sh", "-ec", f"{route}\nip link delete eth1\n{route}")
+        eventually(lambda: OTHER_ADDRESS in _h2(h1)["Addresses"])  # type: ignore[operator]
+        assert eventually(lambda: pings(h1, "web", address(h2, "remote")))
+        assert pings(h2, "remote", address(h1, "web"))
+        h2.run("ip", "link", "delete", "eth1")
+        eventually(lambda: str(h2.ip) in _h2(h1)["Addresses"])  # type: ignore[operator]
+        assert eventually(lambda: pings(h1, "web", address(h2, "remote")))
+    finally:
+        watch.terminate()
+        said, _ = watch.communicate()
+    records = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    told = [interface for interface, _ in itertools.groupby(record["interface"] for record in records)]
+    assert told in (["eth1", "eth0"], ["eth0", "eth1", "eth0"]), "each move is written once, and none that did not last"
 
 
 def test_a_subnet_that_another_host_routes_is_refused_and_taken_by_force(lab: Lab) -> None:
