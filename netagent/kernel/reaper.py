@@ -7,6 +7,7 @@ as one. So links are retired into a group (``links.delete_links``), and this thr
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -19,6 +20,9 @@ from netagent.kernel.rtnl import Rtnl
 _log = logging.getLogger("netagent.kernel")
 
 FAILPOINTS = ("kernel.reap.before", "kernel.reap.after")
+
+PAUSES_S = (0.1, 0.3, 0.6)
+"""How long it waits before it tries once more what the kernel has refused."""
 
 
 class Reaper:
@@ -59,13 +63,23 @@ class Reaper:
             is_first = self._rtnl is None
             if self._rtnl is None:
                 self._rtnl = Rtnl()
-            reap(self._rtnl, is_free=not is_first)
+            reap_patiently(self._rtnl, is_free=not is_first)
         except (NetagentError, OSError) as error:
-            _log.warning("deleting retired links failed, they stay until the next start: %s", error)
+            _log.warning("deleting retired links failed, they stay until the next one: %s", error)
 
 
-def reap(rtnl: Rtnl, *, is_free: bool = True) -> None:
+def reap_patiently(rtnl: Rtnl, *, is_free: bool) -> None:
+    """Delete them as ``reap`` does, and what is refused (EBUSY) once more after each of some pauses."""
+    for pause_s in (*PAUSES_S, 0.0):
+        if reap(rtnl, is_free=is_free):
+            return
+        time.sleep(pause_s)
+
+
+def reap(rtnl: Rtnl, *, is_free: bool = True) -> bool:
     """Delete every link of ours in the group GROUP_DYING; if strangers are in it, ours one by one.
+
+    Return whether all are gone.
 
     With ``is_free`` only those without a master are looked for, which a retired link has not.
     """
@@ -75,14 +89,15 @@ def reap(rtnl: Rtnl, *, is_free: bool = True) -> None:
         members = rtnl.links_in(encode.GROUP_DYING)
     ours = [record for record in members if record.is_ours]
     if not ours:
-        return
+        return True
     failpoint.reach(FAILPOINTS[0])
     if len(ours) == len(members) > 1:
         requests = [encode.delete_group(encode.GROUP_DYING)]
     else:
         requests = [encode.delete_link(record.index) for record in ours]
-    _log_refusals(rtnl.transact(requests))
+    is_done = not _log_refusals(rtnl.transact(requests))
     failpoint.reach(FAILPOINTS[1])
+    return is_done
 
 
 def delete_half_made(rtnl: Rtnl) -> None:
@@ -91,7 +106,9 @@ def delete_half_made(rtnl: Rtnl) -> None:
     _log_refusals(rtnl.transact([encode.delete_link(record.index) for record in half_made]))
 
 
-def _log_refusals(refusals: list[Refusal | None]) -> None:
-    for refusal in refusals:
-        if refusal is not None and refusal.errno != errno.ENODEV:
-            _log.warning("deleting retired links: %s", refusal.text)
+def _log_refusals(refusals: list[Refusal | None]) -> bool:
+    """Tell whether anything was refused but what is gone anyhow."""
+    told = [refusal.text for refusal in refusals if refusal is not None and refusal.errno != errno.ENODEV]
+    for text in told:
+        _log.warning("deleting retired links: %s", text)
+    return bool(told)

@@ -1,16 +1,18 @@
 """Troubles of one host.
 
-A full disk, no descriptors to spare, a log that nobody reads, a table of connections that fills, a foreign tunnel.
+A full disk, no descriptors to spare, a log that nobody reads, a table of connections that fills, a foreign tunnel, and
+what others hold of a container that goes.
 """
 
 import resource
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from netagent.lab.host import Host
-from tests.support.hosts import address, netagent, pings, refusal, run
+from tests.support.hosts import address, inspect, netagent, pings, refusal, run
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -77,6 +79,40 @@ def test_without_descriptors_to_spare_what_is_new_is_refused_and_the_rest_goes_o
     assert pings(host, "after", reached)
     assert "no" not in netagent(host, "ps", "-a", "--format", "{{.Names}}").stdout
     netagent(host, "rm", "-f", "before", "after")
+
+
+_HOLD = """
+import socket, sys
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as listener, open(sys.argv[2]) as namespace:
+    listener.bind((sys.argv[1], 0))
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+"""What keeps an interface, and a namespace's file, busy."""
+
+
+def test_a_container_whose_port_and_namespace_others_hold_is_removed_all_the_same(host: Host) -> None:
+    """A capture on its port, its namespace open, mounted in another mount namespace, and a process in it."""
+    run(host, "held", "--network", "net")
+    sandbox = inspect(host, "held")["NetworkSettings"]["SandboxKey"]
+    (port,) = (link for link in host.run("ls", "/sys/class/net").stdout.split() if link.startswith("nae"))
+    inhabitant = host.popen("nsenter", f"--net={sandbox}", "sleep", "infinity")
+    hold = ("unshare", "--mount", sys.executable, "-c", _HOLD, port, sandbox)
+    holder = host.popen(*hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        netagent(host, "rm", "-f", "held")
+        eventually(lambda: port not in host.run("ls", "/sys/class/net").stdout)
+        assert host.run("test", "-e", sandbox, check=False).returncode
+        run(host, "held", "--network", "net")
+        assert pings(host, "held", "192.168.0.1")
+    finally:
+        holder.communicate()
+        inhabitant.kill()
+        inhabitant.wait()
+    assert pings(host, "held", "192.168.0.1")
+    netagent(host, "rm", "-f", "held")
 
 
 _FILL = """
