@@ -1,7 +1,8 @@
 """What published ports receive and send: counted by the container's address and port, the same for all host ports.
 
-The kernel makes an element for a port when its first packet passes, so publishing costs nothing. Requests are counted
-after the translation, replies before it is taken back; packets of the host itself pass these two hooks as well.
+The kernel makes an element for a port when its first packet passes, so publishing costs nothing. Packets are counted
+where they are forwarded, or are the host's own: there a request is translated already and a reply is not yet, and no
+other packet has to be looked at. Whose address it is says ``hairpin``, which has those of endpoints with ports.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,24 +27,21 @@ _WITH_PORTS = "meta l4proto { tcp, udp, sctp }"
 SETS = tuple(ElementSet(name=name, key=_KEYS[name[-1]], flags=("dynamic",)) for name in RECEIVED + SENT)
 
 
-def _rules(interface: str, direction: str, sets: Iterable[str], end: str, port: str) -> tuple[str, ...]:
-    return tuple(
-        f"ct status dnat ct direction {direction} {interface} @inside {_WITH_PORTS} "
-        f"add @{name} {{ {_FAMILIES[name[-1]]} {end} . meta l4proto . th {port} counter }}"
-        for name in sets
-    )
+def _rules(direction: str, sets: Iterable[str], end: str, port: str) -> Iterator[str]:
+    for name in sets:
+        address = f"{_FAMILIES[name[-1]]} {end}"
+        yield (
+            f"ct direction {direction} {_WITH_PORTS} {address} . {address} @hairpin{name[-1]} "
+            f"add @{name} {{ {address} . meta l4proto . th {port} counter }}"
+        )
 
+
+COUNT = "ct status dnat jump count"
+"""The rule for the hooks where packets are counted."""
 
 CHAINS = (
     Chain(
-        name="count_received",
-        hook="type filter hook postrouting priority mangle; policy accept;",
-        rules=_rules("oifname", "original", RECEIVED, "daddr", "dport"),
-    ),
-    Chain(
-        name="count_sent",
-        hook="type filter hook prerouting priority mangle; policy accept;",
-        rules=_rules("iifname", "reply", SENT, "saddr", "sport"),
+        name="count", rules=(*_rules("original", RECEIVED, "daddr", "dport"), *_rules("reply", SENT, "saddr", "sport"))
     ),
 )
 

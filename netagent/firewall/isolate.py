@@ -7,7 +7,7 @@ is up and until it is gone, so there is no moment in which it is open. Between c
 reach containers by their own addresses is let in by ``direct``. ``lanes`` accepts the usual before all of this.
 """
 
-from netagent.firewall import apart, direct, lanes, linked, routed
+from netagent.firewall import apart, counting, direct, lanes, linked, publish, routed
 from netagent.plan.desired import Chain, ElementSet
 
 SETS = (
@@ -41,7 +41,9 @@ CHAINS = (
         name="forward",
         hook="type filter hook forward priority filter; policy accept;",
         rules=(
+            counting.COUNT,
             lanes.FIND,
+            publish.FROM_LOOPBACK,
             *FROM_TUNNELS,
             *routed.STRANGERS,
             # A container's own tunnel packets would reach the peers with this host's address on them. What few packets
@@ -86,5 +88,4 @@ def elements(bridge: str, tunnel: str | None, *, internal: bool, icc: bool = Tru
         "internal": frozenset({bridge} if internal else set()),
         "separate": frozenset(() if icc else {bridge}),
         "paths": frozenset(paths),
-        **(lanes.tunnel_elements(bridge, tunnel) if tunnel else {}),
     }

@@ -36,10 +36,16 @@ CHAINS = (
 )
 
 
-def tunnel_elements(bridge: str, tunnel: str) -> dict[str, frozenset[str]]:
-    """Return the lanes between a network's ``bridge`` and its own ``tunnel`` device."""
-    lanes = (f"{bridge} . {tunnel} : jump to_tunnel", f"{tunnel} . {bridge} : jump from_tunnel")
-    return {"lanes": frozenset(lanes)}
+def tunnel_elements(
+    bridge: str, tunnel: str, *, is_shared: bool = False, is_checked: bool = False
+) -> dict[str, frozenset[str]]:
+    """Return the lanes between a network's ``bridge`` and its own ``tunnel`` device.
+
+    ``is_shared``: the bridge has ports that are no containers'. ``is_checked``: what comes out of the tunnel has been
+    seen by ``tunnel`` while it was packed.
+    """
+    out, back = ("jump to_tunnel" if is_shared else "accept"), ("accept" if is_checked else "jump from_tunnel")
+    return {"lanes": frozenset({f"{bridge} . {tunnel} : {out}", f"{tunnel} . {bridge} : {back}"})}
 
 
 def way_elements(bridge: str, ways: Collection[str]) -> dict[str, frozenset[str]]:

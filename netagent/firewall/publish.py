@@ -9,7 +9,9 @@ A mapping with source ranges is in ``limited``, and who is let in is in ``allowe
 and port. Everybody else's first packet is dropped right there: it reaches neither the container nor a socket here.
 
 127.0.0.1 works through ``route_localnet`` on the bridges; ``guard`` stands before it and lets nothing from any wire
-reach 127.0.0.0/8. The kernel cannot translate to or from ::1, so that is left alone.
+begin a connection to 127.0.0.0/8. What belongs to none is dropped where it would be delivered, and what claims to come
+from there, as if it were part of one of the host's own, where it would be forwarded. The kernel cannot translate to or
+from ::1, so that is left alone.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -41,11 +43,18 @@ SETS = (
     ElementSet(name="hairpin6", key="ipv6_addr . ipv6_addr"),
 )
 
+TO_LOOPBACK = 'ip daddr 127.0.0.0/8 iifname != "lo"'
+FROM_LOOPBACK = 'ip saddr 127.0.0.0/8 iifname != "lo" drop'
+"""For the hooks by which packets from other machines are delivered and forwarded."""
+NOT_ASKED_FOR = f"{TO_LOOPBACK} ct state invalid,new,untracked drop"
+"""For the hook that delivers: an answer to the host's own connection to a container is for 127.0.0.1 again there."""
+
 CHAINS = (
     Chain(
         name="guard",
-        hook="type filter hook prerouting priority raw; policy accept;",
-        rules=('ip daddr 127.0.0.0/8 iifname != "lo" drop',),
+        # Before ``resolve``, which would translate.
+        hook="type nat hook prerouting priority -102; policy accept;",
+        rules=(f"{TO_LOOPBACK} drop",),
     ),
     Chain(
         name="admit",

@@ -5,6 +5,7 @@ kernel answers the sender with an ICMP redirect (RFC 4861, 8; RFC 1122, 3.2.2.2)
 and for IPv4 ``send_redirects`` of ``all`` overrules a bridge's own.
 """
 
+from netagent.firewall import counting
 from netagent.plan.desired import Chain
 
 CHAINS = (
@@ -12,6 +13,7 @@ CHAINS = (
         name="output_filter",
         hook="type filter hook output priority filter; policy accept;",
         rules=(
+            counting.COUNT,
             "icmp type redirect oifname @inside drop",
             "icmpv6 type nd-redirect oifname @inside drop",
         ),

@@ -38,13 +38,13 @@ CHAINS = (
     *resolve.CHAINS,
     *publish.CHAINS,
     *masquerade.CHAINS,
+    *counting.CHAINS,
     *lanes.CHAINS,
     *isolate.CHAINS,
     *redirect.CHAINS,
     *tunnel.CHAINS,
     *spoof.CHAINS,
     *apart.CHAINS,
-    *counting.CHAINS,
 )
 INTERVAL_SETS = frozenset(declared.name for declared in SETS if "interval" in declared.flags)
 """Sets in which an element is in the way of every other one that overlaps it."""

@@ -5,14 +5,17 @@ same port. While it is still packed, the inner source is seen beside the outer o
 Once it is out of the tunnel, here for packets to the host itself and in ``isolate`` for those to containers, its source
 must be routed back through the same tunnel, whatever device the packet was made for.
 
+Most of what lies behind a peer is blocks of the usual length: they are in ``blocks``, looked up by their leading octets
+in a hash, and everything else in ``behind``, by intervals, which takes three times as long.
+
 GRE packets with inner Ethernet are taken from known peers alone where the kernel's device is up (``anykey``): it takes
 every key, and whatever no other device claims. Open vSwitch looks at key and peer itself.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
-from netagent.firewall import isolate, routed
-from netagent.model.address import Prefix
+from netagent.firewall import counting, isolate, publish, routed
+from netagent.model.address import Address, Prefix
 from netagent.model.host import Host
 from netagent.plan.desired import Chain, ElementSet, Gretap, State, Vxlan
 
@@ -20,9 +23,26 @@ _FAMILIES = {4: ("ip", 0x0800), 6: ("ip6", 0x86DD)}
 _VXLAN, _GRE = 8 * (8 + 8), 8 * (4 + 4)
 """Bits before the inner Ethernet header, from the start of the transport header: UDP and VXLAN; GRE with a key."""
 _NUMBERS = {_VXLAN: "@th,96,24", _GRE: "@th,32,32"}
+_PADDED = {_VXLAN: "@th,96,32", _GRE: "@th,32,32"}
 _TYPE = 8 * 12
 _SOURCES = {4: (8 * (14 + 12), 32), 6: (8 * (14 + 8), 128)}
 """Offset and length, in bits from the inner Ethernet header, of an inner packet's source."""
+
+
+_USUAL = {4: 24, 6: 80}
+"""The prefix length of blocks as they are by default, by IP version."""
+_PARTS = {4: (16, 8), 6: (80,)}
+"""The bits of such a prefix in the parts by which it is loaded: two or one octets cost a quarter of three."""
+_RESERVED = {_VXLAN: 8, _GRE: 0}
+"""Bits behind the network number that are loaded with it, for the same reason; zero, or the kernel drops the packet."""
+
+
+def _leading(base: int, version: int) -> str:
+    offset, texts = base + _SOURCES[version][0], []
+    for length in _PARTS[version]:
+        texts.append(f"@th,{offset},{length}")
+        offset += length
+    return " . ".join(texts)
 
 
 def _inner(base: int, version: int) -> str:
@@ -34,16 +54,22 @@ def _sets(name: str, base: int) -> Iterator[ElementSet]:
     for outer, (header, _) in _FAMILIES.items():
         for inner in _FAMILIES:
             key = f"typeof {header} saddr . {_NUMBERS[base]} . {_inner(base, inner)}"
-            yield ElementSet(name=f"{name}{outer}{inner}", key=key, flags=("interval",))
+            yield ElementSet(name=f"{name}behind{outer}{inner}", key=key, flags=("interval",))
+            key = f"typeof {header} saddr . {_PADDED[base]} . {_leading(base, inner)}"
+            yield ElementSet(name=f"{name}blocks{outer}{inner}", key=key)
 
 
 def _accepts(name: str, base: int, peers: str, known: str) -> Iterator[str]:
     """Yield the rules for packets of a known peer: ``known``, looked up in ``peers``, and IP from behind that peer."""
     for outer, (header, _) in _FAMILIES.items():
         for inner, (_, kind) in _FAMILIES.items():
+            sender = f"{header} saddr . {_PADDED[base]} . {_leading(base, inner)}"
+            yield f"@th,{base + _TYPE},16 {kind:#x} {sender} @{name}blocks{outer}{inner} accept"
+    for outer, (header, _) in _FAMILIES.items():
+        for inner, (_, kind) in _FAMILIES.items():
             sender = f"{header} saddr . {_NUMBERS[base]} . {_inner(base, inner)}"
             peer = f"{header} saddr{known} @{peers}{outer}"
-            yield f"@th,{base + _TYPE},16 {kind:#x} {peer} {sender} @{name}{outer}{inner} accept"
+            yield f"@th,{base + _TYPE},16 {kind:#x} {peer} {sender} @{name}behind{outer}{inner} accept"
 
 
 SETS = (
@@ -53,15 +79,15 @@ SETS = (
     ElementSet(name="grepeers4", key="ipv4_addr"),
     ElementSet(name="grepeers6", key="ipv6_addr"),
     ElementSet(name="anykey", key="inet_proto"),
-    *_sets("behind", _VXLAN),
-    *_sets("grebehind", _GRE),
+    *_sets("", _VXLAN),
+    *_sets("gre", _GRE),
 )
 
 CHAINS = (
     Chain(
         name="vxlan",
         rules=(
-            *_accepts("behind", _VXLAN, "peers", f" . {_NUMBERS[_VXLAN]}"),
+            *_accepts("", _VXLAN, "peers", f" . {_NUMBERS[_VXLAN]}"),
             "@th,96,24 @vnis counter drop",
         ),
     ),
@@ -70,7 +96,7 @@ CHAINS = (
         rules=(
             # A key and no checksum or sequence number: what both forms send, and what the offsets below count on.
             "@th,0,16 != 0x2000 counter drop",
-            *_accepts("grebehind", _GRE, "grepeers", ""),
+            *_accepts("gre", _GRE, "grepeers", ""),
             "counter drop",
         ),
     ),
@@ -80,6 +106,9 @@ CHAINS = (
         rules=(
             "udp dport 4789 jump vxlan",
             "meta l4proto gre meta l4proto @anykey @th,16,16 0x6558 goto gre",
+            counting.COUNT,
+            publish.FROM_LOOPBACK,
+            publish.NOT_ASKED_FOR,
             *isolate.FROM_TUNNELS,
             *routed.STRANGERS,
         ),
@@ -104,34 +133,57 @@ def peer_elements(
     ``behind`` pairs every peer with each prefix that lies behind it; no two of the prefixes overlap.
     """
     numbers = {name: link.kind.vni for name, link in state.links.items() if isinstance(link.kind, Vxlan)}
-    peers = [(e.destination, numbers[e.device]) for e in state.fdb if e.device in numbers]
+    peers = {(e.destination, numbers[e.device]) for e in state.fdb if e.device in numbers}
     ends = {e.destination for e in state.fdb if e.device not in numbers}
     ends |= {route.encap.destination for route in state.routes if route.encap is not None}
-    return {
-        **{f"peers{v}": frozenset(f"{peer} . {vni}" for peer, vni in peers if peer.version == v) for v in (4, 6)},
-        **{f"grepeers{v}": frozenset(str(end) for end in ends if end.version == v) for v in (4, 6)},
-        **_behind(state, key, tuple(behind)),
-    }
-
-
-def _behind(state: State, key: int | None, behind: tuple[tuple[Host, Prefix], ...]) -> Mapping[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    for name, version, number in _tunnels(state, key):
-        for host, prefix in behind:
-            end = host.underlay_for(version)
-            if end is not None:
-                element = f"{end} . {number} . {_range(prefix)}"
-                found.setdefault(f"{name}{version}{prefix.version}", set()).add(element)
+    found: dict[str, set[str]] = {f"peers{v}": {f"{p} . {vni}" for p, vni in peers if p.version == v} for v in (4, 6)}
+    found |= {f"grepeers{v}": {str(end) for end in ends if end.version == v} for v in (4, 6)}
+    hosts = tuple(behind)
+    for base, version, number in _tunnels(state, key):
+        for host, prefix in hosts:
+            if (end := host.underlay_for(version)) is not None:
+                # Of one that is reached past the tunnel ``peers`` knows nothing, and only ``behind`` asks there.
+                is_peer = end in ends if base == _GRE else (end, number) in peers
+                set_name, element = _source(base, end, number, prefix, is_peer=is_peer)
+                found.setdefault(set_name, set()).add(element)
     return {name: frozenset(group) for name, group in found.items()}
 
 
-def _tunnels(state: State, key: int | None) -> Iterator[tuple[str, int, int]]:
-    """Yield the set, the underlay's IP version and the number of each way that packets may come out of a tunnel."""
+def _tunnels(state: State, key: int | None) -> Iterator[tuple[int, int, int]]:
+    """Yield the offset, the underlay's IP version and the number of each way that packets may come out of a tunnel."""
     for link in state.links.values():
         if isinstance(link.kind, Vxlan):
-            yield "behind", link.kind.local.version, link.kind.vni
+            yield _VXLAN, link.kind.local.version, link.kind.vni
         elif isinstance(link.kind, Gretap) and key is not None:
-            yield "grebehind", link.kind.version, key
+            yield _GRE, link.kind.version, key
+
+
+def _source(base: int, end: Address, number: int, prefix: Prefix, *, is_peer: bool) -> tuple[str, str]:
+    """Return the set and the element for a prefix behind a peer."""
+    kind, families = {_VXLAN: "", _GRE: "gre"}[base], f"{end.version}{prefix.version}"
+    usual = _USUAL[prefix.version]
+    if not is_peer or prefix.prefixlen != usual:
+        return f"{kind}behind{families}", f"{end} . {number} . {_range(prefix)}"
+    left, leading = usual, int(prefix[0]) >> (prefix.max_prefixlen - usual)
+    texts = [str(end), str(number << _RESERVED[base])]
+    for length in _PARTS[prefix.version]:
+        left -= length
+        value = leading >> left & ((1 << length) - 1)
+        texts.append(format(value, "d" if length <= 64 else "#x"))
+    return f"{kind}blocks{families}", " . ".join(texts)
+
+
+def as_behind(set_name: str, element: str) -> str:
+    """Return what an element of one of the sets ``blocks`` would be in the one of ``behind`` beside it."""
+    end, number, *leading = element.split(" . ")
+    base, version = (_GRE if set_name.startswith("gre") else _VXLAN), int(set_name[-1])
+    value = 0
+    for text, length in zip(leading, _PARTS[version], strict=True):
+        value = value << length | int(text, 0)
+    free = _SOURCES[version][1] - _USUAL[version]
+    first = value << free
+    form = "d" if version == 4 else "#x"
+    return f"{end} . {int(number) >> _RESERVED[base]} . {first:{form}}-{first | (1 << free) - 1:{form}}"
 
 
 def _range(prefix: Prefix) -> str:

@@ -13,7 +13,7 @@ from netagent.model.host import Host
 from netagent.model.ids import HostId
 from netagent.model.network import Network
 from netagent.model.snapshot import Snapshot
-from netagent.plan.desired import Announcement, Gretap, Route, State
+from netagent.plan.desired import Announcement, Gretap, Route, State, Vxlan
 from netagent.plan.names import bridge_mac, bridge_name
 from netagent.plan.union import union
 
@@ -98,9 +98,18 @@ def _to_own_addresses(state: State, peer: Peer) -> Iterator[Route]:
 def device_elements(snapshot: Snapshot, network: Network, state: State) -> Mapping[str, frozenset[str]]:
     """Return what the firewall must know of a network's tunnel devices in ``state``, whatever peers there are."""
     ways = _shared_ways(snapshot, network)
-    shared = ways.difference(devices_of(snapshot, network))
-    found = (tunnel.device_elements(state), {"ways": frozenset(ways)}, lanes.way_elements(bridge_name(network), shared))
-    return merge(found)
+    devices, bridge = devices_of(snapshot, network), bridge_name(network)
+    tunnels = (
+        lanes.tunnel_elements(
+            bridge,
+            device,
+            is_shared=network.bridge is not None,
+            is_checked=device in state.links and isinstance(state.links[device].kind, Vxlan),
+        )
+        for device in devices
+    )
+    shared = lanes.way_elements(bridge, ways.difference(devices))
+    return merge((tunnel.device_elements(state), {"ways": frozenset(ways)}, *tunnels, shared))
 
 
 def peer_elements(

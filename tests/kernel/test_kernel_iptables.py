@@ -65,9 +65,19 @@ ELEMENTS = {
     "grebehind46": frozenset({f"198.18.0.2 . 4097 . {BLOCK6}"}),
     "grebehind64": frozenset({"2001:db8::7 . 4097 . 3232236032-3232236287"}),
     "grebehind66": frozenset({f"2001:db8::7 . 4097 . {BLOCK6}"}),
+    "blocks44": frozenset({"198.18.0.2 . 1048832 . 49320 . 7"}),
+    "blocks46": frozenset({"198.18.0.2 . 1048832 . 0xfd000009000000000007"}),
+    "blocks64": frozenset({"2001:db8::7 . 1048832 . 49320 . 7"}),
+    "blocks66": frozenset({"2001:db8::7 . 1048832 . 0xfd000009000000000007"}),
+    "greblocks44": frozenset({"198.18.0.2 . 4097 . 49320 . 7"}),
+    "greblocks46": frozenset({"198.18.0.2 . 4097 . 0xfd000009000000000007"}),
+    "greblocks64": frozenset({"2001:db8::7 . 4097 . 49320 . 7"}),
+    "greblocks66": frozenset({"2001:db8::7 . 4097 . 0xfd000009000000000007"}),
     "bridge/macs": frozenset({"nae1 . 02:00:00:00:00:01", "nae2 . 02:0a:00:00:00:0b"}),
-    "bridge/sources4": frozenset({"nae1 . 10.1.0.2", "nae2 . 10.1.0.3"}),
-    "bridge/sources6": frozenset({"nae1 . fd00:9::2", "nae1 . fe80::ff:fe00:1"}),
+    "bridge/sources4": frozenset({"nae1 . 02:00:00:00:00:01 . 10.1.0.2", "nae2 . 02:0a:00:00:00:0b . 10.1.0.3"}),
+    "bridge/sources6": frozenset(
+        {f"nae1 . 02:00:00:00:00:01 . {address}" for address in ("fd00:9::2", "fe80::ff:fe00:1")}
+    ),
     "bridge/nd_targets": frozenset({"nae1 . 0xfd000009000000000000000000000002"}),
 }
 

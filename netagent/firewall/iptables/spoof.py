@@ -74,11 +74,11 @@ FRAMES: tuple[Frame, ...] = (
 )
 
 _ELEMENTS = (
-    ("bridge/macs", re.compile(r"-s (?P<value>\S+) -i (?P<port>\S+) -j RETURN")),
-    ("bridge/macs", re.compile(r"-p ARP -i (?P<port>\S+) --arp-mac-src (?P<value>\S+) -j RETURN")),
-    ("bridge/sources4", re.compile(r"-p ARP -i (?P<port>\S+) --arp-ip-src (?P<value>\S+) -j RETURN")),
-    ("bridge/sources4", re.compile(r"-p IPv4 -i (?P<port>\S+) --ip-src (?P<value>\S+) -j RETURN")),
-    ("bridge/sources6", re.compile(r"-p IPv6 -i (?P<port>\S+) --ip6-src (?P<value>\S+) -j RETURN")),
+    ("bridge/macs", re.compile(r"-s (?P<mac>\S+) -i (?P<port>\S+) -j RETURN")),
+    ("bridge/macs", re.compile(r"-p ARP -i (?P<port>\S+) --arp-mac-src (?P<mac>\S+) -j RETURN")),
+    ("bridge/sources4", re.compile(r"-p ARP -s (?P<mac>\S+) -i (?P<port>\S+) --arp-ip-src (?P<address>\S+) -j RETURN")),
+    ("bridge/sources4", re.compile(r"-p IPv4 -s (?P<mac>\S+) -i (?P<port>\S+) --ip-src (?P<address>\S+) -j RETURN")),
+    ("bridge/sources6", re.compile(r"-p IPv6 -s (?P<mac>\S+) -i (?P<port>\S+) --ip6-src (?P<address>\S+) -j RETURN")),
 )
 
 
@@ -91,20 +91,23 @@ def macs(element: str) -> Iterator[Piece]:
 
 def sources4(element: str) -> Iterator[Piece]:
     """Yield the rules for an IPv4 address of an endpoint."""
-    port, address = parts(element)
-    yield from rules("ARP", f"-p ARP -i {port} --arp-ip-src {address} -j RETURN", table="nat", families=_BRIDGE)
-    yield from rules("IPV4", f"-p IPv4 -i {port} --ip-src {address} -j RETURN", table="nat", families=_BRIDGE)
+    port, mac, address = parts(element)
+    own = f"-s {mac} -i {port}"
+    yield from rules("ARP", f"-p ARP {own} --arp-ip-src {address} -j RETURN", table="nat", families=_BRIDGE)
+    yield from rules("IPV4", f"-p IPv4 {own} --ip-src {address} -j RETURN", table="nat", families=_BRIDGE)
 
 
 def sources6(element: str) -> Iterator[Piece]:
     """Yield the rule for an IPv6 address of an endpoint."""
-    port, address = parts(element)
-    yield from rules("IPV6", f"-p IPv6 -i {port} --ip6-src {address} -j RETURN", table="nat", families=_BRIDGE)
+    port, mac, address = parts(element)
+    text = f"-p IPv6 -s {mac} -i {port} --ip6-src {address} -j RETURN"
+    yield from rules("IPV6", text, table="nat", families=_BRIDGE)
 
 
 def element_of(rule: str) -> tuple[str, str] | None:
     """Return the set and the element that a rule is for, or None if it is for none."""
     for set_name, pattern in _ELEMENTS:
         if found := pattern.fullmatch(rule):
-            return set_name, f"{found['port']} . {found['value']}"
+            named = found.groupdict()
+            return set_name, " . ".join(named[part] for part in ("port", "mac", "address") if part in named)
     return None

@@ -20,6 +20,7 @@ from netagent.firewall.iptables.pieces import (
     parts,
     rules,
 )
+from netagent.firewall.tunnel import as_behind
 
 _NUMBER = {4: "0x0>>0x16&0x3c@0xc>>0x8={:#x}", 6: "0x34>>0x8={:#x}"}
 
@@ -133,7 +134,7 @@ def _words(outer: int, offset: int, inner: int, first: int, last: int) -> Iterat
             yield f"{_INNER[outer].format(offset + 4 * number)}{masked}={value:#x}"
 
 
-BEHIND: Mapping[str, Callable[[str], Iterator[Piece]]] = MappingProxyType(
+_BEHIND: Mapping[str, Callable[[str], Iterator[Piece]]] = MappingProxyType(
     {
         **{
             f"behind{outer}{inner}": _sources("BEHIND", _VXLAN, (_NUMBER[outer],), outer, inner)
@@ -145,6 +146,18 @@ BEHIND: Mapping[str, Callable[[str], Iterator[Piece]]] = MappingProxyType(
             for outer in IPSET_FAMILIES
             for inner in IPSET_FAMILIES
         },
+    }
+)
+
+
+def _block(set_name: str) -> Callable[[str], Iterator[Piece]]:
+    return lambda element: _BEHIND[set_name.replace("blocks", "behind")](as_behind(set_name, element))
+
+
+BEHIND: Mapping[str, Callable[[str], Iterator[Piece]]] = MappingProxyType(
+    {
+        **_BEHIND,
+        **{name: _block(name) for name in (behind.replace("behind", "blocks") for behind in _BEHIND)},
     }
 )
 """Sets of what lies behind each peer -> their translation: a rule each, as no ipset looks into a packet's payload."""

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from netagent.firewall import isolate, lanes, masquerade, publish
+from netagent.firewall import isolate, lanes, masquerade, publish, tunnel
 from netagent.firewall.counting import ports_in
 from netagent.firewall.elements import overlap
 from netagent.firewall.ruleset import CHAINS, SETS, merge, render_ruleset
@@ -114,7 +114,6 @@ def test_a_network_has_paths_to_itself_and_to_its_tunnel_and_nowhere_else() -> N
         "internal": set(),
         "separate": set(),
         "paths": {"nab1 . nab1", "nab1 . nav1", "nav1 . nab1"},
-        "lanes": {"nab1 . nav1 : jump to_tunnel", "nav1 . nab1 : jump from_tunnel"},
     }
     assert isolate.elements("nab1", None, internal=True) == {
         "inside": {"nab1"},
@@ -174,11 +173,15 @@ def test_no_chain_of_ours_drops_what_it_does_not_know() -> None:
     assert all("policy accept" in chain.hook for chain in CHAINS if chain.hook)
 
 
-def test_loopback_is_guarded_before_anything_is_translated() -> None:
-    guard = next(chain for chain in CHAINS if chain.name == "guard")
-    assert guard.hook is not None
-    assert "hook prerouting priority raw" in guard.hook
-    assert guard.rules == ('ip daddr 127.0.0.0/8 iifname != "lo" drop',)
+def test_loopback_is_guarded_before_anything_is_translated_and_where_packets_are_delivered_and_forwarded() -> None:
+    chains = {chain.name: chain for chain in CHAINS}
+    assert chains["guard"].rules == ('ip daddr 127.0.0.0/8 iifname != "lo" drop',)
+    translating = [chain for chain in CHAINS if chain.hook and "nat hook prerouting" in chain.hook]
+    priorities = {chain.name: chain.hook.split("priority ")[1].split(";")[0] for chain in translating if chain.hook}
+    assert priorities == {"guard": "-102", "resolve": "-101", "prerouting": "dstnat"}
+    for name in ("input", "forward"):
+        assert 'ip saddr 127.0.0.0/8 iifname != "lo" drop' in chains[name].rules
+    assert 'ip daddr 127.0.0.0/8 iifname != "lo" ct state invalid,new,untracked drop' in chains["input"].rules
 
 
 def test_traffic_that_only_passes_through_is_never_looked_up() -> None:
@@ -204,10 +207,31 @@ def test_what_enters_a_network_uninvited_is_dropped_last() -> None:
 
 def test_a_lane_comes_before_all_rules_and_drops_nothing() -> None:
     chains = {chain.name: chain.rules for chain in CHAINS}
-    assert chains["forward"][0] == "iifname . oifname vmap @lanes"
+    assert chains["forward"][:2] == ("ct status dnat jump count", "iifname . oifname vmap @lanes")
     for lane in lanes.CHAINS:
         assert lane.hook is None
         assert {rule.rpartition(" ")[2] for rule in lane.rules} <= {"accept", "return"}
+
+
+def test_what_a_lane_leaves_out_is_checked_elsewhere() -> None:
+    """A tunnel's packets before they are unpacked, a container's where it is plugged into a bridge of ours."""
+    assert lanes.tunnel_elements("nab1", "nav1", is_checked=True) == {
+        "lanes": {"nab1 . nav1 : accept", "nav1 . nab1 : accept"}
+    }
+    assert lanes.tunnel_elements("kbr0", "nao1", is_shared=True) == {
+        "lanes": {"kbr0 . nao1 : jump to_tunnel", "nao1 . kbr0 : jump from_tunnel"}
+    }
+
+
+@pytest.mark.parametrize("set_name", ["blocks44", "greblocks44", "blocks66", "greblocks66"])
+def test_a_block_is_known_by_its_leading_octets_as_it_would_be_by_the_interval_of_its_addresses(set_name: str) -> None:
+    end, first, last = {
+        "4": ("198.18.0.2", "3232236032", "3232236287"),
+        "6": ("2001:db8::7", "0xfd000007000000000005000000000000", "0xfd000007000000000005ffffffffffff"),
+    }[set_name[-1]]
+    number = 4097 if set_name.startswith("gre") else 4097 << 8
+    leading = {"4": "49320 . 2", "6": "0xfd000007000000000005"}[set_name[-1]]
+    assert tunnel.as_behind(set_name, f"{end} . {number} . {leading}") == f"{end} . 4097 . {first}-{last}"
 
 
 def test_exempted_destinations_and_a_chosen_address_are_elements_for_each_subnet() -> None:

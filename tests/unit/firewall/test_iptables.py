@@ -10,7 +10,7 @@ from netagent.firewall.ruleset import SETS
 ELEMENTS = {
     "inside": frozenset({"nab1", "nav1"}),
     "publish4": frozenset({"tcp . 4000 : 10.1.0.2 . 80"}),
-    "bridge/sources4": frozenset({"nae1 . 10.1.0.2"}),
+    "bridge/sources4": frozenset({"nae1 . 02:00:00:00:00:01 . 10.1.0.2"}),
 }
 
 

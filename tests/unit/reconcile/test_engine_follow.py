@@ -72,7 +72,7 @@ async def test_a_peers_new_block_is_its_own_operations_and_no_look(world: World)
     assert await world.engine.follow()
     assert world.kernel.looks == 0
     assert [line.split(" dev ")[0] for line in world.plan] == [
-        "nft add element behind44 { 198.18.0.2 . 4097 . 3232237824-3232238079 }",
+        "nft add element blocks44 { 198.18.0.2 . 1048832 . 49320 . 9 }",
         f"neighbour replace 192.168.9.0 lladdr {next(iter(world.kernel.neighbours.values())).mac}",
         "route replace 192.168.9.0/24 via 192.168.9.0",
     ]
