@@ -102,9 +102,12 @@ def test_c90_status_while_the_store_is_away_depends_on_the_addresses_here(
 def test_an_agent_that_does_not_see_the_runtimes_namespaces_says_so(
     machine: Machine, plugin: Plugin, netns: Make
 ) -> None:
-    """As one in a container into which they are not handed on."""
+    """As one in a container into which they are not handed on; what runs is not taken for gone."""
+    attached, there = netns()
+    plugin.add(attached, there)
     machine.stop_agent()
-    machine.start_agent(through=("unshare", "--mount", "--propagation", "private"))
+    blind = ("unshare", "--mount", "--propagation", "private", "sh", "-ec", f'umount -l {there}; exec "$@"', "sh")
+    machine.start_agent(through=blind)
     try:
         name, path = netns()
         for outcome in (status(plugin), plugin.add(name, path)):
@@ -112,6 +115,9 @@ def test_an_agent_that_does_not_see_the_runtimes_namespaces_says_so(
             assert "does not see network namespaces" in outcome.json["msg"]
             assert "rslave" in outcome.json["details"]
         assert not is_attached(machine, name)
+        let_grow_old()
+        assert is_attached(machine, attached)
+        assert machine.ping("10.20.0.1", inside=attached)
     finally:
         machine.stop_agent()
         machine.start_agent()
