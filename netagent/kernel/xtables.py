@@ -3,9 +3,11 @@
 They work in the network namespace of the thread that starts them.
 """
 
+import math
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,8 +24,8 @@ _LOCK = Path("/run/xtables.lock")
 _TIME_LIMIT_S = 30
 _IPSET_MODULE = Path("/sys/module/ip_set")
 """There if the module is loaded or built in, as it has a parameter; it is loaded when the first set is asked for."""
-_REMEMBERED = 64
-"""Processes whose notifications may still be on their way."""
+_HEARD_WITHIN_S = 10.0
+"""How long after a program's end its notifications may be on their way. Its number is somebody else's some day."""
 
 
 class ProgramRefusalError(Exception):
@@ -38,7 +40,8 @@ class Programs:
     """The programs of one flavour: ``command`` is ``iptables``, ``iptables-nft`` or ``iptables-legacy``."""
 
     def __init__(self, command: str) -> None:
-        self._own: tuple[int, ...] = ()
+        self._own: dict[int, float] = {}
+        """Process -> when it ended, in seconds of the monotonic clock."""
         version = self._run((_find(command), "--version"))
         self.flavour = "legacy" if "legacy" in version else "nft"
         suffix = command.removeprefix("iptables")
@@ -55,8 +58,8 @@ class Programs:
         self._ipset = _find("ipset")
 
     def is_own(self, process: int) -> bool:
-        """Tell whether a process was one of these programs, started here a short while ago. From any thread."""
-        return process in self._own
+        """Tell whether a process is one of these programs, or was a short while ago. From any thread."""
+        return _is_recent(self._own.get(process, -math.inf))
 
     def restore(self, scripts: Mapping[str, str]) -> None:
         """Give each family's text to its restore program. Raises ProgramRefusalError at the first that refuses."""
@@ -84,12 +87,16 @@ class Programs:
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as running:
-            self._own = (*self._own[-_REMEMBERED:], running.pid)
+            self._own = {process: end for process, end in self._own.items() if _is_recent(end)} | {
+                running.pid: math.inf
+            }
             try:
                 output, problem = running.communicate(text, timeout=_TIME_LIMIT_S)
             except subprocess.TimeoutExpired:
                 running.kill()
                 raise ProgramRefusalError(f"{command[0]} did not end within {_TIME_LIMIT_S} s") from None
+            finally:
+                self._own[running.pid] = time.monotonic()
         if running.returncode:
             words = " / ".join(line.strip() for line in problem.splitlines() if line.strip())
             name = Path(command[0]).name
@@ -112,6 +119,10 @@ def _lock_holder() -> str:
     except (OSError, ValueError):
         pass
     return "another program"
+
+
+def _is_recent(end: float) -> bool:
+    return time.monotonic() - end < _HEARD_WITHIN_S
 
 
 def save_legacy(program: str) -> str | None:
