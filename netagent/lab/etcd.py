@@ -10,7 +10,7 @@ from netagent.lab.record import Record
 
 _ROLE = "etcd"
 _DATA = "/run/etcd"
-_READY_WITHIN_S = 30.0
+_READY_WITHIN_S = 60.0
 _STOP_WITHIN_S = 10.0
 # What etcd 3.4 and 3.5 print, with their default logger, once the member has joined a quorum.
 _ANSWERS = "ready to serve client requests"

@@ -13,8 +13,8 @@ from netagent.lab.underlay import UNDERLAY_INTERFACE, underlay_addresses
 
 AGENT_SOCKET = "/run/netagent/agent.sock"
 _ROLE = "agent"
-_READY_WITHIN_S = 30.0
-_STOP_WITHIN_S = 15.0
+_READY_WITHIN_S = 60.0
+_STOP_WITHIN_S = 30.0
 
 
 class Agent:

@@ -37,7 +37,7 @@ DISKS = (
 _PRIVATE = ("/run", *DISKS)
 _LAB_FILES = "run/nalab"
 _CONTAINERS = "/run/netagent/containers"
-_READY_WITHIN_S = 10.0
+_READY_WITHIN_S = 30.0
 _ROUNDS = 10
 
 # Mounts whose paths begin so are let go of; some go by themselves meanwhile.

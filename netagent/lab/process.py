@@ -18,7 +18,7 @@ from netagent.errors import Unavailable
 
 _WAIT_FOR_GO = 'cd / && read -r _ && exec "$@" </dev/null'
 _RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
-_UNKILLABLE_AFTER_S = 10.0
+_UNKILLABLE_AFTER_S = 30.0
 _children: set[int] = set()
 """What this program has started here and not yet waited for."""
 

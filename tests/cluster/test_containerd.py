@@ -29,6 +29,7 @@ def lab(make_lab: MakeLab) -> Lab:
         host.path("/etc/netagent/agent.toml").write_text(f"[cni]\ngrace_s = {GRACE_S}\n")
         host.agent.start()
     netagent(lab.hosts[0], "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "app")
+    eventually(lambda: "app" in netagent(lab.hosts[1], "network", "ls").stdout)
     run(lab.hosts[1], "peer", "--network", "app")
     return lab
 
@@ -60,11 +61,23 @@ def cri(containerd: Containerd, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def web(containerd: Containerd) -> Iterator["subprocess.Popen[str]"]:
     """The container ``web`` of containerd, which serves its files."""
-    process = containerd.run("web", "httpd", "-f", "-p", "80", "-h", "/etc")
-    eventually(lambda: "RUNNING" in containerd.ctr("task", "ls").stdout)
+    process = started(containerd, "web", "httpd", "-f", "-p", "80", "-h", "/etc")
     yield process
     containerd.ctr("task", "kill", "-s", "9", "web", check=False)
-    process.wait(timeout=20)
+    process.wait(timeout=60)
+
+
+def started(containerd: Containerd, name: str, *command: str) -> "subprocess.Popen[str]":
+    """Start a container and return its ``ctr run`` once it runs, which is after it was attached."""
+    process = containerd.run(name, *command)
+
+    def is_running() -> bool:
+        assert process.poll() is None
+        tasks = map(str.split, containerd.ctr("task", "ls").stdout.splitlines())
+        return any(words[0] == name and words[-1] == "RUNNING" for words in tasks)
+
+    eventually(is_running)
+    return process
 
 
 def pings(host: Host, *command: str) -> None:
@@ -82,38 +95,37 @@ def test_a_container_and_one_of_another_host_reach_each_other_by_name(
 ) -> None:
     pings(h2, "netagent", "exec", "peer", "--", "ping", "-c1", "-W1", "default-web")
     gateway = containerd.execute("web", "ip", "route").stdout.split()[2]
-    found = containerd.execute("web", "nslookup", "peer", gateway).stdout
     peer = netagent(h2, "inspect", "--format", "{{.NetworkSettings.IPAddress}}", "peer").stdout.strip()
-    assert peer in found
+    eventually(lambda: peer in containerd.execute("web", "nslookup", "peer", gateway, check=False).stdout)
     containerd.execute("web", "ping", "-c1", "-W1", peer)
 
 
 def test_nothing_is_left_of_a_container_that_has_ended(containerd: Containerd, h1: Host) -> None:
-    process = containerd.run("brief", "sleep", "1000")
-    eventually(lambda: "default-brief" in attached(h1))
+    process = started(containerd, "brief", "sleep", "1000")
+    assert "default-brief" in attached(h1)
     containerd.ctr("task", "kill", "-s", "9", "brief")
-    process.wait(timeout=20)
+    process.wait(timeout=60)
     assert "default-brief" not in attached(h1)
 
 
 def test_a_container_that_containerd_does_not_take_off_is_collected(containerd: Containerd, h1: Host) -> None:
-    process = containerd.run("lost", "sleep", "1000")
-    eventually(lambda: "default-lost" in attached(h1))
+    process = started(containerd, "lost", "sleep", "1000")
+    assert "default-lost" in attached(h1)
     process.kill()
     process.wait()
     containerd.ctr("task", "rm", "-f", "lost")
     containerd.ctr("container", "rm", "lost")
-    eventually(lambda: "default-lost" not in attached(h1), within=10 + 2 * GRACE_S)
+    eventually(lambda: "default-lost" not in attached(h1), within=40)
 
 
 def test_a_list_may_fix_the_address(containerd: Containerd, h1: Host, h2: Host) -> None:
     write_list(h1, "app", args={"cni": {"ips": ["192.168.0.77"]}})
-    process = containerd.run("fixed", "sleep", "1000")
+    process = started(containerd, "fixed", "sleep", "1000")
     try:
         pings(h2, "netagent", "exec", "peer", "--", "ping", "-c1", "-W1", "192.168.0.77")
     finally:
         containerd.ctr("task", "kill", "-s", "9", "fixed", check=False)
-        process.wait(timeout=20)
+        process.wait(timeout=60)
         write_list(h1, "app")
 
 

@@ -9,7 +9,7 @@ from netagent.lab.lab import Lab
 from tests.support.crash import SANDBOX, Reached, Verb, kill_at_every_point
 from tests.support.hosts import netagent
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def _attach(host: Host) -> None:

@@ -8,7 +8,7 @@ from tests.support.crash import POINTS, Reached, Verb, kill_at_every_point
 from tests.support.hosts import netagent, run
 from tests.support.lab import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 
 def _create_network(host: Host) -> None:

@@ -6,7 +6,7 @@ from netagent.lab.lab import Lab
 from tests.support.crash import Reached, Verb, kill_at_every_point, remove_container, run_container
 from tests.support.hosts import netagent
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 VERBS = {
     "run": Verb(act=run_container, settle=remove_container),

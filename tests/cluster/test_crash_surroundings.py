@@ -20,7 +20,7 @@ from tests.support.crash import Reached, Verb, kill_at_every_point
 from tests.support.hosts import netagent
 from tests.support.lab import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 DOCKER_NETWORK = "d" * 64
 

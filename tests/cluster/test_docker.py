@@ -1,28 +1,41 @@
 """Docker's containers in netagent's networks, through the real ``docker`` and one dockerd on each host."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from netagent.lab.underlay import UNDERLAY_INTERFACE
 from tests.support.docker import IMAGE, USR, Docker, dockers
-from tests.support.docker_calls import done
+from tests.support.docker_calls import call, done
 from tests.support.hosts import fetches, netagent, pings, run
 from tests.support.lab import MakeLab, eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SUBNET = "10.66.0.0/16"
-GRACE_S = 3
+SHORT_GRACE_S = 3
+"""For what is to be collected: less than a busy dockerd may take from an address to the endpoint with it."""
+
+
+def _configure(host: Host, grace_s: int) -> None:
+    host.path("/etc/netagent/agent.toml").write_text(f"address_hold_down = 0\n[docker]\ngrace_s = {grace_s}\n")
+
+
+def _veths(host: Host) -> list[tuple[str, str, str]]:
+    """Return name, MAC and bridge of the veths of a host, without those that wait for their deletion."""
+    links = json.loads(host.run("ip", "-d", "-j", "link", "show", "type", "veth").stdout)
+    return [(link["ifname"], link["address"], link.get("master", "")) for link in links if link["group"] == "default"]
 
 
 @pytest.fixture(scope="module")
 def lab(make_lab: MakeLab) -> Lab:
     lab = make_lab(hosts=2, agents=False)
     for host in lab.hosts:
-        host.path("/etc/netagent/agent.toml").write_text(f"address_hold_down = 0\n[docker]\ngrace_s = {GRACE_S}\n")
+        _configure(host, 60)
         host.agent.start()
     return lab
 
@@ -41,7 +54,7 @@ def daemons(lab: Lab) -> Iterator[tuple[Docker, ...]]:
 
 def test_containers_of_different_daemons_reach_each_other(daemons: tuple[Docker, ...]) -> None:
     one, two = daemons
-    assert two.pings("client", one.address("web", "app"))
+    eventually(lambda: two.pings("client", one.address("web", "app")))
     assert one.pings("web", two.address("client", "app"))
     assert two.fetches("client", f"http://{one.address('web', 'app')}/hostname", "web")
 
@@ -57,7 +70,7 @@ def test_a_fixed_address_is_had_once_in_the_cluster(daemons: tuple[Docker, ...])
     one.run("fixed", "--network", "app", "--ip", "10.66.0.9")
     try:
         assert one.address("fixed", "app") == "10.66.0.9"
-        assert two.pings("client", "10.66.0.9")
+        eventually(lambda: two.pings("client", "10.66.0.9"))
         said = two.refusal("run", "--rm", "--network", "app", "--ip", "10.66.0.9", IMAGE, "true")
         assert "Address already in use: 10.66.0.9" in said
     finally:
@@ -74,7 +87,7 @@ def test_containers_of_netagent_and_of_docker_share_a_network(daemons: tuple[Doc
     try:
         run(one.host, "ours", "--network", "shared")
         two("network", "connect", "joined", "client")
-        assert pings(one.host, "ours", two.address("client", "joined"))
+        eventually(lambda: pings(one.host, "ours", two.address("client", "joined")))
     finally:
         two("network", "disconnect", "joined", "client", check=False)
         netagent(one.host, "rm", "-f", "ours", check=False)
@@ -91,7 +104,7 @@ def test_names_are_known_on_all_hosts(daemons: tuple[Docker, ...]) -> None:
         eventually(lambda: two.fetches("client", "http://shop/hostname", "web"))
     finally:
         one("rename", "shop", "web")
-    assert "web" in netagent(one.host, "ps").stdout
+    eventually(lambda: "web" in netagent(one.host, "ps").stdout)
 
 
 def test_a_network_stays_while_another_daemon_has_it(daemons: tuple[Docker, ...]) -> None:
@@ -161,7 +174,7 @@ def test_ipv6_reaches_other_hosts_too(daemons: tuple[Docker, ...]) -> None:
         daemon.run("six", "--network", "dual")
     try:
         eventually(lambda: two.pings("six", one.address("six", "dual", 6)))
-        assert one.pings("six", two.address("six", "dual"))
+        eventually(lambda: one.pings("six", two.address("six", "dual")))
     finally:
         for daemon in daemons:
             daemon("rm", "-f", "six")
@@ -184,14 +197,14 @@ def test_an_internal_network_has_no_way_out(daemons: tuple[Docker, ...]) -> None
 
 def test_a_container_stays_connected_while_the_agent_restarts(daemons: tuple[Docker, ...]) -> None:
     one, two = daemons
-    before = one.host.run("ip", "-o", "link", "show", "type", "veth").stdout
+    before = _veths(one.host)
     one.host.agent.kill()
     assert two.pings("client", one.address("web", "app"))
     one.host.agent.start()
     assert two.pings("client", one.address("web", "app"))
     assert fetches(two.host, f"http://{one.host.ip}:4000/hostname", "web")
     eventually(lambda: "web" in netagent(one.host, "ps").stdout)
-    assert one.host.run("ip", "-o", "link", "show", "type", "veth").stdout == before
+    assert _veths(one.host) == before
     one.run_through("--network", "app")
 
 
@@ -204,7 +217,7 @@ def test_a_container_stays_connected_while_dockerd_restarts(daemons: tuple[Docke
     assert two.pings("client", one.address("web", "app"))
     assert fetches(two.host, f"http://{one.host.ip}:4000/hostname", "web")
     one.run_through("--network", "app")
-    assert two.fetches("client", "http://web/hostname", "web")
+    eventually(lambda: two.fetches("client", "http://web/hostname", "web"))
 
 
 def test_a_container_that_stopped_comes_back(daemons: tuple[Docker, ...]) -> None:
@@ -214,7 +227,7 @@ def test_a_container_that_stopped_comes_back(daemons: tuple[Docker, ...]) -> Non
     assert fetches(two.host, f"http://{one.host.ip}:4000/hostname", "web")
     one("stop", "-t", "0", "web")
     assert not fetches(two.host, f"http://{one.host.ip}:4000/hostname", "web")
-    assert "nae" not in one.host.run("ip", "-o", "link", "show", "type", "veth").stdout
+    assert not [name for name, _, _ in _veths(one.host) if name.startswith("nae")]
     one("start", "web")
     eventually(lambda: two.fetches("client", "http://web/hostname", "web"))
 
@@ -234,9 +247,13 @@ def test_a_container_sends_with_its_own_addresses_only(daemons: tuple[Docker, ..
 def test_an_address_that_docker_has_forgotten_is_free_again(daemons: tuple[Docker, ...]) -> None:
     """As when dockerd is killed after it was given the address, and before it made the endpoint."""
     one, two = daemons
-    done(two.host, "IpamDriver.RequestAddress", PoolID=SUBNET, Address="10.66.0.66")
+    asked = {"PoolID": SUBNET, "Address": "10.66.0.66"}
+    done(two.host, "IpamDriver.RequestAddress", **asked)
     taken = ("run", "--rm", *USR, "--network", "app", "--ip", "10.66.0.66", IMAGE, "true")
     assert "Address already in use" in two.refusal(*taken)
+    _configure(two.host, SHORT_GRACE_S)
+    two.host.agent.restart()
+    assert "Address already in use" in call(two.host, "IpamDriver.RequestAddress", **asked)["Error"]
     eventually(lambda: two(*taken, check=False).returncode == 0)
     assert two.pings("client", one.address("web", "app"))
 
@@ -247,14 +264,15 @@ def test_what_a_dockerd_had_that_lost_its_state_is_free_again(daemons: tuple[Doc
     address = two.address("client", "app")
     two.host.power_off()
     two.host.power_on()
+    _configure(two.host, SHORT_GRACE_S)
     two.host.agent.start()
+    assert "client" in netagent(two.host, "ps").stdout
     two.start()
     two.make_image()
-    assert "client" in netagent(two.host, "ps").stdout
     two.create_network("app", "--subnet", SUBNET)
     eventually(lambda: netagent(two.host, "ps", "-aq").stdout == "")
     two.run("client", "--network", "app", "--ip", address)
-    assert two.pings("client", one.address("web", "app"))
+    eventually(lambda: two.pings("client", one.address("web", "app")))
     two("rm", "-f", "client")
     for daemon in (two, one):
         daemon.remove_all()

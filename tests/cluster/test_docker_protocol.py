@@ -2,7 +2,6 @@
 
 import socket
 import stat
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -28,7 +27,7 @@ from tests.support.docker_calls import (
 from tests.support.hosts import dump, fetches, netagent, same
 from tests.support.lab import MakeLab, eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SUBNET = "10.80.0.0/16"
 OTHER = "c" * 64
@@ -342,9 +341,10 @@ def test_half_a_request_holds_nobody_up(host: Host) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as slow:
         slow.connect(str(host.path(SOCKET)))
         slow.sendall(b"POST /NetworkDriver.CreateNetwork HTTP/1.1\r\nContent-Length: 100\r\n\r\n{")
-        started = time.monotonic()
         done(host, "Plugin.Activate")
-        assert time.monotonic() - started < 5
+        slow.setblocking(False)
+        with pytest.raises(BlockingIOError):  # it is still waited for
+            slow.recv(1)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_half_a_request_holds_nobody_up(host: Host) -> None:
 )
 def test_what_is_no_request_is_answered_by_a_status(host: Host, head: str, status: int) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(5)
+        client.settimeout(30)
         client.connect(str(host.path(SOCKET)))
         client.sendall(f"{head}\r\n\r\n".encode())
         assert client.recv(64).split(b" ")[1] == str(status).encode()
@@ -379,17 +379,24 @@ def test_a_socket_that_is_removed_or_replaced_comes_back(host: Host) -> None:
     """D24; also one that a killed agent left behind."""
     path = host.path(SOCKET)
     path.unlink()
-    eventually(path.exists)
-    done(host, "Plugin.Activate")
-    path.unlink()
-    path.write_text("somebody else's")
-    path.unlink()
-    eventually(lambda: path.is_socket() and done(host, "Plugin.Activate"))
+    eventually(lambda: _is_served(host))
+    other = path.with_suffix(".other")
+    other.write_text("somebody else's")
+    other.rename(path)
+    path.unlink(missing_ok=True)
+    eventually(lambda: path.is_socket() and _is_served(host))
     assert stat.S_IMODE(path.stat().st_mode) == 0o660
     host.agent.kill()
     assert path.is_socket()
     host.agent.start()
     done(host, "Plugin.Activate")
+
+
+def _is_served(host: Host) -> bool:
+    try:
+        return bool(done(host, "Plugin.Activate"))
+    except OSError:
+        return False
 
 
 def test_addresses_of_docker_need_the_network_driver_too(host: Host) -> None:

@@ -56,7 +56,7 @@ async def test_late_replies_are_waited_for_and_nothing_is_written_twice(tmp_path
                 started = time.monotonic()
                 assert await store.transact([Absent(key=A)], [Put(key=A, value=b"1")])
                 assert await store.transact([Absent(key=A)], [Put(key=A, value=b"2")]) is None
-                assert 1 <= time.monotonic() - started < 10
+                assert time.monotonic() - started >= 1
                 proxy.delay_s = 0
                 entry = await store.get(A)
                 assert entry is not None

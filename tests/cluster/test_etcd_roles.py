@@ -134,8 +134,8 @@ def test_info_shows_the_stores_revision_and_the_lease(lab: Lab) -> None:
         return found
 
     before = info()
-    assert before["StoreListings"] == 1
-    assert 0 < before["LeaseRemaining"] <= 15
+    assert before["StoreListings"] >= 1
+    eventually(lambda: 0 < (info()["LeaseRemaining"] or 0) <= 15)
     (member,) = lab.etcd
     member.run("env", "ETCDCTL_API=3", "etcdctl", "--user=root:root", "put", f"{keys.ROOT}x", "1")
     eventually(lambda: info()["StoreRevision"] > before["StoreRevision"])
@@ -159,7 +159,7 @@ def test_a_claim_that_another_host_overwrites_is_reported(lab: Lab) -> None:
     shown = [json.loads(line) for line in netagent(h1, "host", "ls", "--format", "json").stdout.splitlines()]
     (own,) = [host for host in shown if host["Self"]]
     assert own["Seized"] == [f"{key.removeprefix(keys.ROOT)} by {H2}"]
-    assert "was overwritten by host" in h1.agent.log.read_text()
+    eventually(lambda: "was overwritten by host" in h1.agent.log.read_text())
     with h1.popen("netagent", "events", "--format", "json", stdout=-1) as events:
         assert events.stdout is not None
         seen = next(line for line in events.stdout if "claim-seized" in line)

@@ -11,7 +11,10 @@ from netagent.errors import Unavailable
 from netagent.reconcile.ports import Absent, Changes, Delete, Put, Relisted, WatchEvent
 from netagent.services.stores import StoreAccess
 from netagent.store.etcd.access import parse_access
+from netagent.store.etcd.proto import etcd_pb2 as pb
 from netagent.store.etcd.store import EtcdStore
+from netagent.store.etcd.stream import WatchStream
+from netagent.store.etcd.watch import ANSWER_S
 from tests.support.etcd import EtcdServer, etcd_server, followed
 from tests.support.eventually import eventually
 from tests.support.tcp_proxy import TcpProxy, tcp_proxy
@@ -49,7 +52,7 @@ async def watcher(proxy: TcpProxy) -> AsyncIterator[EtcdStore]:
     await store.close()
 
 
-async def next_of(watch: AsyncIterator[WatchEvent], *, within: float = 15) -> WatchEvent:
+async def next_of(watch: AsyncIterator[WatchEvent], *, within: float = 30) -> WatchEvent:
     async with asyncio.timeout(within):
         return await anext(watch)
 
@@ -264,7 +267,7 @@ async def test_watch_lists_anew_when_the_lease_is_lost(etcd: EtcdServer, writer:
     for lease in etcd.ctl("lease", "list").splitlines()[1:]:
         etcd.ctl("lease", "revoke", lease)
     await write(writer, 2)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not isinstance(await anext(watch), Relisted):
             pass
 
@@ -284,18 +287,30 @@ async def test_watch_notices_a_server_that_went_silent(
     await write(writer, 5)
     await asyncio.sleep(1.0)
     proxy.black_hole = False
-    assert await asyncio.wait_for(pending, 15) == [5]
+    assert await asyncio.wait_for(pending, 30) == [5]
 
 
 async def test_quiet_watch_is_probed_and_stays(
     writer: EtcdStore, watcher: EtcdStore, proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("netagent.store.etcd.watch.QUIET_S", 0.1)
-    monkeypatch.setattr("netagent.store.etcd.watch.ANSWER_S", 0.3)
+    answers = 0
+    read = WatchStream.read
+
+    async def counted(stream: WatchStream, *, within: float) -> pb.WatchResponse | None:
+        nonlocal answers
+        response = await read(stream, within=within)
+        answers += within == ANSWER_S and response is not None
+        return response
+
+    async def has_answered() -> bool:
+        return answers >= 5
+
+    monkeypatch.setattr(WatchStream, "read", counted)
     watch = watcher.watch(PREFIX)
     await next_of(watch)
     pending = asyncio.ensure_future(values_until(watch, 1))
-    await asyncio.sleep(1.0)
+    await eventually(has_answered)
     await write(writer, 1)
     assert await pending == [1]
     assert proxy.accepted == 2, "one connection for calls and one for the watch"

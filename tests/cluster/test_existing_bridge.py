@@ -69,7 +69,7 @@ def test_containers_join_an_existing_bridge_which_stays_as_it_was(lab: Lab, h1: 
     h1.agent.start()
     assert pings(h1, "web", PEER)
     _make_again(h1)
-    eventually(lambda: pings(h1, "web", PEER), within=5)
+    eventually(lambda: pings(h1, "web", PEER), within=30)
     netagent(h1, "rm", "-f", "web")
     assert refusal(h1, "network", "create", "--opt", "bridge=kbr0", "second").startswith("bridge kbr0 is used by")
     netagent(h1, "network", "rm", "lan")

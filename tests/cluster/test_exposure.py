@@ -57,7 +57,8 @@ def _block(host: Host, hook: str, *rules: str, policy: str = "accept") -> None:
 
 def _fetches_from(host: Host, name: str, target: str) -> bool:
     """Tell whether a container gets the page of another one."""
-    return inside(host, name, "curl", "-s", "-m", "1", f"http://{target}/hostname").returncode == 0
+    curl = ("curl", "-s", "--connect-timeout", "1", "-m", "30")
+    return inside(host, name, *curl, f"http://{target}/hostname").returncode == 0
 
 
 def test_a_published_port_is_shown_with_the_element_that_opens_it(lab: Lab) -> None:
@@ -70,7 +71,7 @@ def test_a_published_port_is_shown_with_the_element_that_opens_it(lab: Lab) -> N
     assert element in h1.run("nft", "list", "map", *table.split(), name).stdout
     assert fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
     assert (network["ReachableFrom"], network["Hosts"]) == ("network", ["h2"])
-    assert _fetches_from(h2, "remote", address(h1, "web"))
+    eventually(lambda: _fetches_from(h2, "remote", address(h1, "web")))
 
 
 def test_loopback_ports_internal_networks_and_icc_are_told_apart(lab: Lab) -> None:
@@ -90,7 +91,7 @@ def test_a_link_without_icc_is_shown_with_who_has_it(lab: Lab) -> None:
         source, target = address(h1, "caller"), address(h1, "local")
         assert (linked["Address"], linked["Ports"], linked["BlockedBy"]) == (target, "80", [])
         assert linked["Rule"] == f"inet netagent linked4 {{ {source} . {target} . tcp . 80 }}"
-        assert _fetches_from(h1, "caller", target)
+        eventually(lambda: _fetches_from(h1, "caller", target))
     finally:
         netagent(h1, "rm", "-f", "caller")
 

@@ -17,7 +17,7 @@ from tests.support.hosts import address, dump, inspect, netagent, pings, refusal
 from tests.support.lab import MakeLab, eventually
 from tests.support.nemesis import CUT_OFF, compact, paused_agent, rules_of_nemesis
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 FIXED = "192.168.0.9"
@@ -36,6 +36,7 @@ def lab(make_lab: MakeLab) -> Lab:
     serve_name(h2, "far", "--network", "staticnet", "--ip", FIXED, "-p", "4000:80")
     run(h2, "plain", "--network", "staticnet")
     eventually(lambda: pings(h1, "near", FIXED))
+    eventually(lambda: len(_records(lab, keys.ENDPOINTS)) == 3)
     return lab
 
 
@@ -49,6 +50,11 @@ def _records(lab: Lab, prefix: str = keys.ROOT) -> dict[str, str]:
     lines = _etcdctl(lab, "get", "--prefix", prefix).splitlines()
     found = dict(zip(lines[::2], lines[1::2], strict=True))
     return {key: value for key, value in found.items() if not key.startswith((keys.LIVE, keys.GENERATION))}
+
+
+def _same_records(lab: Lab, stored: dict[str, str]) -> bool:
+    assert _records(lab) == stored
+    return True
 
 
 def _status(host: Host, name: str) -> str:
@@ -91,7 +97,7 @@ def test_an_attachment_whose_whole_life_etcd_missed_leaves_no_trace_in_it(lab: L
         lab.etcd[0].start()
     eventually(lambda: '"StoreConnected": true' in netagent(h1, "info", "--format", "json").stdout)
     eventually(lambda: same(h1, before))
-    assert _records(lab) == stored
+    eventually(lambda: _same_records(lab, stored))
 
 
 def test_both_sides_of_a_partition_attach_and_agree_afterwards(lab: Lab) -> None:
@@ -127,7 +133,7 @@ def test_a_host_whose_agent_stood_still_beyond_its_lease_keeps_all_it_had(lab: L
     block_address = address(h2, "plain").rpartition(".")[0] + ".77"
     live = f"{keys.LIVE}{_id(h2)}"
     with paused_agent(h2):
-        eventually(lambda: not _etcdctl(lab, "get", live), within=25)
+        eventually(lambda: not _etcdctl(lab, "get", live), within=40)
         eventually(lambda: _status(h1, "h2") != "Ready")
         assert pings(h1, "near", FIXED)
         assert same(h1, seen)
@@ -138,7 +144,7 @@ def test_a_host_whose_agent_stood_still_beyond_its_lease_keeps_all_it_had(lab: L
     eventually(lambda: _status(h1, "h2") == "Ready")
     eventually(lambda: same(h2, before))
     assert same(h1, seen)
-    assert _records(lab) == stored
+    eventually(lambda: _same_records(lab, stored))
 
 
 def test_changes_are_seen_through_a_storm_of_compactions(lab: Lab) -> None:
@@ -154,8 +160,12 @@ def test_changes_are_seen_through_a_storm_of_compactions(lab: Lab) -> None:
         compact(lab)
     listed = ("network", "ls", "-f", "name=storm", "--format", "{{.Name}}")
     eventually(lambda: netagent(h2, *listed).stdout.split() == [f"storm{number}" for number in range(1, 5)])
-    routes = h2.run("ip", "route").stdout
-    assert [f"192.168.0.{100 + number} " in routes for number in range(5)] == [True, False, True, True, True]
+
+    def routed() -> list[bool]:
+        routes = h2.run("ip", "route").stdout
+        return [f"192.168.0.{100 + number} " in routes for number in range(5)]
+
+    eventually(lambda: routed() == [True, False, True, True, True])
     for number in range(1, 5):
         netagent(h1, "network", "rm", f"storm{number}")
         compact(lab)
@@ -189,8 +199,10 @@ def test_jumps_of_the_clock_disturb_nothing(lab: Lab) -> None:
     h1, h2 = lab.hosts
     before, stored = dump(h2), _records(lab)
     held = f"{keys.LIVE}{_id(h2)}"
+    earlier_life = _etcdctl(lab, "get", held)
     with _clock_of(h2) as clock:
-        first = eventually(lambda: _etcdctl(lab, "get", held, "-w", "fields"))
+        eventually(lambda: _etcdctl(lab, "get", held) not in ("", earlier_life))
+        first = _etcdctl(lab, "get", held, "-w", "fields")
         had: list[str] = []
         for number, jump in enumerate(("+10y", "-10y")):
             h2.run("sh", "-c", f"echo {jump} > {clock}")
@@ -210,7 +222,7 @@ def test_jumps_of_the_clock_disturb_nothing(lab: Lab) -> None:
     for number in range(2):
         netagent(h1, "network", "rm", f"jump{number}")
     eventually(lambda: same(h2, before))
-    assert _records(lab) == stored
+    eventually(lambda: _same_records(lab, stored))
 
 
 def test_a_host_that_lost_power_comes_back_to_what_was_its_own(lab: Lab) -> None:
@@ -234,6 +246,6 @@ def test_a_host_that_lost_power_comes_back_to_what_was_its_own(lab: Lab) -> None
     eventually(lambda: pings(h1, "near", FIXED))
     eventually(lambda: pings(h2, "plain", address(h1, "meanwhile")))
     netagent(h1, "rm", "-f", "meanwhile")
-    assert _records(lab, keys.BLOCKS) == blocks
+    eventually(lambda: _records(lab, keys.BLOCKS) == blocks)
     eventually(lambda: same(h1, seen))
     eventually(lambda: not any("runtimes" in value for value in _records(lab, keys.ENDPOINTS).values()))

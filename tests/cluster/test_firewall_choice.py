@@ -31,7 +31,8 @@ SAVES = (
     "iptables-legacy-save",
     "ip6tables-legacy-save",
 )
-REPAIRED_WITHIN_S = 5.0
+REPAIRED_WITHIN_S = 30.0
+"""At once, and on a busy machine; without a reason the agent looks every five minutes."""
 LOCK_WAIT_S = 5.0
 """How long iptables-legacy is let wait."""
 
@@ -98,10 +99,8 @@ def test_what_others_flush_is_back_at_once(lab: Lab, command: str) -> None:
     (h1, h2) = lab.hosts
     eventually(lambda: fetches(h2, f"http://{h1.ip}:4000/hostname", "web"))
     before = _ours_in_iptables(h1)
-    flushed = time.monotonic()
     h1.run("sh", "-ec", command)
     eventually(lambda: _ours_in_iptables(h1) == before, within=REPAIRED_WITHIN_S)
-    assert time.monotonic() - flushed < REPAIRED_WITHIN_S + 0.2
     assert fetches(h2, f"http://{h1.ip}:4000/hostname", "web")
 
 
@@ -122,8 +121,8 @@ def test_rules_of_the_administrator_stay_before_those_of_docker(lab: Lab) -> Non
         eventually(lambda: _jumps(h1)[:2] == ["NETAGENT-ADMIN-FORWARD", "DOCKER-USER"], within=REPAIRED_WITHIN_S)
     finally:
         h1.run("iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
-        h1.run("iptables", "-F", "DOCKER-USER")
-        h1.run("iptables", "-X", "DOCKER-USER")
+        # In one step: the agent puts its marks back where they were taken away.
+        h1.run("iptables-restore", "--noflush", stdin="*filter\n-F DOCKER-USER\n-X DOCKER-USER\nCOMMIT\n")
 
 
 def _jumps(host: Host) -> list[str]:

@@ -94,7 +94,7 @@ def test_forged_packets_arrive_only_from_a_peer_with_its_key_and_its_sources(lab
     h1, h2, stranger = lab.hosts
     eventually(lambda: pings(h1, "net1", address(h2, "net2")))
     key, source = key_of(h1, "net"), address(h2, "net2")
-    assert _arrives(h1, h2, key, source)
+    assert _arrives(h1, h2, key, source, within=20)
     assert not _arrives(h1, stranger, key, source)
     assert not _arrives(h1, h2, key_of(h1, "six"), source)
     assert not _arrives(h1, h2, key, "8.8.8.8")
@@ -111,7 +111,7 @@ def test_a_switch_that_is_started_anew_gets_its_tunnels_back(lab: Lab) -> None:
     h1.run("ip", "link", "set", "br-phy", "up")
     h1.run("ip", "address", "replace", f"{h1.seat.ipv4}/24", "dev", "br-phy")
     h1.run("ip", "address", "replace", f"{h1.seat.ipv6}/64", "dev", "br-phy", "nodad")
-    eventually(lambda: pings(h1, "net1", address(h2, "net2")), within=40)
+    eventually(lambda: pings(h1, "net1", address(h2, "net2")))
 
 
 def test_a_network_goes_and_leaves_nothing_in_the_switch(lab: Lab) -> None:
@@ -149,8 +149,8 @@ def test_containers_of_docker_reach_each_other_by_gre(lab: Lab) -> None:
         one, two = daemons
         eventually(lambda: one.pings("end", two.address("end", "tunnel")))
         with captured(hosts[0], "proto gre") as frames:
-            assert two.pings("end", one.address("end", "tunnel"))
-        assert len([f for f in frames if GRE in f and ICMP in f]) == 2
+            eventually(lambda: two.pings("end", one.address("end", "tunnel")))
+        assert len([f for f in frames if GRE in f and ICMP in f]) >= 2
         for daemon in daemons:
             daemon.remove_all()
 
@@ -160,14 +160,14 @@ def test_no_pass_fails(lab: Lab) -> None:
         eventually(lambda host=host: "Kernel: as it should be" in netagent(host, "info").stdout)
 
 
-def _arrives(host: Host, sender: Host, key: int, inner_source: str) -> bool:
+def _arrives(host: Host, sender: Host, key: int, inner_source: str, *, within: float = 1) -> bool:
     """Tell whether the container ``net1`` receives a forged packet that ``sender`` puts on the wire."""
     tunnel = next(line for line in host.run("ip", "-br", "link").stdout.splitlines() if line.startswith("nao"))
     before = _received(host)
     ends = (host.seat.mac, str(sender.ip), str(host.ip), str(key))
     sender.run(sys.executable, "-c", _FORGE, *ends, tunnel.split()[2], inner_source, address(host, "net1"))
     try:
-        return eventually(lambda: _received(host) > before, within=1)
+        return eventually(lambda: _received(host) > before, within=within)
     except AssertionError:
         return False
 

@@ -27,7 +27,7 @@ from tests.support.hosts import dump, netagent, same
 from tests.support.lab import MakeLab, eventually
 from tests.support.nemesis import Nemesis
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SEED = int(os.environ.get("NETAGENT_SEED", "4"))
 SUBNET = "10.44.0.0/24"
@@ -35,7 +35,13 @@ FIXED = ("10.44.0.3", "10.44.0.4", "10.44.0.5", "10.44.0.250")
 AT_MOST = 5
 """Containers that one runtime keeps: two runtimes need more than one block of eight addresses."""
 
-CONVERGED_WITHIN_S = 40.0
+LEAST = {"added": 21, "fixed": 4, "deleted": 21}
+"""How much must have been done for the rest to say anything."""
+
+LEAST_ON_A_HOST = 3
+"""Its two runtimes may each delete one more when they are told to stop."""
+
+CONVERGED_WITHIN_S = 90.0
 
 
 class ContainerRuntime(threading.Thread):
@@ -148,6 +154,7 @@ def runtimes(lab: Lab) -> list[ContainerRuntime]:
         worker.start()
     try:
         nemesis.rage()
+        eventually(lambda: _have_done_enough(workers, history), within=120)
     finally:
         stop.set()
         for worker in workers:
@@ -159,6 +166,20 @@ def runtimes(lab: Lab) -> list[ContainerRuntime]:
     return workers
 
 
+def _have_done_enough(workers: list[ContainerRuntime], history: History) -> bool:
+    """Tell whether what was done is worth looking at, or cannot become so any more."""
+    if any(worker.broken is not None for worker in workers):
+        return True
+    outcomes = _sum_of_outcomes(workers)
+    present = Counter(span.host for span in history.present)
+    done = all(outcomes[what] >= least for what, least in LEAST.items())
+    return done and all(present[host] >= LEAST_ON_A_HOST for host in ("h1", "h2", "h3"))
+
+
+def _sum_of_outcomes(runtimes: list[ContainerRuntime]) -> Counter[str]:
+    return sum((runtime.outcomes.copy() for runtime in runtimes), Counter())
+
+
 @pytest.fixture(scope="module")
 def history(runtimes: list[ContainerRuntime]) -> History:
     return runtimes[0]._history
@@ -166,10 +187,8 @@ def history(runtimes: list[ContainerRuntime]) -> History:
 
 def test_no_address_was_given_twice(history: History, runtimes: list[ContainerRuntime]) -> None:
     assert overlaps(history.spans) == []
-    outcomes: Counter[str] = sum((runtime.outcomes for runtime in runtimes), Counter())
-    assert outcomes["added"] > 20
-    assert outcomes["fixed"] > 3
-    assert outcomes["deleted"] > 20
+    outcomes = _sum_of_outcomes(runtimes)
+    assert {what: outcomes[what] for what, least in LEAST.items() if outcomes[what] < least} == {}
     assert {span.host for span in history.present} == {"h1", "h2", "h3"}
 
 

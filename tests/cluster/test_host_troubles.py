@@ -7,6 +7,7 @@ what others hold of a container that goes.
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,7 @@ def test_without_descriptors_to_spare_what_is_new_is_refused_and_the_rest_goes_o
     assert agent is not None
     limit = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
     for spare in (3, 1, 0):
-        used = len(list(Path(f"/proc/{agent.pid}/fd").iterdir()))
+        used = eventually(lambda: _lasting_descriptors(agent.pid))
         resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (used + spare, limit[1]))
         refusal(host, "run", "-d", "--name", f"no{spare}", "--network", "net", "--", "true", status=125)
     assert host.run("ping", "-n", "-c", "1", "-W", "2", reached, check=False).returncode == 0
@@ -149,6 +150,15 @@ def test_a_table_of_connections_that_fills_is_told_until_it_has_room(host: Host)
     told = [line for line in netagent(host, "events").stdout.splitlines() if "host conntrack" in line]
     assert ["result=filling" in line for line in told] == [True, False]
     netagent(host, "rm", "-f", "before", "meanwhile")
+
+
+def _lasting_descriptors(pid: int) -> int:
+    """Return how many a process has, 0 if it is about to close or open some: what was answered is still let go of."""
+    looks = []
+    for _ in range(10):
+        looks.append(len(list(Path(f"/proc/{pid}/fd").iterdir())))
+        time.sleep(0.02)
+    return looks[0] if len(set(looks)) == 1 else 0
 
 
 def refused(host: Host, number: int) -> str:

@@ -60,7 +60,7 @@ class Cri:
         call = self._channel.unary_unary(
             _SERVICE + verb, request_serializer=request.SerializeToString, response_deserializer=response.FromString
         )
-        return call(request(**fields), timeout=30)
+        return call(request(**fields), timeout=120)
 
 
 @contextmanager

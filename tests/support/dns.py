@@ -36,7 +36,7 @@ def resolve(host: Host, container: str, name: str) -> list[str]:
 
 
 def ask(
-    host: Host, container: str, server: str, name: str, kind: str = "A", *, how: str = "udp", within: float = 5
+    host: Host, container: str, server: str, name: str, kind: str = "A", *, how: str = "udp", within: float = 20
 ) -> DNS | None:
     """Return what a nameserver answers to a container, or to the host itself if that has no name, over UDP or TCP.
 

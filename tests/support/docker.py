@@ -11,6 +11,8 @@ from typing import Any
 
 from netagent.lab import process, runtimes
 from netagent.lab.host import Host
+from tests.support.hosts import PATIENCE
+from tests.support.lab import eventually
 
 IMAGE = "host"
 """An image with nothing in it but the way to the programs of the machine, which ``USR`` brings in."""
@@ -37,7 +39,7 @@ class Docker(runtimes.Docker):
         if running is not None:
             process.end([running], within_s=0)
 
-    def __call__(self, *arguments: str, check: bool = True, timeout: float = 60) -> CompletedProcess[str]:
+    def __call__(self, *arguments: str, check: bool = True, timeout: float = 120) -> CompletedProcess[str]:
         """Run ``docker ARGUMENTS``; with ``check``, a failure shows what was said."""
         done = self.docker(*arguments, check=False, timeout=timeout)
         if check:
@@ -67,9 +69,16 @@ class Docker(runtimes.Docker):
         self("run", "-d", "--name", name, *USR, *options, IMAGE, *command)
 
     def serve_name(self, name: str, *options: str) -> None:
-        """Start a container whose port 80 answers with its hostname, which is its name."""
+        """Start a container whose port 80 answers with its hostname, which is its name; returns once it listens."""
         command = ("busybox", "httpd", "-f", "-p", "80", "-h", "/etc")
         self.run(name, "--hostname", name, *options, command=command)
+        self.wait_for_server(name)
+
+    def wait_for_server(self, name: str) -> None:
+        """Wait until something listens at port 80 of a container."""
+        sandbox = self.inspect(name)["NetworkSettings"]["SandboxKey"]
+        listening = ("nsenter", f"--net={sandbox}", "ss", "-Hlnt", "sport = :80")
+        eventually(lambda: self.host.run(*listening).stdout)
 
     def inside(self, name: str, *command: str) -> CompletedProcess[str]:
         """Run a command in a container."""
@@ -81,7 +90,7 @@ class Docker(runtimes.Docker):
 
     def fetches(self, name: str, url: str, expected: str) -> bool:
         """Tell whether a container gets ``expected`` from ``url``."""
-        return self.inside(name, "curl", "-s", "-m", "3", url).stdout.strip() == expected
+        return self.inside(name, "curl", "-s", *PATIENCE, url).stdout.strip() == expected
 
     def inspect(self, name: str) -> dict[str, Any]:
         """Return what ``docker inspect`` says."""

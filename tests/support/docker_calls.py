@@ -14,7 +14,7 @@ SPACE = "netagent"
 
 def send(host: Host, method: str, body: bytes, *, verb: str = "POST") -> tuple[int, dict[str, Any]]:
     """Call ``method``, such as ``NetworkDriver.Join``, with these very bytes; return status and answer."""
-    connection = UnixConnection(host.path(SOCKET), name="plugin.moby.localhost", timeout=20)
+    connection = UnixConnection(host.path(SOCKET), name="plugin.moby.localhost", timeout=60)
     try:
         connection.request(verb, f"/{method}", body=body)
         answer = connection.getresponse()

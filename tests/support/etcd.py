@@ -191,7 +191,7 @@ class EtcdServer:
     def ctl(self, *arguments: str) -> str:
         """Run etcdctl against this member; return what it prints."""
         return subprocess.run(
-            ["etcdctl", "--endpoints", self.endpoint, *arguments],
+            ["etcdctl", "--command-timeout=30s", "--endpoints", self.endpoint, *arguments],
             check=True,
             capture_output=True,
             text=True,

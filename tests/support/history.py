@@ -55,7 +55,7 @@ class History:
             self._close(holder)
 
     def cut_power(self, host: str) -> None:
-        """Note, before it happens, that a host and all on it are gone."""
+        """Note that a host and all on it are gone: before it happens, and again once it has happened."""
         with self._lock:
             self._boots[host] = self._boots.get(host, 0) + 1
             for holder in [span.holder for span in self._open.values() if span.host == host]:

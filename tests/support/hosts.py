@@ -107,8 +107,9 @@ def inside(host: Host, name: str, *command: str, check: bool = False) -> Complet
 
 
 def pings(host: Host, name: str, target: str, *, count: int = 1, options: tuple[str, ...] = ()) -> bool:
-    """Tell whether a container gets all answers to ``count`` pings."""
-    result = inside(host, name, "ping", "-n", "-c", str(count), "-i", "0.2", "-W", "2", *options, target)
+    """Tell whether a container gets all answers to ``count`` pings; of several, the last may take long."""
+    patience = "2" if count == 1 else "10"
+    result = inside(host, name, "ping", "-n", "-c", str(count), "-i", "0.2", "-W", patience, *options, target)
     return result.returncode == 0 and f" {count} received" in result.stdout
 
 
@@ -139,6 +140,10 @@ def dump(host: Host) -> dict[str, str]:
     return looks[-1]
 
 
+_QUEUES = re.compile(r"^(\S+\s+\S+\s+)\d+\s+\d+")
+"""Of ss(8): protocol and state, and behind them how much waits in the socket's queues."""
+
+
 def _look(host: Host) -> dict[str, str]:
     links = json.loads(host.run("ip", "-d", "-j", "link").stdout)
     # Not operstate: a bridge whose last port has gone is seen to be down up to a second later (net/core/link_watch.c).
@@ -165,7 +170,7 @@ def _look(host: Host) -> dict[str, str]:
         "queues": "\n".join(
             line.partition(" refcnt")[0] for line in _lines(host, "tc", "qdisc", "show") if "noqueue" not in line
         ),
-        "listening": "\n".join(_lines(host, "ss", "-Hlntu")),
+        "listening": "\n".join(sorted(_QUEUES.sub(r"\1", line) for line in _lines(host, "ss", "-Hlntu"))),
     }
 
 

@@ -25,7 +25,7 @@ def dockerd(host: Host) -> Iterator[None]:
         "dockerd", *options, "-H", DOCKER_SOCKET, "--storage-driver", "vfs", stdout=DEVNULL, stderr=DEVNULL
     )
     try:
-        eventually(lambda: docker(host, "info"), within=40)
+        eventually(lambda: docker(host, "info"), within=90)
         host.run("iptables-nft", "-P", "FORWARD", "DROP")
         yield
     finally:
@@ -62,7 +62,7 @@ def firewalld(host: Host) -> Iterator[None]:
             eventually(lambda: host.path("/run/dbus/system_bus_socket").exists())
             daemon = host.popen("firewalld", "--nofork", "--nopid", stdout=DEVNULL, stderr=DEVNULL, env=BUS)
             try:
-                eventually(lambda: host.run("firewall-cmd", "--state", check=False, env=BUS).returncode == 0, within=40)
+                eventually(lambda: host.run("firewall-cmd", "--state", check=False, env=BUS).returncode == 0, within=90)
                 yield
             finally:
                 _end(daemon)
@@ -85,4 +85,4 @@ def ufw(host: Host) -> Iterator[None]:
 
 def _end(process: "Popen[str]") -> None:
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=60)

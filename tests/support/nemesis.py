@@ -145,6 +145,8 @@ class Nemesis:
         self._note(f"{host.name}: power cut")
         self.history.cut_power(host.name)
         host.power_off()
+        # What came there in the meantime is gone as well.
+        self.history.cut_power(host.name)
         time.sleep(self.rng.uniform(0, 1))
         host.power_on()
         host.agent.start()
