@@ -1,7 +1,6 @@
 """The firewall that the configuration names is the only one with anything of ours, and it is mended when flushed."""
 
 import json
-import time
 from functools import partial
 
 import pytest
@@ -33,8 +32,6 @@ SAVES = (
 )
 REPAIRED_WITHIN_S = 30.0
 """At once, and on a busy machine; without a reason the agent looks every five minutes."""
-LOCK_WAIT_S = 5.0
-"""How long iptables-legacy is let wait."""
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +153,7 @@ def test_a_lock_that_another_program_holds_is_named_and_nothing_is_half_done(lab
     holder = h1.popen("flock", "-F", "/run/xtables.lock", "sleep", "infinity")
     try:
         eventually(lambda: h1.run("flock", "-n", "/run/xtables.lock", "true", check=False).returncode)
-        begun = time.monotonic()
         said = refusal(h1, "run", "-d", "--name", "new", "--network", "app", "-p", "4001:80", "--", "true", status=125)
-        assert time.monotonic() - begun < LOCK_WAIT_S + 15
         assert f"/run/xtables.lock, which sleep (pid {holder.pid}) holds" in said
         assert "new" not in netagent(h1, "ps", "-a").stdout
     finally:
