@@ -1,17 +1,21 @@
 """The datapaths of the drivers as one would set them up with ip and ovs-vsctl, to measure against.
 
 On hosts without netagent. Of rules there is the one by which containers reach the outside, which makes the kernel track
-connections, as in every network of containers: what netagent adds to that is compared.
+connections, as in every network of containers; on hosts that are ``checked`` there are those of ``checks`` as well.
 """
 
 from netagent.lab.host import Host
+from tests.bench.checks import BEGIN, check_by_hand
 
 _MTU = {"vxlan": 1450, "route": 1500, "gre": 1458}
 _KEY = "77"
+_VXLAN_PORT = 4790
 
 
-def set_up_by_hand(host: Host, peer: Host, driver: str, number: int) -> None:
+def set_up_by_hand(host: Host, peer: Host, driver: str, number: int, *, checked: bool) -> None:
     """Give ``host`` a bridge, a container behind it in the namespace ``<driver>-hand``, and the way to the peer's."""
+    if checked and number == 1:
+        host.run("nft", "-f", "-", stdin=BEGIN)
     own, far = (f"10.6{number}.{name.name[1:]}" for name in (host, peer))
     container, bridge, mtu = f"{driver}-hand", f"hb{number}", str(_MTU[driver])
     for command in (
@@ -31,6 +35,8 @@ def set_up_by_hand(host: Host, peer: Host, driver: str, number: int) -> None:
     host.run("nft", "add table ip by_hand; add chain ip by_hand out { type nat hook postrouting priority srcnat; }")
     host.run("nft", f"add rule ip by_hand out ip saddr {network} ip daddr != {network} masquerade")
     _WAYS[driver](host, peer, own, far)
+    if checked:
+        check_by_hand(host, peer, driver, number, key=_KEY, vxlan_port=_VXLAN_PORT)
 
 
 def set_up_bridge(host: Host) -> None:
@@ -58,8 +64,8 @@ def _by_route(host: Host, peer: Host, own: str, far: str) -> None:
 
 
 def _by_vxlan(host: Host, peer: Host, own: str, far: str) -> None:
-    link = f"link add hv address {_mac(host)} mtu 1450 type vxlan id {_KEY} local {host.ip} dstport 4790 nolearning"
-    host.run("ip", *link.split())
+    kind = f"type vxlan id {_KEY} local {host.ip} dstport {_VXLAN_PORT} nolearning"
+    host.run("ip", *f"link add hv address {_mac(host)} mtu 1450 {kind}".split())
     host.run("ip", "link", "set", "hv", "up")
     host.run("bridge", "fdb", "add", _mac(peer), "dev", "hv", "dst", str(peer.ip))
     _by_device(host, peer, own, far, "hv")

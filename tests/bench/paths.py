@@ -32,7 +32,10 @@ class End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """A way from one end to another, whose address is ``target``; compared with the ways ``plain`` and ``by_hand``."""
+    """A way from one end to another, whose address is ``target``.
+
+    Compared with the ways ``plain``, ``by_hand``, and ``checked``, which is by hand with the same checks.
+    """
 
     name: str
     client: End
@@ -40,6 +43,7 @@ class Way:
     target: str
     plain: str = ""
     by_hand: str = ""
+    checked: str = ""
 
 
 def enter(namespace: str) -> tuple[str, ...]:
@@ -50,8 +54,12 @@ def enter(namespace: str) -> tuple[str, ...]:
 @contextmanager
 def between_hosts(drivers: Sequence[str], *, same_host: bool) -> Iterator[list[Way]]:
     """Give netagent's ways by ``vxlan`` and ``route``, those by hand beside them, and those on one host."""
-    with Lab.up(f"bn{os.getpid()}", hosts=2) as lab, Lab.up(f"bh{os.getpid()}", hosts=2, agents=False) as bare:
-        ways = _by_drivers(lab, bare, drivers, "plain")
+    with (
+        Lab.up(f"bn{os.getpid()}", hosts=2) as lab,
+        Lab.up(f"bh{os.getpid()}", hosts=2, agents=False) as bare,
+        Lab.up(f"bc{os.getpid()}", hosts=2, agents=False) as checked,
+    ):
+        ways = _by_drivers(lab, bare, checked, drivers, "plain")
         if same_host:
             ways += _on_one_host(lab.hosts[0], bare.hosts[0])
         yield ways
@@ -63,27 +71,35 @@ def over_ovs() -> Iterator[list[Way]]:
     with (
         Lab.up(f"bo{os.getpid()}", hosts=2, underlay="ovs") as lab,
         Lab.up(f"bv{os.getpid()}", hosts=2, underlay="ovs", agents=False) as bare,
+        Lab.up(f"bw{os.getpid()}", hosts=2, underlay="ovs", agents=False) as checked,
     ):
-        yield _by_drivers(lab, bare, ["gre"], "plain, Open vSwitch")
+        yield _by_drivers(lab, bare, checked, ["gre"], "plain, Open vSwitch")
 
 
-def _by_drivers(lab: Lab, bare: Lab, drivers: Sequence[str], plain: str) -> list[Way]:
+def _by_drivers(lab: Lab, bare: Lab, checked: Lab, drivers: Sequence[str], plain: str) -> list[Way]:
     client, server = lab.hosts
     ways = [Way(name=plain, client=End(host=client), server=End(host=server), target=str(server.ip))]
     for number, driver in enumerate(drivers, 1):
         client.run("netagent", "network", "create", "--driver", driver, "--subnet", f"10.5{number}.0.0/16", driver)
         for host in (client, server):
             _attach(host, driver, driver)
-        for host, peer in (bare.hosts, bare.hosts[::-1]):
-            set_up_by_hand(host, peer, driver, number)
-        by_hand = f"{driver} by hand"
-        ends = [End(host=host, inside=enter(driver)) for host in (client, server)]
-        target = _address_of(server, driver)
+        by_hand, with_checks = f"{driver} by hand", f"{driver} by hand, checks"
         ways.append(
-            Way(name=f"netagent {driver}", client=ends[0], server=ends[1], target=target, plain=plain, by_hand=by_hand)
+            Way(
+                name=f"netagent {driver}",
+                client=End(host=client, inside=enter(driver)),
+                server=End(host=server, inside=enter(driver)),
+                target=_address_of(server, driver),
+                plain=plain,
+                by_hand=by_hand,
+                checked=with_checks,
+            )
         )
-        ends = [End(host=host, inside=enter(f"{driver}-hand")) for host in bare.hosts]
-        ways.append(Way(name=by_hand, client=ends[0], server=ends[1], target=f"10.6{number}.2.2", plain=plain))
+        for name, other in ((with_checks, checked), (by_hand, bare)):
+            for host, peer in (other.hosts, other.hosts[::-1]):
+                set_up_by_hand(host, peer, driver, number, checked=other is checked)
+            ends = [End(host=host, inside=enter(f"{driver}-hand")) for host in other.hosts]
+            ways.append(Way(name=name, client=ends[0], server=ends[1], target=f"10.6{number}.2.2", plain=plain))
     return ways
 
 
