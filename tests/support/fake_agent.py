@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -311,7 +311,7 @@ class ServedAgent:
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Return the result of ``work``, done in the server's thread."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=30)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=120)
 
     def until(self, probe: Callable[[], bool], *, within: float = 30.0) -> None:
         """Return when ``probe`` is true; AssertionError after ``within`` seconds."""
@@ -346,16 +346,18 @@ def fake_monitor(directory: Path, *packets: bytes, code: int | None, vanish: boo
         except OSError:
             return
         with connection:
-            for packet in packets:
-                if packet == b"echo":
-                    while piece := connection.recv(8192):
-                        received.append(piece)
-                        connection.send(b"\2" + piece)
-                elif packet == b"wait":
-                    while not received:
-                        time.sleep(0.005)
-                else:
-                    connection.send(packet)
+            # A client that was ended hears no more.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                for packet in packets:
+                    if packet == b"echo":
+                        while piece := connection.recv(8192):
+                            received.append(piece)
+                            connection.send(b"\2" + piece)
+                    elif packet == b"wait":
+                        while not received:
+                            time.sleep(0.005)
+                    else:
+                        connection.send(packet)
             if vanish:
                 shutil.rmtree(directory)
             elif code is not None:

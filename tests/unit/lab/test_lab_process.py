@@ -63,7 +63,7 @@ def test_process_never_starts_if_its_starter_is_killed(tmp_path: Path) -> None:
         "process.spawn(['touch', sys.argv[1]], env=dict(os.environ), log=pathlib.Path(sys.argv[2]), record=die)"
     )
     argv = [sys.executable, "-c", script, str(ran), str(tmp_path / "log")]
-    died = subprocess.run(argv, cwd=SOURCE, capture_output=True, text=True, check=False, timeout=30)
+    died = subprocess.run(argv, cwd=SOURCE, capture_output=True, text=True, check=False, timeout=120)
     assert died.returncode == -signal.SIGKILL
     pid, begun = map(int, died.stdout.split())
     assert process.wait(ProcessId(pid=pid, started=begun), within_s=60)
