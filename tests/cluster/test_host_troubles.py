@@ -94,9 +94,10 @@ with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as listen
 
 def test_a_container_whose_port_and_namespace_others_hold_is_removed_all_the_same(host: Host) -> None:
     """A capture on its port, its namespace open, mounted in another mount namespace, and a process in it."""
+    before = links(host)
     run(host, "held", "--network", "net")
     sandbox = inspect(host, "held")["NetworkSettings"]["SandboxKey"]
-    (port,) = (link for link in host.run("ls", "/sys/class/net").stdout.split() if link.startswith("nae"))
+    (port,) = (link for link in links(host) - before if link.startswith("nae"))
     inhabitant = host.popen("nsenter", f"--net={sandbox}", "sleep", "infinity")
     hold = ("unshare", "--mount", sys.executable, "-c", _HOLD, port, sandbox)
     holder = host.popen(*hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -104,7 +105,7 @@ def test_a_container_whose_port_and_namespace_others_hold_is_removed_all_the_sam
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         netagent(host, "rm", "-f", "held")
-        eventually(lambda: port not in host.run("ls", "/sys/class/net").stdout)
+        eventually(lambda: port not in links(host))
         assert host.run("test", "-e", sandbox, check=False).returncode
         run(host, "held", "--network", "net")
         assert pings(host, "held", "192.168.0.1")
@@ -114,6 +115,10 @@ def test_a_container_whose_port_and_namespace_others_hold_is_removed_all_the_sam
         inhabitant.wait()
     assert pings(host, "held", "192.168.0.1")
     netagent(host, "rm", "-f", "held")
+
+
+def links(host: Host) -> set[str]:
+    return set(host.run("ls", "/sys/class/net").stdout.split())
 
 
 _FILL = """
