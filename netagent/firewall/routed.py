@@ -3,7 +3,8 @@
 Packets on plain routes come in by the underlay's interface, whatever network they belong to. So the firewall knows
 their sources instead: ``remote`` pairs every prefix that lies behind a peer with the network's interfaces, ``routed``
 holds the same prefixes alone, and ``ways`` the interfaces by which such packets may come in. A packet of a peer's
-container is taken if it comes by one of the ways and goes to the bridge that its source belongs to.
+container is taken if it comes by one of the ways and goes to the bridge that its source belongs to. ``near`` has of
+``remote`` the blocks of the usual length and the network's bridge, for ``lanes``: in a hash, by their masked addresses.
 """
 
 from collections.abc import Iterable
@@ -11,7 +12,14 @@ from collections.abc import Iterable
 from netagent.model.address import Prefix
 from netagent.plan.desired import ElementSet
 
+USUAL = {4: 24, 6: 80}
+"""The prefix length of blocks as they are by default, by IP version."""
+MASKS = {4: "255.255.255.0", 6: "ffff:ffff:ffff:ffff:ffff::"}
+"""Its mask."""
+
 SETS = (
+    ElementSet(name="near4", key="ifname . ipv4_addr"),
+    ElementSet(name="near6", key="ifname . ipv6_addr"),
     ElementSet(name="ways", key="ifname"),
     ElementSet(name="routed4", key="ipv4_addr", flags=("interval",)),
     ElementSet(name="routed6", key="ipv6_addr", flags=("interval",)),
@@ -30,14 +38,18 @@ STRANGERS = (
 """Rules for every hook that packets from other machines pass."""
 
 
-def elements(prefixes: Iterable[Prefix], interfaces: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Return the elements for ``prefixes`` behind peers of a network with these ``interfaces`` of its own."""
+def elements(prefixes: Iterable[Prefix], bridge: str, devices: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Return the elements for ``prefixes`` behind peers of a network with a ``bridge`` and ``devices`` of its own."""
     texts: dict[int, set[str]] = {4: set(), 6: set()}
+    near: dict[int, set[str]] = {4: set(), 6: set()}
     for prefix in prefixes:
+        if prefix.prefixlen == USUAL[prefix.version]:
+            near[prefix.version].add(f"{bridge} . {prefix.network_address}")
         is_single = prefix.prefixlen == prefix.max_prefixlen
         texts[prefix.version].add(str(prefix.network_address if is_single else prefix))
-    named = tuple(interfaces)
+    named = (bridge, *devices)
     return {
+        **{f"near{version}": frozenset(group) for version, group in near.items()},
         **{f"routed{version}": frozenset(group) for version, group in texts.items()},
         **{
             f"remote{version}": frozenset(f"{text} . {name}" for text in group for name in named)

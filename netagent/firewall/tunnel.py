@@ -29,8 +29,6 @@ _SOURCES = {4: (8 * (14 + 12), 32), 6: (8 * (14 + 8), 128)}
 """Offset and length, in bits from the inner Ethernet header, of an inner packet's source."""
 
 
-_USUAL = {4: 24, 6: 80}
-"""The prefix length of blocks as they are by default, by IP version."""
 _PARTS = {4: (16, 8), 6: (80,)}
 """The bits of such a prefix in the parts by which it is loaded: two or one octets cost a quarter of three."""
 _RESERVED = {_VXLAN: 8, _GRE: 0}
@@ -161,7 +159,7 @@ def _tunnels(state: State, key: int | None) -> Iterator[tuple[int, int, int]]:
 def _source(base: int, end: Address, number: int, prefix: Prefix, *, is_peer: bool) -> tuple[str, str]:
     """Return the set and the element for a prefix behind a peer."""
     kind, families = {_VXLAN: "", _GRE: "gre"}[base], f"{end.version}{prefix.version}"
-    usual = _USUAL[prefix.version]
+    usual = routed.USUAL[prefix.version]
     if not is_peer or prefix.prefixlen != usual:
         return f"{kind}behind{families}", f"{end} . {number} . {_range(prefix)}"
     left, leading = usual, int(prefix[0]) >> (prefix.max_prefixlen - usual)
@@ -180,7 +178,7 @@ def as_behind(set_name: str, element: str) -> str:
     value = 0
     for text, length in zip(leading, _PARTS[version], strict=True):
         value = value << length | int(text, 0)
-    free = _SOURCES[version][1] - _USUAL[version]
+    free = _SOURCES[version][1] - routed.USUAL[version]
     first = value << free
     form = "d" if version == 4 else "#x"
     return f"{end} . {int(number) >> _RESERVED[base]} . {first:{form}}-{first | (1 << free) - 1:{form}}"

@@ -108,7 +108,7 @@ def device_elements(snapshot: Snapshot, network: Network, state: State) -> Mappi
         )
         for device in devices
     )
-    shared = lanes.way_elements(bridge, ways.difference(devices))
+    shared = lanes.way_elements(bridge, ways.difference(devices), is_shared=network.bridge is not None)
     return merge((tunnel.device_elements(state), {"ways": frozenset(ways)}, *tunnels, shared))
 
 
@@ -119,8 +119,8 @@ def peer_elements(
     behind = tuple(_behind(snapshot, network, peers))
     elements = [tunnel.peer_elements(state, network.vni, behind)]
     if _shared_ways(snapshot, network):
-        interfaces = (bridge_name(network), *devices_of(snapshot, network))
-        elements.append(routed.elements({prefix for _, prefix in behind}, interfaces))
+        prefixes = {prefix for _, prefix in behind}
+        elements.append(routed.elements(prefixes, bridge_name(network), devices_of(snapshot, network)))
     return merge(elements)
 
 

@@ -89,6 +89,7 @@ TRANSLATIONS: Mapping[str, Callable[[str], Iterable[Piece]]] = MappingProxyType(
 UNTRANSLATED: Mapping[str, str] = MappingProxyType(
     {
         "lanes": "they accept sooner what is accepted in any case",
+        **dict.fromkeys(("near4", "near6"), "lanes alone ask them; ``remote4`` and ``remote6`` say the same"),
         neighbour_filter.SET_NAME: "a program at each port does what ebtables cannot",
         **dict.fromkeys(RECEIVED + SENT, "rules make its elements"),
     }

@@ -5,10 +5,11 @@ from ipaddress import ip_address
 
 import pytest
 
-from netagent.firewall import isolate, lanes, masquerade, publish, tunnel
+from netagent.firewall import isolate, lanes, masquerade, publish, routed, tunnel
 from netagent.firewall.counting import ports_in
 from netagent.firewall.elements import overlap
 from netagent.firewall.ruleset import CHAINS, SETS, merge, render_ruleset
+from netagent.model.address import parse_prefix
 from netagent.model.outward import parse_exemptions, parse_outbound
 from tests.support.world import a_local_network, an_endpoint, an_overlay
 
@@ -210,7 +211,7 @@ def test_a_lane_comes_before_all_rules_and_drops_nothing() -> None:
     assert chains["forward"][:2] == ("ct status dnat jump count", "iifname . oifname vmap @lanes")
     for lane in lanes.CHAINS:
         assert lane.hook is None
-        assert {rule.rpartition(" ")[2] for rule in lane.rules} <= {"accept", "return"}
+        assert {rule.rpartition(" ")[2] for rule in lane.rules} <= {"accept", "return", "shared_to_way"}
 
 
 def test_what_a_lane_leaves_out_is_checked_elsewhere() -> None:
@@ -221,6 +222,21 @@ def test_what_a_lane_leaves_out_is_checked_elsewhere() -> None:
     assert lanes.tunnel_elements("kbr0", "nao1", is_shared=True) == {
         "lanes": {"kbr0 . nao1 : jump to_tunnel", "nao1 . kbr0 : jump from_tunnel"}
     }
+    assert lanes.way_elements("nab1", ["eth0"]) == {
+        "lanes": {"nab1 . eth0 : jump to_way", "eth0 . nab1 : jump from_way"}
+    }
+    assert lanes.way_elements("kbr0", ["eth0"], is_shared=True) == {
+        "lanes": {"kbr0 . eth0 : jump shared_to_way", "eth0 . kbr0 : jump from_way"}
+    }
+    sources = [rule for chain in lanes.CHAINS if chain.name == "to_way" for rule in chain.rules if "saddr" in rule]
+    assert not sources
+
+
+def test_blocks_of_the_usual_length_are_near_a_networks_bridge_and_others_are_not() -> None:
+    prefixes = [parse_prefix(text) for text in ("10.1.2.0/24", "10.1.0.7/32", "fd00:0:0:0:5::/80", "fd00::/112")]
+    found = routed.elements(prefixes, "nab1", ["nav1"])
+    assert (found["near4"], found["near6"]) == ({"nab1 . 10.1.2.0"}, {"nab1 . fd00::5:0:0:0"})
+    assert found["remote4"] == {f"{text} . {name}" for text in ("10.1.2.0/24", "10.1.0.7") for name in ("nab1", "nav1")}
 
 
 @pytest.mark.parametrize("set_name", ["blocks44", "greblocks44", "blocks66", "greblocks66"])

@@ -37,7 +37,7 @@ def test_an_overlay_network_on_one_of_two_hosts() -> None:
     peer = vtep_mac(H2, 4097)
     assert lines == [
         "nft add table netagent-admin (input, forward, output)",
-        "nft replace tables netagent (25 chains, 12 elements)",
+        "nft replace tables netagent (26 chains, 12 elements)",
         f"link add {TUNNEL} type vxlan mtu 1450",
         f"link add {BRIDGE} type bridge mtu 1450",
         "sysctl net.ipv4.ip_forward = 1",
