@@ -11,7 +11,7 @@ from netagent.errors import EnvironmentProblem
 _PACKAGES = {"ip": "iproute2", "nsenter": "util-linux", "unshare": "util-linux", "etcd": "etcd-server"}
 """The programs a lab cannot do without, and the Debian packages that bring them."""
 _SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-_WITHIN_S = 30.0
+_WITHIN_S = 60.0
 
 
 def require_root() -> None:

@@ -28,7 +28,7 @@ BOUND_AT_ONCE = 32
 SETTLE_S = 0.05
 """How long the binding of the others waits, so that it does not hold up the answer."""
 
-LEND_S = 5.0
+LEND_S = 15.0
 """How long a runtime may take to bind a port itself, after it was told that its container is connected."""
 
 
