@@ -95,7 +95,8 @@ def _load(host: Host, pid: int, address: str, seconds: float, names: list[str]) 
     command = ("taskset", "-c", last, sys.executable, str(LOAD), address, str(seconds), *names)
     before = _cpu_seconds(pid)
     said = json.loads(host.run("nsenter", f"--net=/run/netns/{ASKER}", *command, timeout=seconds * 4 + 60).stdout)
-    return Round(said["rate"], said["answered"] / (_cpu_seconds(pid) - before), said["latencies"])
+    spent = max(_cpu_seconds(pid) - before, 1 / os.sysconf("SC_CLK_TCK"))
+    return Round(said["rate"], said["answered"] / spent, said["latencies"])
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -15,6 +15,8 @@ from itertools import cycle
 _AHEAD = 64
 """Questions under way at once: what keeps a server busy without filling its socket's buffer."""
 _LOST_AFTER_S = 0.5
+_PATIENCE_S = 30.0
+"""For the first answer."""
 _SO_RCVBUFFORCE = 33
 """include/uapi/asm-generic/socket.h"""
 
@@ -33,7 +35,8 @@ def saturate(asking: socket.socket, questions: list[bytes], seconds: float) -> t
         asking.send(next(packets))
     answered, begun = 0, time.perf_counter()
     end = begun + seconds
-    while time.perf_counter() < end:
+    # A short time may pass without an answer where a machine is busy, which is no rate.
+    while time.perf_counter() < end or (not answered and time.perf_counter() < end + _PATIENCE_S):
         try:
             for _ in range(_AHEAD):
                 asking.recv(2048)
@@ -53,7 +56,7 @@ def pace(asking: socket.socket, questions: list[bytes], rate: float, seconds: fl
     latencies: list[float] = []
     tails = cycle(questions)
     begun = time.perf_counter()
-    total = int(rate * seconds)
+    total = max(int(rate * seconds), 1)
     number = 0
     while number < total or (sent and time.perf_counter() < begun + seconds + _LOST_AFTER_S):
         now = time.perf_counter()
@@ -88,7 +91,7 @@ def main(address: str, seconds: str, *names: str) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as asking:
         asking.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
         asking.connect((address, 53))
-        asking.settimeout(_LOST_AFTER_S)
+        asking.settimeout(_PATIENCE_S)
         asking.send(b"\0\0" + questions[0])
         if asking.recv(2048)[3] & 0xF:
             raise SystemExit(f"{address} does not know {names[0]}")

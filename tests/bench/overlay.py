@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
                 say(f"turn {number + 1} of {options.rounds}: {way.name}")
                 try:
                     measure(way, options.seconds, results)
-                except (subprocess.SubprocessError, ValueError, KeyError, AssertionError) as error:
+                except (subprocess.SubprocessError, ValueError, KeyError, AssertionError, ArithmeticError) as error:
                     missing(f"{way.name}: {' '.join(str(error).split())[:300]}")
                     ways.remove(way)
     report(results, ways, options.rounds)
@@ -212,7 +212,8 @@ def report(results: Results, ways: Sequence[Way], rounds: int) -> None:
 
 def _ratio(samples: dict[str, list[float]], way: str, other: str) -> str:
     compared = samples.get(other)
-    return f"{median(samples[way]) / median(compared):.2f}" if compared else ""
+    # A search for a rate without loss may end at none.
+    return f"{median(samples[way]) / median(compared):.2f}" if compared and median(compared) else ""
 
 
 def _thinned(samples: Sequence[float], most: int = 1000) -> Sequence[float]:

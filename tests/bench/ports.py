@@ -20,6 +20,7 @@ import grpc
 from netagent.v1.containers_pb2 import AttachRequest, Connection, PublishRequest, UnpublishRequest
 from netagent.v1.containers_pb2_grpc import ContainersStub
 from tests.bench.report import draw_lines, keep, median, p99, say, show
+from tests.support.lab import eventually
 from tests.support.lone_host import ADDRESS, ROOT, LoneHost
 
 TURNS = 4
@@ -105,6 +106,7 @@ def measure_connections(host: LoneHost, count: int, sizes: Sequence[int], rate_s
     """Return what connections take by kind and number of published ports, in turns."""
     server = "import socket;s=socket.socket();s.bind(('',80));s.listen(4096)\nwhile 1:s.accept()[0].close()"
     host.spawn(sys.executable, "-c", server, inside=CONTAINER)
+    eventually(lambda: host.run("ss", "-tlnH", "sport = :80", inside=CONTAINER))
     target = host.json("ip", "-j", "-4", "address", "show", "dev", "eth0", inside=CONTAINER)[0]["addr_info"][0]["local"]
     host.netagent("publish", CONTAINER, f"{FIRST - 1}:80")
     # One port leads to the server; the others share neither its rule nor its element.
