@@ -5,7 +5,6 @@ new owners; ``returned`` is when its agent runs again.
 """
 
 import json
-import time
 
 import pytest
 
@@ -16,7 +15,8 @@ from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
 
-MARKED_WITHIN_S = 20.0
+MARKED_WITHIN_S = 45.0
+"""A lease of 15 s, and what a busy machine needs to let it run out, hear of it and say so."""
 
 
 def _host(of: Host, name: str) -> dict[str, object]:
@@ -47,6 +47,7 @@ def lab(make_lab: MakeLab) -> Lab:
     run(h3, "fixed", "--network", "kept", "--ip", "10.1.0.9")
     run(h3, "leaves", "--network", "doomed")
     eventually(lambda: all(pings(h1, "web", target) for target in (address(h3, "stays"), "10.1.0.9")))
+    eventually(lambda: len(_keys(lab, "endpoints/")) == 5)
     return lab
 
 
@@ -62,9 +63,7 @@ def test_a_live_host_is_not_removed(lab: Lab) -> None:
 def test_a_dead_host_is_marked_and_its_routes_stay_until_it_is_removed(lab: Lab) -> None:
     h1, _, h3 = lab.hosts
     h3.agent.kill()
-    begun = time.monotonic()
     eventually(lambda: _host(h1, "h3")["Status"] == "Away", within=MARKED_WITHIN_S)
-    assert time.monotonic() - begun < MARKED_WITHIN_S
     assert pings(h1, "web", "10.1.0.9")
     (details,) = json.loads(netagent(h1, "host", "inspect", "h3").stdout)
     assert {block["Network"] for block in details["Blocks"]} == {"kept", "small", "doomed"}
@@ -89,6 +88,7 @@ def test_what_a_removed_host_held_is_free_for_others(lab: Lab) -> None:
     left = [key for key in _keys(lab, "") if uuid in key]
     assert left == [f"/netagent/v1/removed/{uuid}"]
     eventually(lambda: "10.1.0.9" not in h1.run("ip", "route").stdout)
+    eventually(lambda: json.loads(netagent(h2, "network", "inspect", "small").stdout)[0]["Blocks"] == [])
     run(h2, "heir", "--network", "small")
     assert address(h2, "heir") == lost
     run(h1, "mover", "--network", "kept", "--ip", "10.1.0.9")
@@ -109,14 +109,14 @@ def test_a_removed_host_that_comes_back_serves_only_what_is_still_its_own(lab: L
     h1, _, h3 = lab.hosts
     h3.agent.start()
     eventually(lambda: _host(h3, "h3")["Conflicts"] == ["fixed", "loses"])
-    assert "h3 was removed from the cluster" in h3.agent.log.read_text()
-    assert "container loses is cut off: host h2 holds its address" in h3.agent.log.read_text()
+    for words in ("h3 was removed from the cluster", "container loses is cut off: host h2 holds its address"):
+        eventually(lambda words=words: words in h3.agent.log.read_text())
     for name in ("fixed", "loses"):
-        assert "eth0" not in inside(h3, name, "ip", "-o", "link").stdout
+        eventually(lambda name=name: "eth0" not in inside(h3, name, "ip", "-o", "link", check=True).stdout)
     assert eventually(lambda: pings(h1, "web", address(h3, "stays")))
-    assert pings(h3, "stays", "10.1.0.9")
+    assert eventually(lambda: pings(h3, "stays", "10.1.0.9"))
     eventually(lambda: _host(h1, "h3")["Status"] == "Ready")
-    assert not _keys(lab, "removed/")
+    eventually(lambda: not _keys(lab, "removed/"))
 
 
 def test_a_container_that_was_cut_off_gets_another_address_by_a_restart(lab: Lab) -> None:
@@ -126,13 +126,13 @@ def test_a_container_that_was_cut_off_gets_another_address_by_a_restart(lab: Lab
     assert eventually(lambda: pings(h3, "loses", address(h2, "heir")))
     netagent(h1, "rm", "-f", "mover")
     eventually(lambda: "eth0" in inside(h3, "fixed", "ip", "-o", "link").stdout)
-    assert _host(h3, "h3")["Conflicts"] == []
+    eventually(lambda: _host(h3, "h3")["Conflicts"] == [])
 
 
 def test_a_host_that_comes_back_leaves_a_network_that_was_removed_meanwhile(lab: Lab) -> None:
     h1, _, h3 = lab.hosts
     eventually(lambda: inspect(h3, "leaves")["NetworkSettings"]["Networks"] == {})
-    assert "doomed" not in _networks(h3)
+    eventually(lambda: "doomed" not in _networks(h3))
     eventually(lambda: not _keys(lab, "gone/"))
     run(h3, "joins", "--network", "again")
     assert eventually(lambda: pings(h3, "joins", address(h1, "newcomer")))

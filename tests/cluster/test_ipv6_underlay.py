@@ -76,4 +76,4 @@ def test_a_network_of_an_ipv4_underlay_is_refused_here_by_name(lab: Lab) -> None
 
 def test_no_pass_fails(lab: Lab) -> None:
     for host in lab.hosts:
-        assert "Kernel: as it should be" in netagent(host, "info").stdout
+        eventually(lambda host=host: "Kernel: as it should be" in netagent(host, "info").stdout)

@@ -11,13 +11,14 @@ from tests.support.hosts import (
     fetches,
     fetches_inside,
     inside,
+    inspect,
     netagent,
     pings,
     run,
     serve_name,
     telling_client_addresses,
 )
-from tests.support.lab import MakeLab
+from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -35,8 +36,7 @@ def test_without_icc_containers_reach_each_other_only_through_published_ports(la
     for hooks in ("iptables", "ip6tables"):
         h1.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-{hooks}={bridge_filter}")
     netagent(h1, "network", "create", "--ipv6", "-o", "com.docker.network.bridge.enable_icc=false", "quiet")
-    served = ("busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")
-    run(h1, "quiet-web", "--hostname", "quiet-web", "--network", "quiet", "-p", "4700:80", command=served)
+    serve_name(h1, "quiet-web", "--network", "quiet", "-p", "4700:80")
     run(h1, "quiet-client", "--network", "quiet")
     try:
         # With br_netfilter the kernel bridges the translated frames (br_nf_pre_routing_finish,
@@ -60,14 +60,14 @@ def test_without_icc_a_link_opens_what_its_target_serves_for_one_container_alone
     netagent(h1, "network", "create", "--ipv6", "-o", "icc=false", "linked")
     server = "for port in 80 81 82; do busybox httpd -p [::]:$port -h /etc; done; exec sleep infinity"
     options = ("--network", "linked", "--expose", "80")
-    run(h1, "store", *options, "-p", "4707:81", command=("sh", "-c", server))
+    run(h1, "store", *options, "-p", "4707:81", command=("sh", "-c", server), listens=82)
     run(h1, "other", "--network", "linked")
-    run(h1, "linker", *options, "--link", "store:db", command=("sh", "-c", server))
+    run(h1, "linker", *options, "--link", "store:db", command=("sh", "-c", server), listens=82)
 
     def opened(client: str, target: str, *, version: int = 4) -> list[int]:
         at = address(h1, target, version=version)
         url = f"http://{at}" if version == 4 else f"http://[{at}]"
-        ask = f"(curl -sfm 1 -o /dev/null {url}:$port/hostname && echo $port) &"
+        ask = f"(curl -sf --connect-timeout 1 -m 30 -o /dev/null {url}:$port/hostname && echo $port) &"
         command = f"for port in 80 81 82; do {ask} done; wait"
         return sorted(int(port) for port in inside(h1, client, "sh", "-c", command).stdout.split())
 
@@ -80,17 +80,17 @@ def test_without_icc_a_link_opens_what_its_target_serves_for_one_container_alone
             for hooks in ("iptables", "ip6tables"):
                 h1.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-{hooks}={bridge_filter}")
             for version in (4, 6):
-                assert opened("linker", "store", version=version) == [80, 81]
+                eventually(lambda version=version: opened("linker", "store", version=version) == [80, 81])
                 assert opened("other", "store", version=version) == []
                 assert opened("store", "linker", version=version) == []
         netagent(h1, "publish", "store", "4708:82")
-        assert opened("linker", "store") == [80, 81, 82]
+        eventually(lambda: opened("linker", "store") == [80, 81, 82])
         netagent(h1, "restart", "-t", "0", "store")
-        assert opened("linker", "store") == [80, 81, 82]
+        eventually(lambda: opened("linker", "store") == [80, 81, 82])
         pair = address(h1, "linker"), address(h1, "store")
         assert named_together(*pair)
         netagent(h1, "rm", "-f", "store")
-        assert not named_together(*pair)
+        eventually(lambda: not named_together(*pair))
     finally:
         netagent(h1, "rm", "-f", "store", "linker", "other")
         netagent(h1, "network", "rm", "linked")
@@ -135,25 +135,31 @@ def test_what_passes_a_published_port_is_counted_whoever_asks(lab: Lab, version:
     h1, h2 = lab.hosts
     here = str(h1.ip) if version == 4 else f"[{h1.seat.ipv6}]"
     netagent(h1, "network", "create", "--subnet", "10.26.0.0/24", "--subnet", "fd00:26::/64", "counted")
-    served = ("busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")
     ports = ("-p", "4704:80", "-p", "4705-4706:81-82")
-    run(h1, "counted-web", *("--hostname", "c", "--network", "counted", *ports), command=served)
+    serve_name(h1, "counted-web", "--network", "counted", *ports)
+    sandbox = inspect(h1, "counted-web")["NetworkSettings"]["SandboxKey"]
     run(h1, "counted-client", "--network", "counted")
 
     def passed() -> dict[str, dict[str, int]]:
         row = json.loads(netagent(h1, "stats", "--format", "json", "counted-web").stdout)
         return dict(row["Ports"])
 
+    def is_over() -> bool:
+        """Tell whether the server's connections have ended: their last packets come after the answer."""
+        connected = ("ss", "-Htn", "state", "connected", "exclude", "time-wait")
+        return not h1.run("nsenter", f"--net={sandbox}", *connected).stdout
+
     try:
         assert passed() == dict.fromkeys(("80/tcp", "81/tcp", "82/tcp"), dict.fromkeys(PASSED, 0))
         url, seen = f"http://{here}:4704/hostname", 0
         clients = (
-            lambda: fetches(h2, url, "c"),
-            lambda: fetches(h1, url, "c"),
-            lambda: fetches_inside(h1, "counted-client", url, "c"),
+            lambda: fetches(h2, url, "counted-web"),
+            lambda: fetches(h1, url, "counted-web"),
+            lambda: fetches_inside(h1, "counted-client", url, "counted-web"),
         )
         for ask in clients:
             assert ask()
+            eventually(is_over)
             web = passed()["80/tcp"]
             assert web["RxPackets"] >= seen + 4, web
             assert web["TxPackets"] >= seen / 2 + 2, web
@@ -162,7 +168,7 @@ def test_what_passes_a_published_port_is_counted_whoever_asks(lab: Lab, version:
             seen = web["RxPackets"]
         assert passed()["81/tcp"] == dict.fromkeys(PASSED, 0)
         target = address(h1, "counted-web", version=version)
-        assert fetches(h1, f"http://{target if version == 4 else f'[{target}]'}/hostname", "c")
+        assert fetches(h1, f"http://{target if version == 4 else f'[{target}]'}/hostname", "counted-web")
         assert passed()["80/tcp"]["RxPackets"] == seen, "that was not by the published port"
     finally:
         netagent(h1, "rm", "-f", "counted-web", "counted-client")
@@ -175,9 +181,7 @@ def test_only_the_sources_of_a_port_reach_it(lab: Lab, version: int) -> None:
     here, there = (str(host.ip) if version == 4 else str(host.seat.ipv6) for host in (h1, h2))
     url = f"http://{here}:4703/hostname" if version == 4 else f"http://[{here}]:4703/hostname"
     netagent(h1, "network", "create", "--subnet", "10.25.0.0/24", "--subnet", "fd00:25::/64", "sourced")
-    served = ("busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")
-    options = ("--hostname", "secret", "--network", "sourced", "-p", f"4703:80@{there}")
-    run(h1, "secret", *options, command=served)
+    serve_name(h1, "secret", "--network", "sourced", "-p", f"4703:80@{there}")
     run(h1, "sourced-client", "--network", "sourced")
     try:
         assert fetches(h2, url, "secret")

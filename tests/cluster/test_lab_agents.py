@@ -8,7 +8,7 @@ from netagent.errors import Conflict
 from netagent.lab import cgroup, process
 from netagent.lab.host import AGENT_SOCKET
 from netagent.lab.lab import Lab
-from tests.support.lab import MakeLab, unique_name
+from tests.support.lab import MakeLab, eventually, unique_name
 
 pytestmark = pytest.mark.cluster
 
@@ -26,8 +26,8 @@ def listens(lab: Lab, name: str) -> bool:
 
 def test_every_agent_answers_when_up_returns(lab: Lab) -> None:
     assert [listens(lab, host.name) for host in lab.hosts] == [True, True]
-    listed = lab.host("h1").run("netagent", "host", "ls").stdout
-    assert all(f"198.18.0.{number}" in listed for number in (1, 2))
+    for number in (1, 2):
+        eventually(lambda number=number: f"198.18.0.{number}" in lab.host("h1").run("netagent", "host", "ls").stdout)
 
 
 @pytest.mark.parametrize("way", ["kill", "stop"])

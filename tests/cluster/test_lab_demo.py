@@ -38,7 +38,7 @@ def left_behind(name: str) -> list[Path]:
 
 def test_demo_shows_pings_the_page_and_the_blocks(name: str) -> None:
     with start_demo(name) as demo:
-        shown, _ = demo.communicate(timeout=100)
+        shown, _ = demo.communicate(timeout=280)
     assert demo.returncode == 0, shown
     assert shown.count("\nHello from the container web\n") == 3
     assert all(text in shown for text in ("c3 on h3", "192.168.0.2", "0.0.0.0:4000->80/tcp", "Blocks of staticnet"))
@@ -52,5 +52,5 @@ def test_interrupted_demo_takes_everything_down(name: str) -> None:
         assert left_behind(name)
         demo.send_signal(signal.SIGINT)
         demo.stdout.read()
-        assert demo.wait(timeout=30) == 130
+        assert demo.wait(timeout=120) == 130
     assert left_behind(name) == []

@@ -26,12 +26,12 @@ def accepts_writes(lab: Lab, member: int) -> bool:
 
 
 def test_restarted_member_has_its_data(lab: Lab) -> None:
-    assert etcdctl(lab, 0, "put", "key", "value").returncode == 0
+    eventually(lambda: etcdctl(lab, 0, "put", "key", "value").returncode == 0)
     lab.etcd[0].stop()
     assert not lab.etcd[0].running
     assert not accepts_writes(lab, 0)
     lab.etcd[0].start()
-    assert etcdctl(lab, 0, "get", "--print-value-only", "key").stdout == "value\n"
+    eventually(lambda: etcdctl(lab, 0, "get", "--print-value-only", "key").stdout == "value\n")
 
 
 def test_two_of_three_go_on_without_the_third(lab: Lab) -> None:

@@ -1,6 +1,8 @@
 """A lab leaves nothing behind, however its `up` and its hosts came to an end."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import pytest
 import netagent
 from netagent.errors import AlreadyExists, Conflict, NotFound
 from netagent.lab import cgroup, process, record
+from netagent.lab.command import search_path
 from netagent.lab.lab import Lab
 from netagent.lab.process import ProcessId
 from tests.support.lab import eventually, unique_name
@@ -34,9 +37,19 @@ def cli(*arguments: str) -> list[str]:
     return [sys.executable, "-c", "from netagent.lab.cli import lab; lab()", *arguments]
 
 
-def start_up(name: str) -> subprocess.Popen[str]:
+def start_up(name: str, **environment: str) -> subprocess.Popen[str]:
     argv = cli("up", "--lab", name, "--hosts", "2", "--no-agent")
-    return subprocess.Popen(argv, cwd=SOURCE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    env = os.environ | environment
+    return subprocess.Popen(argv, cwd=SOURCE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=env)
+
+
+@pytest.fixture
+def silent_etcd(tmp_path: Path) -> str:
+    """A PATH with an etcd that says nothing, so that an ``up`` waits for it until it is interrupted."""
+    script = tmp_path / "etcd"
+    script.write_text(f'#!/bin/sh\n{shutil.which("etcd", path=search_path())} "$@" >/dev/null 2>&1\n')
+    script.chmod(0o755)
+    return f"{tmp_path}:{os.environ['PATH']}"
 
 
 def traces(name: str, processes: list[ProcessId]) -> list[str]:
@@ -88,13 +101,15 @@ def test_down_finds_what_others_started_on_a_host(name: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 @pytest.mark.parametrize("moment", ["on a switch", "etcd starts"], ids=["hosts-made", "etcd-begun"])
-def test_interrupted_up_takes_down_what_it_made(name: str, moment: str, number: signal.Signals) -> None:
-    with start_up(name) as up:
+def test_interrupted_up_takes_down_what_it_made(
+    name: str, moment: str, number: signal.Signals, silent_etcd: str
+) -> None:
+    with start_up(name, PATH=silent_etcd) as up:
         assert up.stderr is not None
         assert any(moment in line for line in up.stderr)
         processes = everyone_in(Lab.open(name))
         up.send_signal(number)
-        assert up.wait(timeout=30) != 0
+        assert up.wait(timeout=60) != 0
     assert processes
     assert traces(name, processes) == []
 
@@ -140,7 +155,7 @@ def test_labs_are_listed_as_json(name: str) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     listed = subprocess.run(cli("ls", "--format", "json"), cwd=SOURCE, capture_output=True, text=True, check=True)
     mine = next(entry for line in listed.stdout.splitlines() if (entry := json.loads(line))["lab"] == name)

@@ -103,6 +103,7 @@ def test_prune_takes_only_what_no_container_uses(lab: Lab) -> None:
     names = netagent(h1, "network", "ls", "--filter", "type=custom", "--format", "{{.Name}}").stdout.split()
     assert names == ["app", "remote-only", "staticnet"]
     netagent(h2, "rm", "-f", "far")
+    eventually(lambda: "remote-only" in netagent(h1, *unused).stdout)
     netagent(h1, "network", "rm", "remote-only")
 
 

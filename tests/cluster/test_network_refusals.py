@@ -14,7 +14,7 @@ import pytest
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from tests.support.hosts import dump, netagent, refusal, run, same
-from tests.support.lab import MakeLab
+from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
 
@@ -38,6 +38,8 @@ def lab(make_lab: MakeLab) -> Lab:
     for name in ("web", "db2", "db10"):
         run(h1, name, "--network", "app")
     run(h1, "far", "--network", "wide")
+    # Told to both stores after the answer.
+    eventually(lambda: _stores(lab).count("/netagent/v1/endpoints/") == 4)
     return lab
 
 

@@ -38,7 +38,7 @@ def lab(make_lab: MakeLab, firewall: str) -> Iterator[Lab]:
     )
     netagent(h1, "network", "create", *options, "chosen")
     run(h1, "one", "--network", "chosen")
-    server = h2.popen("socat", "TCP6-LISTEN:7790,fork,reuseaddr,ipv6only=0", "SYSTEM:echo $SOCAT_PEERADDR")
+    server = h2.popen("socat", "-t", "30", "TCP6-LISTEN:7790,fork,reuseaddr,ipv6only=0", "SYSTEM:echo $SOCAT_PEERADDR")
     eventually(lambda: ":7790 " in h2.run("ss", "-Hlnt").stdout)
     yield lab
     server.kill()
@@ -48,7 +48,7 @@ def lab(make_lab: MakeLab, firewall: str) -> Iterator[Lab]:
 def _seen(host: Host, target: str) -> str:
     """Return the address that the other host sees of a container that connects to ``target``."""
     where = f"TCP6:[{target}]" if ":" in target else f"TCP4:{target}"
-    answer = inside(host, "one", "socat", "-t", "2", "-", f"{where}:7790,connect-timeout=3").stdout.strip()
+    answer = inside(host, "one", "socat", "-t", "30", "-", f"{where}:7790,connect-timeout=30").stdout.strip()
     # The server listens on IPv6 for both.
     found = IPv6Address(answer.strip("[]"))
     return str(found.ipv4_mapped or found)

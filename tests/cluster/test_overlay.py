@@ -1,12 +1,14 @@
 """Containers on three hosts in one VXLAN network, addresses leased from a real etcd."""
 
 import json
+from functools import partial
 from itertools import permutations
 
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.vxlan import VXLAN
 
+from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from tests.support.hosts import (
     address,
@@ -47,9 +49,12 @@ def _address(lab: Lab, name: str) -> str:
 
 
 def test_each_host_leases_a_block_and_gives_addresses_from_it(lab: Lab) -> None:
-    details = json.loads(netagent(lab.host("h2"), "network", "inspect", "staticnet").stdout)[0]
-    owners = {block["Host"]: block["Prefix"] for block in details["Blocks"]}
-    assert set(owners) == {"h1", "h2", "h3"}
+    def seen() -> dict[str, str]:
+        details = json.loads(netagent(lab.host("h2"), "network", "inspect", "staticnet").stdout)[0]
+        return {block["Host"]: block["Prefix"] for block in details["Blocks"]}
+
+    eventually(lambda: set(seen()) == {"h1", "h2", "h3"})
+    owners = seen()
     assert len(set(owners.values())) == 3
     assert "192.168.0.0/24" not in owners.values()
     for name, host in NAMES.items():
@@ -79,8 +84,8 @@ def test_containers_see_each_others_own_addresses_and_not_their_hosts(lab: Lab) 
 
 
 def test_a_host_reaches_containers_of_the_others(lab: Lab) -> None:
-    result = lab.host("h3").run("ping", "-n", "-c", "2", "-W", "2", "192.168.0.2", check=False)
-    assert " 2 received" in result.stdout
+    ping = ("ping", "-n", "-c", "2", "-W", "2", "192.168.0.2")
+    eventually(lambda: " 2 received" in lab.host("h3").run(*ping, check=False).stdout)
 
 
 def test_full_sized_packets_pass_and_larger_ones_are_not_sent(lab: Lab) -> None:
@@ -127,16 +132,16 @@ def test_a_network_goes_when_its_last_container_does_and_leaves_nothing(lab: Lab
     eventually(lambda: "brief" in netagent(lab.host("h3"), "network", "ls").stdout)
     for name in ("h2", "h3"):
         run(lab.host(name), "brief", "--network", "brief", "-p", "4100:80")
+    known = ("network", "inspect", "--format", "{{len .Containers}}", "brief")
+    eventually(lambda: netagent(lab.host("h1"), *known).stdout == "2\n")
     words = refusal(lab.host("h1"), "network", "rm", "brief")
     assert words.startswith('error while removing network: network brief has active endpoints (name:"brief"')
     for name in ("h2", "h3"):
         netagent(lab.host(name), "rm", "-f", "brief")
     eventually(lambda: netagent(lab.host("h1"), "network", "rm", "brief", check=False).returncode == 0)
     eventually(lambda: all(same(host, state) for host, state in zip(lab.hosts, before, strict=True)))
-    assert (
-        "10.77"
-        not in lab.etcd[0].run("etcdctl", "--endpoints", lab.etcd[0].url, "get", "--prefix", "/netagent/").stdout
-    )
+    stored = ("etcdctl", "--endpoints", lab.etcd[0].url, "get", "--prefix", "/netagent/")
+    eventually(lambda: "10.77" not in lab.etcd[0].run(*stored).stdout)
 
 
 def test_two_hosts_that_create_overlapping_networks_at_once_do_not_both_succeed(lab: Lab) -> None:
@@ -154,7 +159,13 @@ def test_two_hosts_that_create_overlapping_networks_at_once_do_not_both_succeed(
         results = [process.communicate(timeout=60) for process in started]
         statuses = sorted(process.returncode for process in started)
         assert statuses.count(0) >= 1, results
-        names = [n for n in netagent(lab.host("h1"), "network", "ls").stdout.split() if n.startswith(f"race{number}-")]
+        names = eventually(partial(_made, lab.host("h1"), f"race{number}-", statuses.count(0)))
         assert f"race{number}-0" not in names or len(names) == 1
         for name in names:
             netagent(lab.host("h1"), "network", "rm", name)
+
+
+def _made(host: Host, prefix: str, count: int) -> list[str]:
+    """Return the names of networks that begin so, as soon as the host knows of that many."""
+    names = [name for name in netagent(host, "network", "ls").stdout.split() if name.startswith(prefix)]
+    return names if len(names) == count else []

@@ -9,7 +9,7 @@ import pytest
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from netagent.lab.runtimes import Podman, install_list, write_list
-from tests.support.hosts import netagent, run
+from tests.support.hosts import PATIENCE, netagent, run
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -24,6 +24,7 @@ def lab(make_lab: MakeLab) -> Lab:
     lab = make_lab(2)
     netagent(lab.hosts[0], "network", "create", "--driver", "vxlan", "--subnet", "192.168.0.0/16", "app")
     netagent(lab.hosts[0], "network", "create", "--subnet", "10.20.0.0/16", "local")
+    eventually(lambda: "app" in netagent(lab.hosts[1], "network", "ls").stdout)
     run(lab.hosts[1], "peer", "--network", "app")
     return lab
 
@@ -52,12 +53,12 @@ def podman(prepared: Podman, h1: Host) -> Iterator[Podman]:
     """Podman without containers, before and after."""
     yield prepared
     prepared.podman("rm", "--force", "--all", "--time", "0")
-    assert netagent(h1, "ps", "-a", "-q").stdout == ""
+    eventually(lambda: netagent(h1, "ps", "-a", "-q").stdout == "")
 
 
 def page(host: Host, address: object, port: int) -> str:
     """Return what the web server at a port says of its host name."""
-    return host.run("curl", "-s", "--max-time", "2", f"http://{address}:{port}/hostname", check=False).stdout.strip()
+    return host.run("curl", "-s", *PATIENCE, f"http://{address}:{port}/hostname", check=False).stdout.strip()
 
 
 def test_podman_lists_the_networks(podman: Podman) -> None:
@@ -86,7 +87,8 @@ def test_a_container_has_its_fixed_address_its_names_and_its_ports(podman: Podma
     for name in ("web", "www", short):
         ping = ("netagent", "exec", "peer", "--", "ping", "-c1", "-W1", name)
         eventually(lambda ping=ping: "(192.168.0.9)" in h2.run(*ping, check=False).stdout)
-    assert page(h2, h1.ip, 8080) == page(h1, "127.0.0.1", 8080) == short
+    for host, at in ((h2, h1.ip), (h1, "127.0.0.1")):
+        assert eventually(lambda host=host, at=at: page(host, at, 8080)) == short
     netagent(h2, "rm", "-f", "peer")
     run(h2, "peer", "--network", "app")
     eventually(lambda: podman.podman("exec", "web", "ping", "-c1", "-W1", "peer", check=False).returncode == 0)
@@ -102,12 +104,12 @@ def test_a_published_port_is_podmans_to_hold_and_free_after_removal(podman: Podm
     assert "8081" in refused.stderr
     said = len(h1.agent.log.read_text())
     h1.agent.restart()
-    assert "8081" not in h1.agent.log.read_text()[said:], "a port that Podman holds is no problem"
+    assert ":8081" not in h1.agent.log.read_text()[said:], "a port that Podman holds is no problem"
     podman.podman("restart", "--time", "0", "web")
-    assert page(h1, h1.ip, 8081)
+    assert eventually(lambda: page(h1, h1.ip, 8081))
     podman.podman("rm", "--force", "--time", "0", "web")
     podman.run("next", "--network", "app", "-p", "8081:80", command=SERVE)
-    assert page(h1, h1.ip, 8081)
+    assert eventually(lambda: page(h1, h1.ip, 8081))
 
 
 def test_containers_join_and_leave_networks_while_they_run(podman: Podman, h1: Host) -> None:

@@ -93,7 +93,7 @@ def test_a_published_port_is_shown_and_kept_from_the_hosts_processes(lab: Lab) -
     assert netagent(h1, "port", "web").stdout == "80/tcp -> 0.0.0.0:4000\n"
     assert netagent(h1, "port", "web", "80").stdout == "0.0.0.0:4000\n"
     assert refusal(h1, "port", "web", "7890/udp").startswith("no public port '7890/udp' published for web (")
-    taken = h1.run("socat", "TCP4-LISTEN:4000,reuseaddr", "STDOUT", check=False, timeout=10)
+    taken = h1.run("socat", "TCP4-LISTEN:4000,reuseaddr", "STDOUT", check=False, timeout=30)
     assert "Address already in use" in taken.stderr
 
 
@@ -125,9 +125,9 @@ def test_free_ports_are_chosen_upwards_from_the_kernels_range(lab: Lab) -> None:
 
 def test_udp_is_published_too(lab: Lab) -> None:
     h1, h2 = lab.hosts
-    echo = ("socat", "UDP4-RECVFROM:53,fork", "EXEC:cat")
+    echo = ("socat", "-t", "30", "UDP4-RECVFROM:53,fork", "EXEC:cat")
     netagent(h1, "run", "-d", "--name", "echo", "--network", "other", "-p", "5353:53/udp", "--", *echo)
-    ask = f"echo over-udp | socat -t 2 - UDP4:{h1.ip}:5353"
+    ask = f"echo over-udp | socat -t 5 - UDP4:{h1.ip}:5353"
     eventually(lambda: "over-udp" in h2.run("sh", "-c", ask, check=False).stdout)
     netagent(h1, "rm", "-f", "echo")
     assert "over-udp" not in h2.run("sh", "-c", ask, check=False).stdout
@@ -140,13 +140,13 @@ def test_a_udp_client_that_never_pauses_reaches_the_container_that_has_its_port_
     client = h2.popen(sys.executable, "-u", "-c", _RESTLESS_UDP_CLIENT, str(h1.ip), "5355", stdout=subprocess.PIPE)
     assert client.stdout is not None
     os.set_blocking(client.stdout.fileno(), False)
-    run(h1, "still", "--network", "other", "-p", "5357:80", command=("socat", "TCP4-LISTEN:80", "PIPE"))
+    run(h1, "still", "--network", "other", "-p", "5357:80", command=("socat", "TCP4-LISTEN:80", "PIPE"), listens=80)
     kept = h2.popen("socat", "-", f"TCP4:{h1.ip}:5357", stdin=subprocess.PIPE)
     try:
         eventually(lambda: "ESTABLISHED" in h1.run("conntrack", "-L", "-p", "tcp", "--dport", "5357").stdout)
         for name in ("first", "second"):
             run(h1, name, "--hostname", name, "--network", "other", "-p", "5355:53/udp", command=answers)
-            eventually(partial(_says, client.stdout, name), within=20)
+            eventually(partial(_says, client.stdout, name))
             netagent(h1, "rm", "-f", name)
         assert "ESTABLISHED" in h1.run("conntrack", "-L", "-p", "tcp", "--dport", "5357").stdout
     finally:

@@ -22,12 +22,15 @@ def lab(make_lab: MakeLab) -> Lab:
     run(h2, "remote", *STATIC)
     run(h1, "plain")
     run(h1, "side", "--network", "container:web")
+    eventually(lambda: _store(lab).count("/netagent/v1/endpoints/") == 3)
     return lab
 
 
 def _store(lab: Lab) -> str:
+    """Return what etcd holds, without what lives by a lease."""
     etcd = lab.etcd[0]
-    return etcd.run("etcdctl", "--endpoints", etcd.url, "get", "--prefix", "/netagent/v1/").stdout
+    lines = etcd.run("etcdctl", "--endpoints", etcd.url, "get", "--prefix", "/netagent/v1/").stdout.splitlines()
+    return "\n".join(f"{k} {v}" for k, v in zip(lines[::2], lines[1::2], strict=True) if "/live/" not in k)
 
 
 RUN = {

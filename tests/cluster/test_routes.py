@@ -134,7 +134,7 @@ def test_containers_of_two_networks_do_not_reach_each_other_across_hosts(lab: La
 
 def test_a_peers_packet_is_taken_only_into_the_network_that_its_source_belongs_to(lab: Lab) -> None:
     h1, h2, _ = lab.hosts
-    assert _arrives(h1, "p1", h2, address(h2, "p2"))
+    assert _arrives(h1, "p1", h2, address(h2, "p2"), within=30)
     assert not _arrives(h1, "p1", h2, address(h2, "o2"))
     assert not _arrives(h1, "p1", h2, "8.8.8.8")
     assert not _arrives(h1, "p1", h2, "192.168.77.1")
@@ -154,15 +154,17 @@ def test_a_peers_source_from_another_interface_is_refused(lab: Lab) -> None:
 
 def test_no_pass_fails(lab: Lab) -> None:
     for host in lab.hosts:
-        assert "Kernel: as it should be" in netagent(host, "info").stdout
+        eventually(lambda host=host: "Kernel: as it should be" in netagent(host, "info").stdout)
 
 
-def _arrives(host: Host, name: str, sender: Host, source: str, *, interface: str = "eth0", mac: str = "") -> bool:
+def _arrives(
+    host: Host, name: str, sender: Host, source: str, *, interface: str = "eth0", mac: str = "", within: float = 1
+) -> bool:
     """Tell whether a container receives a datagram with ``source`` that ``sender`` puts on its wire."""
     before = _received(host, name)
     sender.run(sys.executable, "-c", _SEND, interface, mac or host.seat.mac, source, address(host, name))
     try:
-        return eventually(lambda: _received(host, name) > before, within=1)
+        return eventually(lambda: _received(host, name) > before, within=within)
     except AssertionError:
         return False
 

@@ -3,7 +3,7 @@
 import pytest
 
 from netagent.lab.lab import Lab
-from tests.support.hosts import fetches, fetches_inside, inside, netagent, run
+from tests.support.hosts import fetches, fetches_inside, inside, netagent, run, serve_name
 from tests.support.lab import MakeLab
 
 pytestmark = pytest.mark.cluster
@@ -15,10 +15,9 @@ def lab(make_lab: MakeLab) -> Lab:
     (h1, _) = lab.hosts
     netagent(h1, "network", "create", "--subnet", "10.61.0.0/24", "--subnet", "fd61::/64", "aside")
     netagent(h1, "network", "create", "--subnet", "10.62.0.0/24", "--subnet", "fd62::/64", "usual")
-    served = ("busybox", "httpd", "-f", "-p", "[::]:80", "-h", "/etc")
     aside, usual = ("--network", "name=aside"), ("--network", "name=usual,gw-priority=5")
-    run(h1, "web", "--hostname", "web", *aside, *usual, "-p", "4000:80", command=served)
-    run(h1, "shop", "--hostname", "shop", *usual, *aside, "-p", "4001:80", command=served)
+    serve_name(h1, "web", *aside, *usual, "-p", "4000:80")
+    serve_name(h1, "shop", *usual, *aside, "-p", "4001:80")
     return lab
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from netagent.lab import process
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from tests.support.hosts import dump, netagent, run, same
+from tests.support.hosts import dump, fetches, netagent, same, serve_name
 from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
@@ -50,14 +51,15 @@ def lab(make_lab: MakeLab) -> Lab:
 
 def test_the_capabilities_of_the_units_are_enough(lab: Lab) -> None:
     h1, h2 = lab.hosts
-    run(h1, "web", "--network", "app", "-p", "8080:80", command=("busybox", "httpd", "-f", "-p", "80", "-h", "/etc"))
+    serve_name(h1, "web", "--network", "app", "-p", "8080:80")
+    eventually(lambda: "app" in netagent(h2, "network", "ls").stdout)
     h2.run("ip", "netns", "add", "blue")
     netagent(h2, "attach", "--netns", "/run/netns/blue", "--name", "blue", "--network", "app", "-p", "8081:81")
     nsenter = ("nsenter", "--net=/run/netns/blue", "--")
     web = netagent(h1, "inspect", "--format", "{{.NetworkSettings.IPAddress}}", "web").stdout.strip()
     eventually(lambda: h2.run(*nsenter, "ping", "-c1", "-W1", web, check=False).returncode == 0)
     eventually(lambda: netagent(h1, "exec", "web", "--", "ping", "-c1", "-W1", "blue", check=False).returncode == 0)
-    assert h2.run("curl", "-s", f"http://{h1.ip}:8080/hostname").stdout
+    assert fetches(h2, f"http://{h1.ip}:8080/hostname", "web")
     netagent(h2, "detach", "blue")
     netagent(h1, "rm", "-f", "web")
     for host in lab.hosts:
@@ -84,17 +86,19 @@ def name_server(lab: Lab) -> Iterator[Host]:
     """A host whose DNS process was started as systemd would: with its listening socket."""
     host = lab.host("h2")
     host.agent.stop()
-    host.run("sh", "-c", "kill $(cat /run/netagent/dns.pid); rm -f /run/netagent/dns.sock")
+    former = int(host.path("/run/netagent/dns.pid").read_text())
+    process.end(process.family(lambda pid: pid == former), within_s=30)
+    host.run("rm", "-f", "/run/netagent/dns.sock")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
         control.bind(str(host.path("/run/netagent/dns.sock")))
         control.listen(8)
         program = [sys.executable, "-P", "-m", "netagent.dns", "--control-fd", str(control.fileno())]
         argv = host.command(program)
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-        process = subprocess.Popen(argv, pass_fds=[control.fileno()], env=environment)
+        server = subprocess.Popen(argv, pass_fds=[control.fileno()], env=environment)
     yield host
-    process.kill()
-    process.wait()
+    server.kill()
+    server.wait()
 
 
 def test_the_agent_tells_a_dns_process_that_systemd_started(lab: Lab, name_server: Host) -> None:

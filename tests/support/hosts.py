@@ -3,17 +3,18 @@
 import difflib
 import json
 import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from subprocess import CompletedProcess
 from typing import Any
 
 from netagent.lab.host import Host
 from tests.support.lab import eventually
 
 
-def netagent(host: Host, *arguments: str, check: bool = True, timeout: float = 60) -> CompletedProcess[str]:
+def netagent(host: Host, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run ``netagent ARGUMENTS`` on a host; with ``check``, a failure shows what was said."""
     result = host.run("netagent", *arguments, check=False, timeout=timeout)
     if check:
@@ -101,7 +102,7 @@ def inspect(host: Host, name: str) -> dict[str, Any]:
     return found
 
 
-def inside(host: Host, name: str, *command: str, check: bool = False) -> CompletedProcess[str]:
+def inside(host: Host, name: str, *command: str, check: bool = False) -> subprocess.CompletedProcess[str]:
     """Run a command in a container."""
     return netagent(host, "exec", name, "--", *command, check=check)
 
@@ -111,6 +112,40 @@ def pings(host: Host, name: str, target: str, *, count: int = 1, options: tuple[
     patience = "2" if count == 1 else "10"
     result = inside(host, name, "ping", "-n", "-c", str(count), "-i", "0.2", "-W", patience, *options, target)
     return result.returncode == 0 and f" {count} received" in result.stdout
+
+
+@contextmanager
+def pinging(host: Host, name: str, target: str) -> Iterator[set[int]]:
+    """Let a container ping meanwhile; fill the set, at the end, with the numbers of the pings that were answered.
+
+    The first was answered before it begins, and one was sent after all and answered.
+    """
+    answered: set[int] = set()
+    command = ("netagent", "exec", name, "--", "ping", "-n", "-i", "0.02", "-w", "600", target)
+    with tempfile.NamedTemporaryFile("r") as output:
+
+        def read() -> set[int]:
+            output.seek(0)
+            return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", output.read())}
+
+        process = host.popen(*command, stdout=output.fileno(), stderr=subprocess.STDOUT)
+        try:
+            eventually(read)
+            yield answered
+            seen = max(read())
+            eventually(lambda: max(read()) > seen + 1)
+        finally:
+            inside(host, name, "pkill", "-INT", "-f", f"ping.*{target}")
+            try:
+                process.wait(timeout=30)
+            finally:
+                process.kill()
+        answered.update(read())
+
+
+def lost(answered: set[int]) -> set[int]:
+    """Return what was not answered before the last answer: a ping on its way at the end does not count."""
+    return set(range(1, max(answered))) - answered
 
 
 def fetches(host: Host, url: str, expected: str) -> bool:

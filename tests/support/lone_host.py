@@ -93,14 +93,14 @@ class LoneHost:
 
     def run(self, *command: str, inside: str = "", check: bool = True) -> str:
         """Run a command, in the named namespace if ``inside`` is given, and return its standard output."""
-        done = subprocess.run(self._command(command, inside), capture_output=True, text=True, timeout=30)
+        done = subprocess.run(self._command(command, inside), capture_output=True, text=True, timeout=60)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)}: {done.stderr or done.stdout}")
         return done.stdout
 
     def succeeds(self, *command: str, inside: str = "") -> bool:
         """Tell whether a command succeeds."""
-        return subprocess.run(self._command(command, inside), capture_output=True, timeout=30).returncode == 0
+        return subprocess.run(self._command(command, inside), capture_output=True, timeout=60).returncode == 0
 
     def spawn(self, *command: str, inside: str = "") -> "subprocess.Popen[bytes]":
         """Start a command that is ended with the machine, if not before."""
@@ -154,7 +154,7 @@ class LoneHost:
     def _end_agent(self, number: signal.Signals) -> None:
         assert self._agent is not None
         self._agent.send_signal(number)
-        self._agent.wait(timeout=20)
+        self._agent.wait(timeout=60)
         self._agent = None
 
     def _end_name_server(self) -> None:
