@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from netagent.v1.networks_pb2_grpc import NetworksStub
     from netagent.v1.stats_pb2_grpc import StatsStub
 
-CONNECT_TIMEOUT_S = 3.0
+CONNECT_TIMEOUT_S = 10.0
+"""An agent on a busy machine may stand still for seconds."""
 
 _OPTIONS = (
     # Despite their names the first of these bounds how long one connection attempt may take.
