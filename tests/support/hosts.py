@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from netagent.lab.host import Host
@@ -122,13 +123,14 @@ def pinging(host: Host, name: str, target: str) -> Iterator[set[int]]:
     """
     answered: set[int] = set()
     command = ("netagent", "exec", name, "--", "ping", "-n", "-i", "0.02", "-w", "600", target)
-    with tempfile.NamedTemporaryFile("r") as output:
+    with tempfile.NamedTemporaryFile() as output:
 
         def read() -> set[int]:
-            output.seek(0)
-            return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", output.read())}
+            # Opened anew: who writes has the same position as what he has inherited.
+            said = Path(output.name).read_text()
+            return {int(number) for number in re.findall(r"icmp_seq=(\d+) ttl", said)}
 
-        process = host.popen(*command, stdout=output.fileno(), stderr=subprocess.STDOUT)
+        process = host.popen(*command, stdout=output, stderr=subprocess.STDOUT)
         try:
             eventually(read)
             yield answered
