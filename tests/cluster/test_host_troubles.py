@@ -144,14 +144,14 @@ def test_a_table_of_connections_that_fills_is_told_until_it_has_room(host: Host)
     host.run("sysctl", "-qw", "net.netfilter.nf_conntrack_udp_timeout=600")
     try:
         host.run(sys.executable, "-c", _FILL, str(limit * 82 // 100), *nobodies)
-        eventually(lambda: "connections tracked" in netagent(host, "host", "ls").stdout, within=20)
+        eventually(lambda: "connections tracked" in netagent(host, "host", "ls").stdout)
         run(host, "meanwhile", "--network", "net")
         # What is spared when the table is full (early_drop_list, net/netfilter/nf_conntrack_core.c).
         assert "ASSURED" in host.run("conntrack", "-L", "-p", "tcp", "--dport", "2379").stdout
     finally:
         host.run("ip", "neighbour", "flush", "dev", "eth0", "nud", "permanent")
         host.run("conntrack", "-F")
-    eventually(lambda: "connections tracked" not in netagent(host, "host", "ls").stdout, within=20)
+    eventually(lambda: "connections tracked" not in netagent(host, "host", "ls").stdout)
     told = [line for line in netagent(host, "events").stdout.splitlines() if "host conntrack" in line]
     assert ["result=filling" in line for line in told] == [True, False]
     netagent(host, "rm", "-f", "before", "meanwhile")
