@@ -26,6 +26,25 @@ from tests.support.lab import MakeLab, eventually
 
 pytestmark = pytest.mark.cluster
 
+_HEAR = """
+import socket
+sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+sock.settimeout(20)
+print("ready", flush=True)
+while (packet := sock.recv(2048))[20:22] != (7001).to_bytes(2):
+    pass
+print(socket.inet_ntoa(packet[16:20]), flush=True)
+"""
+_SAY = """
+import sys
+from scapy.all import IP, TCP, Ether, get_if_hwaddr, getmacbyip, sendp
+source, gateway = sys.argv[1:]
+for target in ("127.0.0.1", gateway):
+    frame = Ether(src=get_if_hwaddr("eth0"), dst=getmacbyip(gateway)) / IP(src=source, dst=target)
+    sendp(frame / TCP(sport=7001, dport=80, flags="SF"), iface="eth0", verbose=0)
+"""
+"""SYN and FIN together belong to no connection: nothing that is decided for connections is asked of such a packet."""
+
 
 @pytest.fixture(scope="module")
 def lab(make_lab: MakeLab, firewall: str) -> Lab:
@@ -55,6 +74,19 @@ def test_a_port_published_on_loopback_is_for_the_host_alone(lab: Lab) -> None:
     finally:
         h2.run("ip", "route", "del", "127.0.0.9/32", "table", "local")
     assert not fetches_inside(h1, "neighbour", "http://192.168.0.1:4001/hostname", "private")
+
+
+def test_what_belongs_to_no_connection_does_not_reach_the_hosts_loopback_either(lab: Lab) -> None:
+    h1 = lab.hosts[0]
+    with h1.popen(sys.executable, "-c", _HEAR, stdout=subprocess.PIPE) as hearing:
+        assert hearing.stdout is not None
+        try:
+            assert hearing.stdout.readline() == "ready\n"
+            own = address(h1, "neighbour")
+            inside(h1, "neighbour", sys.executable, "-c", _SAY, own, "192.168.0.1", check=True)
+            assert hearing.stdout.readline() == "192.168.0.1\n", "the second one, to the gateway's own address, does"
+        finally:
+            hearing.kill()
 
 
 def test_a_client_on_the_lan_is_seen_with_its_own_address(lab: Lab) -> None:
