@@ -24,7 +24,8 @@ _PREFIX = "nao"
 _MARK = "netagent"
 _COOKIE = 0x6E61
 _TUNNEL_PORT = 1
-_TIMEOUT_S = 5
+_TIMEOUT_S = 10
+"""All other work on the kernel waits meanwhile."""
 _KERNEL_DATAPATH = Path("/sys/module/openvswitch")
 _DATABASE = Path("/var/run/openvswitch/db.sock")
 _OUT = re.compile(r"in_port=LOCAL,dl_dst=(\S+) actions=set_field:(\S+)->tun_\w+,")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from netagent.drivers.gre import gre_mac
+from netagent.kernel import ovs
 from netagent.kernel.kernel import Kernel
 from netagent.model.address import derive_mac, parse_address, parse_prefix
 from netagent.model.block import Block
@@ -236,6 +237,8 @@ def look(found: dict[str, Any]) -> None:
 
 def main() -> None:
     found: dict[str, Any] = {}
+    # An emulated machine is slow, and stands still whenever the one that emulates it is busy.
+    ovs._TIMEOUT_S = 60
     try:
         for module in ("ip_gre", "ip6_gre", "openvswitch", "vport_gre"):
             sh("modprobe", module)
