@@ -70,7 +70,7 @@ def main() -> None:
 
 def _measure(name: str, options: list[str]) -> bool:
     """Run one part; False if it failed, which is in the report then."""
-    report.say(f"[bold]{name}[/]")
+    report.say(name, style="bold")
     report.REPORT.begin()
     try:
         importlib.import_module(f"tests.bench.{name}").main(options)

@@ -25,8 +25,11 @@ def fill(side: Side, numbers: Sequence[int]) -> None:
     if isinstance(side, Reference) and len(numbers) > _PATTERN:
         _copy(side, numbers)
         return
+    # portmap fails where two of its first calls make its chains at once.
+    for number in numbers[:1]:
+        side.attach(number, ())
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(lambda number: side.attach(number, ()), numbers))
+        list(pool.map(lambda number: side.attach(number, ()), numbers[1:]))
 
 
 def _copy(side: Reference, numbers: Sequence[int]) -> None:

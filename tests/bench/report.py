@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from netagent import __version__
 from tests.bench import plot
@@ -47,10 +48,10 @@ def p99(samples: Sequence[float]) -> float:
     return sorted(samples)[ceil(len(samples) * 0.99) - 1]
 
 
-def say(line: str) -> None:
+def say(line: str, *, style: str = "") -> None:
     """Tell how far the run is; on standard error, as standard output may be for figures."""
     seconds = int(time.monotonic() - _BEGUN)
-    _CONSOLE.print(f"[dim]{seconds // 60}:{seconds % 60:02}[/] {line}", highlight=False)
+    _CONSOLE.print(Text.assemble((f"{seconds // 60}:{seconds % 60:02}", "dim"), " ", (line, style)))
 
 
 def machine() -> dict[str, Any]:
@@ -167,7 +168,7 @@ class Report:
     def missing(self, line: str) -> None:
         """Take in that something could not be measured."""
         self._missing.append(line)
-        say(f"[yellow]{line}[/]")
+        say(line, style="yellow")
 
     def keep(self, name: str, figures: Mapping[str, Any]) -> None:
         """Write what has been shown since the last time, and the figures behind it."""
