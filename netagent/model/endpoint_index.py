@@ -4,6 +4,7 @@ from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, Va
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from netagent.model.address import Prefix
 from netagent.model.endpoint import Endpoint
 from netagent.model.ids import ContainerId, EndpointId, NetworkId
 
@@ -64,6 +65,11 @@ class Endpoints(Mapping[EndpointId, Endpoint]):
     def in_network(self, network_id: NetworkId) -> tuple[Endpoint, ...]:
         """Return the endpoints in a network."""
         return tuple(self._networks.get(network_id, {}).values())
+
+    def inhabit(self, network_id: NetworkId, prefix: Prefix) -> bool:
+        """Tell whether an endpoint in a network has an address in ``prefix``, in whatever state."""
+        endpoints = self._networks.get(network_id, {}).values()
+        return any(given.address in prefix for endpoint in endpoints for given in endpoint.addresses)
 
     def of_container(self, container_id: ContainerId) -> tuple[Endpoint, ...]:
         """Return a container's endpoints."""

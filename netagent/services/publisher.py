@@ -18,7 +18,7 @@ from functools import partial
 from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
 from netagent.model.address import Address, Prefix
-from netagent.model.block import Block, BlockState, FixedAddress
+from netagent.model.block import BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import EndpointId
@@ -149,14 +149,18 @@ class Publisher:
     def _served(self, access: StoreAccess, snapshot: Snapshot) -> list[Endpoint]:
         """Return the endpoints of this host that others are to know of by this store."""
         cut_off = snapshot.cut_off
-        networks = (n for i, n in snapshot.networks.items() if i in snapshot.endpoints.networks)
         return [
             endpoint
-            for network in networks
-            if self._stores.of(network) is access
+            for network in self._networks_in_use(access, snapshot)
             for endpoint in snapshot.endpoints_in(network.id)
             if endpoint.in_kernel and endpoint.id not in cut_off
         ]
+
+    def _networks_in_use(self, access: StoreAccess, snapshot: Snapshot) -> Iterator[Network]:
+        """Yield the networks of this store that have endpoints here."""
+        for identity, network in snapshot.networks.items():
+            if identity in snapshot.endpoints.networks and self._stores.of(network) is access:
+                yield network
 
     def _forget_gone(self, endpoints: Endpoints) -> None:
         if len(self._agreed) > len(endpoints):
@@ -208,10 +212,9 @@ class Publisher:
     def _lost_claims(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield the claim anew of each fixed address here that the store has lost and nobody else has."""
         snapshot = self._knowledge.snapshot()
-        for identity in snapshot.endpoints.networks & snapshot.networks.keys():
-            network = snapshot.networks[identity]
+        for network in self._networks_in_use(access, snapshot):
             entry = access.entry(keys.network_key(network.name))
-            if network.scope is Scope.LOCAL or entry is None or self._stores.of(network) is not access:
+            if network.scope is Scope.LOCAL or entry is None:
                 continue
             own = snapshot.own_blocks_in(network.id)
             for endpoint in snapshot.endpoints_in(network.id):
@@ -276,13 +279,11 @@ class Publisher:
                 if is_drained:
                     record = encode_block(replace(block, state=BlockState.DRAINING), entry.value)
                     await access.commit(guards, [Put(key=key, value=record)])
-            elif not self._is_inhabited(block) and await access.commit(guards, [Delete(key=key)]):
+            elif self._journal.endpoints.inhabit(block.network_id, block.prefix):
+                continue
+            elif await access.commit(guards, [Delete(key=key)]):
                 log.info("block %s of network %s is given back", block.prefix, network.name)
                 self._journal.disown([key])
-
-    def _is_inhabited(self, block: Block) -> bool:
-        endpoints = self._journal.endpoints.in_network(block.network_id)
-        return any(given.address in block.prefix for endpoint in endpoints for given in endpoint.addresses)
 
     async def _leave_networks(self, access: StoreAccess) -> None:
         """Give back this host's blocks of networks that are being deleted, once the kernel holds nothing of them."""

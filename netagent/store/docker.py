@@ -11,6 +11,7 @@ import msgspec
 
 from netagent.model.docker import DockerNetwork, DockerPool
 from netagent.store.record_format import keeping_unknown
+from netagent.store.tables import present_record
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS docker_networks (id TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;
@@ -37,8 +38,7 @@ class DockerBook:
             self.pools[identity] = msgspec.json.decode(record, type=DockerPool)
 
     def _record(self, select: str, item: DockerNetwork | DockerPool) -> bytes:
-        row = self._database.execute(select, (item.id,)).fetchone()
-        return keeping_unknown(bytes(row[0]) if row else None, msgspec.to_builtins(item))
+        return keeping_unknown(present_record(self._database, select, item.id), msgspec.to_builtins(item))
 
     def put_network(self, network: DockerNetwork) -> None:
         """Write one network."""

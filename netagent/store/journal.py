@@ -35,6 +35,7 @@ from netagent.store.record_format import keeping_unknown
 from netagent.store.released import SCHEMA as RELEASED_SCHEMA
 from netagent.store.released import ReleasedAddresses, Rest
 from netagent.store.reserve import Reserve
+from netagent.store.tables import layout_of, present_record, unknown_layout
 
 SCHEMA_VERSION = 1
 
@@ -141,18 +142,11 @@ class Journal:
         self.put_endpoints((), adopt=records)
 
     def _put_endpoint(self, endpoint: Endpoint) -> None:
-        record = encode_endpoint(
-            endpoint, self._present_record("SELECT record FROM endpoints WHERE id = ?", endpoint.id)
-        )
+        old = present_record(self._database, "SELECT record FROM endpoints WHERE id = ?", endpoint.id)
         self._database.execute(
             "INSERT INTO endpoints VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET record = excluded.record",
-            (endpoint.id, record),
+            (endpoint.id, encode_endpoint(endpoint, old)),
         )
-
-    def _present_record(self, select: str, identity: str) -> bytes | None:
-        """Return what a row says now: a later version may have written keys that are not for this one to lose."""
-        row = self._database.execute(select, (identity,)).fetchone()
-        return bytes(row[0]) if row else None
 
     def _put_cursors(self, endpoint: Endpoint) -> None:
         for given in endpoint.addresses:
@@ -181,7 +175,7 @@ class Journal:
         self.containers[container.id] = container
 
     def _put_container(self, container: Container) -> None:
-        old = self._present_record("SELECT record FROM containers WHERE id = ?", container.id)
+        old = present_record(self._database, "SELECT record FROM containers WHERE id = ?", container.id)
         self._database.execute(
             "INSERT INTO containers VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name,"
             " record = excluded.record",
@@ -257,14 +251,11 @@ def _open(path: Path) -> sqlite3.Connection:
     try:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
-        (version,) = database.execute("PRAGMA user_version").fetchone()
+        version = layout_of(database)
         if version == 0:
             database.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
         elif version != SCHEMA_VERSION:
-            raise EnvironmentProblem(
-                f"the journal {path} has layout {version}, this agent knows {SCHEMA_VERSION}",
-                hint="use the netagent version that wrote it",
-            )
+            raise unknown_layout(f"the journal {path}", version, SCHEMA_VERSION)
         # Later than the layout: an agent without it neither needs nor touches it.
         database.executescript(RELEASED_SCHEMA + DOCKER_SCHEMA)
     except sqlite3.DatabaseError as error:

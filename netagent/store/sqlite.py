@@ -25,6 +25,7 @@ from netagent.reconcile.ports import (
     Write,
 )
 from netagent.store.subscriptions import Subscriptions
+from netagent.store.tables import layout_of, unknown_layout
 from netagent.store.transaction import check_transaction
 
 LAYOUT = 1
@@ -64,13 +65,9 @@ class SqliteStore:
     def _prepare(self) -> None:
         execute = self._database.execute
         execute("PRAGMA locking_mode=EXCLUSIVE")
-        (layout,) = execute("PRAGMA user_version").fetchone()
-        if layout > LAYOUT:
+        if (layout := layout_of(self._database)) > LAYOUT:
             self._database.close()
-            raise EnvironmentProblem(
-                f"the store {self._path} has layout {layout}, this agent knows {LAYOUT}",
-                hint="use the netagent version that wrote it",
-            )
+            raise unknown_layout(f"the store {self._path}", layout, LAYOUT)
         execute("PRAGMA journal_mode=WAL")
         execute("PRAGMA synchronous=FULL")
         with self._transaction():

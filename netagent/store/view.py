@@ -147,7 +147,9 @@ class ClusterView:
             case FixedAddress() if value.owner == self._own_host:
                 holder = self._endpoints().get(value.endpoint_id)
                 return holder is not None and any(given.address == value.address for given in holder.addresses)
-            case Block(state=BlockState.DRAINING) if value.owner == self._own_host and not self._is_inhabited(value):
+            case Block(state=BlockState.DRAINING, network_id=network_id, prefix=prefix) if (
+                value.owner == self._own_host and not self._endpoints().inhabit(network_id, prefix)
+            ):
                 return False  # Given back.
             case Block() | FixedAddress():
                 network = self.networks.get(value.network_id)
@@ -164,10 +166,6 @@ class ClusterView:
 
     def _in_use(self, network_id: NetworkId) -> bool:
         return network_id not in self._forgone and network_id in self._endpoints().networks
-
-    def _is_inhabited(self, block: Block) -> bool:
-        given = (a.address for e in self._endpoints().in_network(block.network_id) for a in e.addresses)
-        return any(address in block.prefix for address in given)
 
     def drop_orphans(self) -> bool:
         """Let go of what was kept and is not needed any more; tell whether there was anything."""
