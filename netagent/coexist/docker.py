@@ -6,6 +6,7 @@ to DROP; packets between other programs' interfaces would never get further.
 
 from netagent.coexist.programs import change, run
 from netagent.errors import EnvironmentProblem
+from netagent.firewall.iptables import lock
 from netagent.firewall.marks import DOCKER_CHAIN as CHAIN
 from netagent.firewall.marks import MARK, Needs, Presence, docker_rules
 
@@ -15,10 +16,6 @@ _PROGRAMS = {
     "legacy4": "iptables-legacy",
     "legacy6": "ip6tables-legacy",
 }
-
-
-_WAIT = ("--wait", "5")
-"""How many seconds iptables-legacy waits for another program that holds /run/xtables.lock; at once it gives up."""
 
 
 class DockerFirewall:
@@ -32,9 +29,10 @@ class DockerFirewall:
         chains = presence.chains | (legacy_chains() if presence.legacy else frozenset())
         for where, program in _PROGRAMS.items():
             if (where, CHAIN) in chains:
-                script = _script(run((program, *_WAIT, "-S", CHAIN)).splitlines(), docker_rules(needs) if needs else ())
+                listing = run((program, *lock.WAIT, "-S", CHAIN)).splitlines()
+                script = _script(listing, docker_rules(needs) if needs else ())
                 if script:
-                    change((f"{program}-restore", "--noflush", *_WAIT), stdin=script)
+                    change((f"{program}-restore", "--noflush", *lock.WAIT), stdin=script)
                     done.append(f"rules in {CHAIN} of {program}" if needs else f"no rules in {CHAIN} of {program}")
         return done
 
@@ -57,9 +55,9 @@ def legacy_chains() -> frozenset[tuple[str, str]]:
     found = set()
     for where in ("legacy4", "legacy6"):
         try:
-            listing = run((_PROGRAMS[where], *_WAIT, "-S"))
+            listing = run((_PROGRAMS[where], *lock.WAIT, "-S"))
         except EnvironmentProblem as problem:
-            if "xtables lock" in problem.message:
+            if lock.is_held(problem.message):
                 raise
             continue
         found |= {(where, line.split()[1]) for line in listing.splitlines() if line.startswith("-N ")}

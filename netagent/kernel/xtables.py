@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from netagent.errors import EnvironmentProblem
+from netagent.firewall.iptables import lock
 from netagent.firewall.iptables.listing import Listing, parse
 
 FLAVOURS = ("nft", "legacy")
 """The two programs called iptables: the one that speaks to nf_tables, and the one with tables of its own."""
 
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-_LOCK_WAIT_S = 5
-"""How long iptables-legacy waits for another program that holds /run/xtables.lock."""
-_LOCK = Path("/run/xtables.lock")
 _TIME_LIMIT_S = 30
 _IPSET_MODULE = Path("/sys/module/ip_set")
 """There if the module is loaded or built in, as it has a parameter; it is loaded when the first set is asked for."""
@@ -46,8 +44,8 @@ class Programs:
         self.flavour = "legacy" if "legacy" in version else "nft"
         suffix = command.removeprefix("iptables")
         self._restore = {
-            "ip": (_find(f"iptables{suffix}-restore"), "--noflush", "--wait", str(_LOCK_WAIT_S)),
-            "ip6": (_find(f"ip6tables{suffix}-restore"), "--noflush", "--wait", str(_LOCK_WAIT_S)),
+            "ip": (_find(f"iptables{suffix}-restore"), "--noflush", *lock.WAIT),
+            "ip6": (_find(f"ip6tables{suffix}-restore"), "--noflush", *lock.WAIT),
             "bridge": (_find("ebtables-nft-restore", "ebtables-restore"), "--noflush"),
         }
         self._save = {
@@ -100,8 +98,8 @@ class Programs:
         if running.returncode:
             words = " / ".join(line.strip() for line in problem.splitlines() if line.strip())
             name = Path(command[0]).name
-            if "xtables lock" in words:
-                raise LockHeldError(f"{name} waited {_LOCK_WAIT_S} s for {_LOCK}, which {_lock_holder()} holds")
+            if lock.is_held(words):
+                raise LockHeldError(f"{name} waited {lock.WAIT_S} s for {lock.PATH}, which {_lock_holder()} holds")
             raise ProgramRefusalError(f"{name}: {words or running.returncode}")
         return output
 
@@ -109,12 +107,12 @@ class Programs:
 def _lock_holder() -> str:
     """Return who holds the lock, as far as the kernel says (proc_locks(5))."""
     try:
-        status = _LOCK.stat()
-        lock = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+        status = Path(lock.PATH).stat()
+        held = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
         for line in Path("/proc/locks").read_text().splitlines():
             # Of one that waits an arrow stands before its kind.
             _, kind, _, _, process, file, *_ = line.split()
-            if kind == "FLOCK" and file == lock:
+            if kind == "FLOCK" and file == held:
                 return f"{Path(f'/proc/{process}/comm').read_text().strip()} (pid {process})"
     except (OSError, ValueError):
         pass
