@@ -8,13 +8,14 @@ container is taken if it comes by one of the ways and goes to the bridge that it
 """
 
 from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network
 
 from netagent.model.address import Prefix
 from netagent.plan.desired import ElementSet
 
 USUAL = {4: 24, 6: 80}
 """The prefix length of blocks as they are by default, by IP version."""
-MASKS = {4: "255.255.255.0", 6: "ffff:ffff:ffff:ffff:ffff::"}
+MASKS = {4: IPv4Network((0, USUAL[4])).netmask, 6: IPv6Network((0, USUAL[6])).netmask}
 """Its mask."""
 
 SETS = (

@@ -13,6 +13,7 @@ every key, and whatever no other device claims. Open vSwitch looks at key and pe
 """
 
 from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network
 
 from netagent.firewall import counting, isolate, publish, routed
 from netagent.model.address import Address, Prefix
@@ -178,10 +179,10 @@ def as_behind(set_name: str, element: str) -> str:
     value = 0
     for text, length in zip(leading, _PARTS[version], strict=True):
         value = value << length | int(text, 0)
-    free = _SOURCES[version][1] - routed.USUAL[version]
-    first = value << free
-    form = "d" if version == 4 else "#x"
-    return f"{end} . {int(number) >> _RESERVED[base]} . {first:{form}}-{first | (1 << free) - 1:{form}}"
+    usual = routed.USUAL[version]
+    first = value << _SOURCES[version][1] - usual
+    prefix = IPv4Network((first, usual)) if version == 4 else IPv6Network((first, usual))
+    return f"{end} . {int(number) >> _RESERVED[base]} . {_range(prefix)}"
 
 
 def _range(prefix: Prefix) -> str:

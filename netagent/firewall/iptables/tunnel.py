@@ -134,30 +134,29 @@ def _words(outer: int, offset: int, inner: int, first: int, last: int) -> Iterat
             yield f"{_INNER[outer].format(offset + 4 * number)}{masked}={value:#x}"
 
 
-_BEHIND: Mapping[str, Callable[[str], Iterator[Piece]]] = MappingProxyType(
-    {
-        **{
-            f"behind{outer}{inner}": _sources("BEHIND", _VXLAN, (_NUMBER[outer],), outer, inner)
-            for outer in IPSET_FAMILIES
-            for inner in IPSET_FAMILIES
-        },
-        **{
-            f"grebehind{outer}{inner}": _sources("GRE-BEHIND", _GRE, (_PLAIN[outer], _KEY[outer]), outer, inner)
-            for outer in IPSET_FAMILIES
-            for inner in IPSET_FAMILIES
-        },
-    }
-)
+_BEHIND = {
+    **{
+        f"behind{outer}{inner}": _sources("BEHIND", _VXLAN, (_NUMBER[outer],), outer, inner)
+        for outer in IPSET_FAMILIES
+        for inner in IPSET_FAMILIES
+    },
+    **{
+        f"grebehind{outer}{inner}": _sources("GRE-BEHIND", _GRE, (_PLAIN[outer], _KEY[outer]), outer, inner)
+        for outer in IPSET_FAMILIES
+        for inner in IPSET_FAMILIES
+    },
+}
 
 
-def _block(set_name: str) -> Callable[[str], Iterator[Piece]]:
-    return lambda element: _BEHIND[set_name.replace("blocks", "behind")](as_behind(set_name, element))
+_BLOCKS = tuple(name.replace("behind", "blocks") for name in _BEHIND)
+
+
+def _blocks(set_name: str, behind: Callable[[str], Iterator[Piece]]) -> Callable[[str], Iterator[Piece]]:
+    """Return the translation of a set ``blocks``: that of ``behind`` beside it."""
+    return lambda element: behind(as_behind(set_name, element))
 
 
 BEHIND: Mapping[str, Callable[[str], Iterator[Piece]]] = MappingProxyType(
-    {
-        **_BEHIND,
-        **{name: _block(name) for name in (behind.replace("behind", "blocks") for behind in _BEHIND)},
-    }
+    _BEHIND | {name: _blocks(name, behind) for name, behind in zip(_BLOCKS, _BEHIND.values(), strict=True)}
 )
 """Sets of what lies behind each peer -> their translation: a rule each, as no ipset looks into a packet's payload."""
