@@ -13,16 +13,20 @@ def are_mounts_hidden(caller: int, path: str) -> bool:
 
     0 stands for a process of another pid namespace, of which nothing can be learnt.
     """
-    own = Path("/proc/self/mountinfo").read_text()
     if not caller:
-        return not groups_at(own, os.path.realpath(path))
+        return not groups_at(_own(), os.path.realpath(path))
     try:
         if Path(f"/proc/{caller}/ns/mnt").stat().st_ino == Path("/proc/self/ns/mnt").stat().st_ino:
             return False
         theirs = Path(f"/proc/{caller}/mountinfo").read_text()
     except OSError:
         return False
-    return not arrives(theirs, own, os.path.realpath(path))
+    return not arrives(theirs, _own(), os.path.realpath(path))
+
+
+def _own() -> str:
+    """Read our table: a line for each namespace that has a name."""
+    return Path("/proc/self/mountinfo").read_text()
 
 
 def arrives(theirs: str, own: str, path: str) -> bool:
