@@ -9,7 +9,7 @@ from netagent.errors import Conflict, EnvironmentProblem, InvalidRequest, Netage
 from netagent.kernel import checksums, encode, ovs
 from netagent.kernel.decode import LinkRecord
 from netagent.kernel.netlink import Refusal, Request
-from netagent.kernel.rtnl import Rtnl, raise_first, rejected
+from netagent.kernel.rtnl import Rtnl, failures_of, possible, raise_first, raise_one_of, rejected
 from netagent.kernel.sandboxes import Sandboxes
 from netagent.kernel.sysctl import write_sysctl
 from netagent.plan.desired import LINK_PREFIX, Ifb, Link, OvsGre, Veth
@@ -30,17 +30,23 @@ def add_links(
     fails nothing stays behind.
     """
     switched = [operation for operation in operations if isinstance(operation.link.kind, OvsGre)]
-    operations = [operation for operation in operations if operation not in switched]
-    requests = [_creation(host, sandboxes, operation) for operation in operations]
-    refusals = host.transact(requests)
-    host.forget(operation.link.name for operation in operations)
+    able, failures = possible(
+        (operation for operation in operations if operation not in switched),
+        lambda operation: _creation(host, sandboxes, operation),
+    )
+    refusals = host.transact([request for _, request in able])
+    host.forget(operation.link.name for operation, _ in able)
     failpoint.reach(UNMARKED)
-    made = [operation for operation, refusal in zip(operations, refusals, strict=True) if refusal is None]
+    failures += [
+        _creation_failure(host, operation, refusal)
+        for (operation, _), refusal in zip(able, refusals, strict=True)
+        if refusal is not None
+    ]
+    made = [operation for (operation, _), refusal in zip(able, refusals, strict=True) if refusal is None]
     for operation in made:
         _keep_ipv6_off(operation.link)
     guard(operation.link.name for operation in made if isinstance(operation.link.kind, Veth))
     settings = [encode.set_link(o.link, master_index=_master_index(host, o)) for o in made]
-    failures: list[NetagentError] = []
     for operation, refusal in zip(made, host.transact(settings), strict=True):
         try:
             if refusal is not None:
@@ -51,14 +57,9 @@ def add_links(
         except NetagentError as failure:
             _take_back(host, operation)
             failures.append(failure)
-    for operation, refusal in zip(operations, refusals, strict=True):
-        if refusal is not None:
-            raise _creation_failure(host, operation, refusal)
-    if failures:
-        raise failures[0]
     # Last: Open vSwitch is another program, which may not be there.
-    for operation in switched:
-        _add_switched(host, operation)
+    failures += possible(switched, lambda operation: _add_switched(host, operation))[1]
+    raise_one_of(failures)
 
 
 def _add_switched(host: Rtnl, operation: AddLink) -> None:
@@ -118,25 +119,28 @@ def _settle_carrier(host: Rtnl, operation: AddLink) -> None:
 
 def set_links(host: Rtnl, sandboxes: Sandboxes, operations: Sequence[SetLink]) -> None:
     """Bring existing links of ours to what the operations say; MTU and up flag of a veth pair at both ends."""
-    requests: list[Request] = []
-    owners: list[SetLink] = []
-    for operation in operations:
-        record = host.link(operation.link.name)
-        if record is None:
-            raise rejected(operation, Refusal(errno.ENODEV, "no such interface"))
-        if not record.is_ours:
-            raise rejected(operation, Refusal(errno.EEXIST, "an interface of this name is not netagent's"))
-        _put_switched(operation.link)
-        master_index = _master_index(host, operation)
-        steps = [encode.set_link(operation.link, master_index=master_index)]
-        if record.master != master_index:
-            # The settings of a bridge's port are refused while the link is none.
-            steps.insert(0, encode.enslave(record.index, master_index))
-        requests.extend(steps)
-        owners.extend([operation] * len(steps))
-        _set_inside(host, sandboxes, operation, record)
-        _set_offload(operation)
-    raise_first(owners, host.transact(requests))
+    able, failures = possible(operations, lambda operation: _settings(host, sandboxes, operation))
+    owners = [operation for operation, steps in able for _ in steps]
+    refusals = host.transact([step for _, steps in able for step in steps])
+    raise_one_of(failures + failures_of(owners, refusals))
+
+
+def _settings(host: Rtnl, sandboxes: Sandboxes, operation: SetLink) -> list[Request]:
+    """Return what brings the host's end of a link to what it should be; what is done elsewhere is done here."""
+    record = host.link(operation.link.name)
+    if record is None:
+        raise rejected(operation, Refusal(errno.ENODEV, "no such interface"))
+    if not record.is_ours:
+        raise rejected(operation, Refusal(errno.EEXIST, "an interface of this name is not netagent's"))
+    _put_switched(operation.link)
+    master_index = _master_index(host, operation)
+    _set_inside(host, sandboxes, operation, record)
+    _set_offload(operation)
+    steps = [encode.set_link(operation.link, master_index=master_index)]
+    if record.master != master_index:
+        # The settings of a bridge's port are refused while the link is none.
+        steps.insert(0, encode.enslave(record.index, master_index))
+    return steps
 
 
 def _set_offload(operation: AddLink | SetLink) -> None:

@@ -1,16 +1,18 @@
 """Addresses, routes, neighbours and forwarding entries: added in batches, deleted so that absence is no error.
 
-Each function takes operations of one namespace and the route netlink of it.
+Each function takes operations of one namespace and the route netlink of it. Those that add do all that can be done
+before they raise the first refusal.
 """
 
 import errno
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from netagent.errors import NetagentError
 from netagent.kernel import encode, ovs
 from netagent.kernel.decode import RouteRecord
 from netagent.kernel.netlink import Refusal, Request
-from netagent.kernel.rtnl import Rtnl, raise_first, rejected
+from netagent.kernel.rtnl import Rtnl, failures_of, possible, raise_first, raise_one_of, rejected
 from netagent.plan.desired import ROUTE_PROTOCOL, Route
 from netagent.plan.operation import (
     AddAddress,
@@ -52,9 +54,11 @@ def delete_neighbours(rtnl: Rtnl, operations: Sequence[DeleteNeighbour]) -> None
 
 def add_fdb(rtnl: Rtnl, operations: Sequence[AddFdb]) -> None:
     """Add or replace forwarding entries."""
-    ovs.add_flows(o.entry for o in operations if ovs.is_port(o.entry.device))
-    operations = [o for o in operations if not ovs.is_port(o.entry.device)]
-    _add(rtnl, operations, lambda o: o.entry.device, lambda o, index: encode.add_fdb(o.entry, index))
+    ours = [o for o in operations if not ovs.is_port(o.entry.device)]
+    try:
+        _add(rtnl, ours, lambda o: o.entry.device, lambda o, index: encode.add_fdb(o.entry, index))
+    finally:
+        ovs.add_flows(o.entry for o in operations if ovs.is_port(o.entry.device))
 
 
 def delete_fdb(rtnl: Rtnl, operations: Sequence[DeleteFdb]) -> None:
@@ -70,29 +74,29 @@ def add_routes(rtnl: Rtnl, operations: Sequence[AddRoute]) -> None:
     NLM_F_REPLACE alone would replace anybody's route (fib_table_insert, net/ipv4/fib_trie.c), so the first attempt
     is exclusive, and only what is seen to bear our protocol number is replaced in a second.
     """
-    indices = [_index(rtnl, operation, operation.route.device) for operation in operations]
-    requests = [
-        encode.add_route(operation.route, index, ROUTE_PROTOCOL)
-        for operation, index in zip(operations, indices, strict=True)
-    ]
-    refusals = rtnl.transact(requests)
-    raise_first(operations, refusals, allowed=(errno.EEXIST,))
-    taken = [(o, i) for o, i, refusal in zip(operations, indices, refusals, strict=True) if refusal is not None]
+    able, failures = possible(operations, lambda o: _index(rtnl, o, o.route.device))
+    refusals = rtnl.transact([encode.add_route(o.route, index, ROUTE_PROTOCOL) for o, index in able])
+    failures += failures_of([o for o, _ in able], refusals, allowed=(errno.EEXIST,))
+    taken = [pair for pair, refusal in zip(able, refusals, strict=True) if refusal and refusal.errno == errno.EEXIST]
     if taken:
-        _replace_routes(rtnl, taken)
+        failures += _replace_routes(rtnl, taken)
+    raise_one_of(failures)
 
 
-def _replace_routes(rtnl: Rtnl, taken: Sequence[tuple[AddRoute, int]]) -> None:
+def _replace_routes(rtnl: Rtnl, taken: Sequence[tuple[AddRoute, int]]) -> list[NetagentError]:
+    """Replace those that are ours, and return why others could not be."""
     ours = {record.destination: record for record in rtnl.routes(protocol=ROUTE_PROTOCOL)}
     outdated: list[tuple[AddRoute, int]] = []
+    failures: list[NetagentError] = []
     for operation, index in taken:
         record = ours.get(operation.route.destination)
         if record is None:
-            raise rejected(operation, Refusal(errno.EEXIST, "another program has a route to this destination"))
-        if not _is_same(record, operation.route, index):
+            refusal = Refusal(errno.EEXIST, "another program has a route to this destination")
+            failures.append(rejected(operation, refusal))
+        elif not _is_same(record, operation.route, index):
             outdated.append((operation, index))
     requests = [encode.add_route(o.route, index, ROUTE_PROTOCOL, replace=True) for o, index in outdated]
-    raise_first([operation for operation, _ in outdated], rtnl.transact(requests))
+    return failures + failures_of([operation for operation, _ in outdated], rtnl.transact(requests))
 
 
 def _is_same(record: RouteRecord, route: Route, index: int) -> bool:
@@ -126,8 +130,9 @@ def _index(rtnl: Rtnl, operation: Operation, device: str) -> int:
 def _add(
     rtnl: Rtnl, operations: Sequence[_O], device: Callable[[_O], str], request: Callable[[_O, int], Request]
 ) -> None:
-    requests = [request(operation, _index(rtnl, operation, device(operation))) for operation in operations]
-    raise_first(operations, rtnl.transact(requests))
+    able, failures = possible(operations, lambda o: request(o, _index(rtnl, o, device(o))))
+    refusals = rtnl.transact([prepared for _, prepared in able])
+    raise_one_of(failures + failures_of([operation for operation, _ in able], refusals))
 
 
 def _delete(

@@ -1,7 +1,8 @@
 """The route netlink of one namespace: links by name, tables as lists, and refusals as our errors."""
 
 import errno
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypeVar
 
 from netagent.errors import EnvironmentProblem, KernelRejected, NetagentError
 from netagent.kernel import encode
@@ -19,6 +20,9 @@ from netagent.kernel.decode import (
 from netagent.kernel.netlink import NetlinkSocket, Refusal, Request
 from netagent.kernel.uapi import RTM_NEWADDR, RTM_NEWLINK, RTM_NEWNEIGH, RTM_NEWROUTE
 from netagent.plan.operation import Operation
+
+_O = TypeVar("_O", bound=Operation)
+_T = TypeVar("_T")
 
 _HINTS = {
     errno.EXFULL: "a Linux bridge takes 1,023 ports; use another network",
@@ -140,11 +144,41 @@ def rejected(operation: Operation, refusal: Refusal) -> NetagentError:
     return KernelRejected(str(operation), refusal.errno, refusal.text, hint=_HINTS.get(refusal.errno, ""))
 
 
+def possible(operations: Iterable[_O], prepare: Callable[[_O], _T]) -> tuple[list[tuple[_O, _T]], list[NetagentError]]:
+    """Return the operations that ``prepare`` does not refuse, each with what it returns, and the refusals.
+
+    A batch is of many networks: what one of them lacks must not keep the others from theirs.
+    """
+    able: list[tuple[_O, _T]] = []
+    failures: list[NetagentError] = []
+    for operation in operations:
+        try:
+            able.append((operation, prepare(operation)))
+        except NetagentError as failure:
+            failures.append(failure)
+    return able, failures
+
+
+def failures_of(
+    operations: Sequence[Operation], refusals: Sequence[Refusal | None], *, allowed: Iterable[int] = ()
+) -> list[NetagentError]:
+    """Return an error for each refusal whose errno is not among ``allowed``."""
+    tolerated = frozenset(allowed)
+    return [
+        rejected(operation, refusal)
+        for operation, refusal in zip(operations, refusals, strict=True)
+        if refusal is not None and refusal.errno not in tolerated
+    ]
+
+
 def raise_first(
     operations: Sequence[Operation], refusals: Sequence[Refusal | None], *, allowed: Iterable[int] = ()
 ) -> None:
     """Raise for the first refusal whose errno is not among ``allowed``."""
-    tolerated = frozenset(allowed)
-    for operation, refusal in zip(operations, refusals, strict=True):
-        if refusal is not None and refusal.errno not in tolerated:
-            raise rejected(operation, refusal)
+    raise_one_of(failures_of(operations, refusals, allowed=allowed))
+
+
+def raise_one_of(failures: Sequence[NetagentError]) -> None:
+    """Raise the first failure, if there is any."""
+    if failures:
+        raise failures[0]

@@ -314,6 +314,37 @@ async def test_a_refused_link_leaves_nothing_and_its_neighbours_in_the_batch_sta
     assert (await kernel.observe(state(bridge("nab3")))).links["nab3"] == bridge("nab3")
 
 
+async def test_what_one_network_lacks_keeps_nothing_from_the_others_of_a_batch(kernel: Kernel, host: Namespace) -> None:
+    wanted = STATES["route-to-a-remote-block"]
+    await kernel.apply(Plan(tuple(o for o in diff(wanted, State()).operations if isinstance(o, AddLink | AddAddress))))
+    host.ip("link", "add", "other", "type", "bridge")
+    host.ip("link", "set", "other", "up")
+    host.ip("route", "add", "10.8.2.0/24", "dev", "other", "proto", "static")
+    missing = replace(NEIGHBOUR, device="na-away")
+    plan = Plan(
+        (
+            AddLink(replace(bridge("nae8"), master="na-away")),
+            AddLink(bridge("nab9")),
+            SetLink(vxlan("na-away")),
+            SetLink(replace(vxlan(), mtu=1300)),
+            AddNeighbour(missing),
+            AddNeighbour(NEIGHBOUR),
+            AddFdb(replace(FORWARDING, device="na-away")),
+            AddFdb(FORWARDING),
+            AddRoute(route("10.7.2.0/24", "na-away")),
+            AddRoute(route("10.8.2.0/24", "nav1")),
+            *(AddRoute(entry) for entry in wanted.routes),
+        )
+    )
+    with pytest.raises(KernelRejected, match="nae8"):
+        await kernel.apply(plan, carry_on=True)
+    observed = await kernel.observe(replace(wanted, links=MappingProxyType({**wanted.links, "nab9": bridge("nab9")})))
+    assert (observed.links["nav1"].mtu, "nab9" in observed.links) == (1300, True)
+    assert (observed.neighbours, observed.fdb) == (wanted.neighbours, wanted.fdb)
+    assert observed.routes == wanted.routes
+    assert [entry["dev"] for entry in host.json("route", "show", "10.8.2.0/24")] == ["other"]
+
+
 async def test_facts_are_the_machines_own(kernel: Kernel, host: Namespace) -> None:
     host.ip("link", "add", "uplink", "mtu", "1400", "type", "bridge")
     host.ip("link", "set", "uplink", "up")
