@@ -3,7 +3,7 @@
 The rules of ``isolate`` look a dozen times into sets, each time by an interface's name. Here one look at the pair of
 interfaces tells which few of them concern a packet; where these leave a doubt it goes on to all the rules. So lanes
 drop nothing, and without an element here the same packets pass, only later. They ask nothing that was asked before: of
-a container's source ``spoof`` at its port, of what a tunnel brings ``tunnel`` while it was packed.
+a container's source ``spoof`` at its port, of what a tunnel brings ``tunnel`` or Open vSwitch while it was packed.
 """
 
 from collections.abc import Collection
@@ -21,7 +21,6 @@ _NO_TUNNEL = "@th,16,16 != 4789"
 
 CHAINS = (
     Chain(name="to_tunnel", rules=("ip saddr != @routed4 accept", "ip6 saddr != @routed6 accept")),
-    Chain(name="from_tunnel", rules=("fib saddr . iif oif exists accept",)),
     Chain(
         name="to_way",
         rules=(
@@ -54,16 +53,13 @@ CHAINS = (
 )
 
 
-def tunnel_elements(
-    bridge: str, tunnel: str, *, is_shared: bool = False, is_checked: bool = False
-) -> dict[str, frozenset[str]]:
+def tunnel_elements(bridge: str, tunnel: str, *, is_shared: bool = False) -> dict[str, frozenset[str]]:
     """Return the lanes between a network's ``bridge`` and its own ``tunnel`` device.
 
-    ``is_shared``: the bridge has ports that are no containers'. ``is_checked``: what comes out of the tunnel has been
-    seen by ``tunnel`` while it was packed.
+    ``is_shared``: the bridge has ports that are no containers'.
     """
-    out, back = ("jump to_tunnel" if is_shared else "accept"), ("accept" if is_checked else "jump from_tunnel")
-    return {"lanes": frozenset({f"{bridge} . {tunnel} : {out}", f"{tunnel} . {bridge} : {back}"})}
+    out = "jump to_tunnel" if is_shared else "accept"
+    return {"lanes": frozenset({f"{bridge} . {tunnel} : {out}", f"{tunnel} . {bridge} : accept"})}
 
 
 def way_elements(bridge: str, ways: Collection[str], *, is_shared: bool = False) -> dict[str, frozenset[str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from netagent import failpoint
 from netagent.errors import NetagentError, NotFound
-from netagent.kernel import announce, conntrack, limits, links, nftables, reaper, routes, source_routes
+from netagent.kernel import announce, conntrack, limits, links, nftables, ovs, reaper, routes, source_routes
 from netagent.kernel.advertisements import FORWARDING6, keep_learnt_routes
 from netagent.kernel.firewall import Firewall
 from netagent.kernel.netns import Namespace
@@ -25,6 +25,7 @@ from netagent.plan.operation import (
     AddNeighbour,
     AddRoute,
     AddSourceRoute,
+    AddTunnelSource,
     Announce,
     DeleteAddress,
     DeleteElements,
@@ -35,6 +36,7 @@ from netagent.plan.operation import (
     DeleteRoute,
     DeleteShaper,
     DeleteSourceRoute,
+    DeleteTunnelSource,
     FlushAddress,
     FlushPort,
     Operation,
@@ -196,6 +198,8 @@ _HANDLERS: dict[type[Operation], Callable[[_Pass, Any], None]] = {
     DeleteNeighbour: _delete_inside(routes.delete_neighbours),
     AddFdb: _add_inside(routes.add_fdb),
     DeleteFdb: _delete_inside(routes.delete_fdb),
+    AddTunnelSource: lambda work, batch: ovs.add_flows(operation.source for operation in batch),
+    DeleteTunnelSource: lambda work, batch: ovs.delete_flows(operation.source for operation in batch),
     AddRoute: _add_inside(routes.add_routes),
     DeleteRoute: _delete_inside(routes.delete_routes),
     AddSourceRoute: _add_inside(source_routes.add_source_routes),

@@ -33,6 +33,7 @@ from netagent.plan.desired import (
     SourceRoute,
     State,
     SysctlName,
+    TunnelSource,
     Veth,
 )
 from netagent.plan.operation import (
@@ -44,6 +45,7 @@ from netagent.plan.operation import (
     AddNeighbour,
     AddRoute,
     AddSourceRoute,
+    AddTunnelSource,
     Announce,
     DeleteAddress,
     DeleteElements,
@@ -54,6 +56,7 @@ from netagent.plan.operation import (
     DeleteRoute,
     DeleteShaper,
     DeleteSourceRoute,
+    DeleteTunnelSource,
     FlushAddress,
     FlushPort,
     Operation,
@@ -84,6 +87,7 @@ class FakeKernel:
         self.routes: dict[tuple[str, str], Route] = {}
         self.neighbours: dict[tuple[str, str], Neighbour] = {}
         self.fdb: dict[tuple[str, str], FdbEntry] = {}
+        self.tunnel_sources: set[TunnelSource] = set()
         self.counted: dict[str, Counters] = {}
         self.served: dict[ServedPort, Counters] = {}
         self.tracked: TrackedConnections | None = None
@@ -143,6 +147,7 @@ class FakeKernel:
             routes=frozenset(r for r in self.routes.values() if r.where == HOST or r in desired.routes),
             neighbours=frozenset(self.neighbours.values()),
             fdb=frozenset(self.fdb.values()),
+            tunnel_sources=frozenset(self.tunnel_sources),
             shapers=frozenset(self.shapers.values()),
             redirects=frozenset(self.redirects.values()),
             sysctls=MappingProxyType({name: self.sysctls[name] for name in desired.sysctls if name in self.sysctls}),
@@ -307,6 +312,11 @@ class FakeKernel:
             case DeleteFdb(fdb):
                 if self.fdb.get((fdb.device, fdb.mac)) == fdb:
                     del self.fdb[fdb.device, fdb.mac]
+            case AddTunnelSource(source):
+                self._need(operation, source.device)
+                self.tunnel_sources.add(source)
+            case DeleteTunnelSource(source):
+                self.tunnel_sources.discard(source)
             case SetShaper(shaper):
                 self._need(operation, shaper.device)
                 self.shapers[shaper.device] = shaper
@@ -356,6 +366,7 @@ class FakeKernel:
         self.routes = {key: r for key, r in self.routes.items() if (r.where, r.device) not in ends}
         self.neighbours = {key: n for key, n in self.neighbours.items() if n.device != name}
         self.fdb = {key: e for key, e in self.fdb.items() if e.device != name}
+        self.tunnel_sources = {s for s in self.tunnel_sources if s.device != name}
         self.shapers.pop(name, None)
         self.redirects = {k: r for k, r in self.redirects.items() if name not in (r.device, r.through)}
         self.sysctls = {key: value for key, value in self.sysctls.items() if name not in key}

@@ -63,11 +63,16 @@ def observe(place: Workplace, desired: State) -> State:
     tables = _read_tables(place.rtnl, names, HOST, desired)
     shapers, redirects = observe_limits(place.rtnl, ours, desired.shapers)
     tunnels = [record for record in ours if record.kind in _TUNNELS or ovs.is_port(record.name)]
+    flows = {record.name: ovs.flows(record.name) for record in tunnels if ovs.is_port(record.name)}
     state = State(
         addresses=frozenset().union(*(group for index, group in tables.addresses.items() if index in own_indices)),
         routes=frozenset().union(*tables.routes.values()),
         neighbours=frozenset(entry for record in tunnels for entry in _neighbours(place.rtnl, record)),
-        fdb=frozenset(entry for record in tunnels for entry in _fdb(place.rtnl, record)),
+        fdb=frozenset().union(
+            *(_fdb(place.rtnl, record) for record in tunnels if record.name not in flows),
+            *(found.entries for found in flows.values()),
+        ),
+        tunnel_sources=frozenset().union(*(found.sources for found in flows.values())),
         shapers=shapers,
         redirects=redirects,
         sysctls=_sysctls(desired),
@@ -222,9 +227,6 @@ def _neighbours(rtnl: Rtnl, tunnel: LinkRecord) -> Iterable[Neighbour]:
 
 
 def _fdb(rtnl: Rtnl, tunnel: LinkRecord) -> Iterable[FdbEntry]:
-    if ovs.is_port(tunnel.name):
-        yield from ovs.flows(tunnel.name)
-        return
     for record in rtnl.neighbours(tunnel.index, bridge=True):
         if record.state & NUD_PERMANENT and record.address is not None and record.mac is not None:
             yield FdbEntry(device=tunnel.name, mac=record.mac, destination=record.address)

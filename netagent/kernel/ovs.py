@@ -2,8 +2,9 @@
 
 A network's device is the local port of a bridge of its own, so that other networks' packets never meet it. The bridge
 has one more port, of type ``gre``, whose remote end is named by the flow (``remote_ip=flow``) and whose key by the
-port. It floods and learns nothing (``fail_mode=secure``): a peer is two flows, one that sends frames for the peer's MAC
-to the peer's underlay address and one that takes what comes from there. What comes from anybody else meets no flow.
+port. It floods and learns nothing (``fail_mode=secure``): a peer is a flow that sends frames for its MAC to its
+underlay address, and one for each prefix behind it that takes what comes from there with a source in the prefix. What
+comes from anybody else, or has another's source, meets no flow.
 
 The bridge is marked with ``external_ids:netagent``, its local port like every link of ours.
 """
@@ -12,24 +13,36 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from netagent.errors import EnvironmentProblem
-from netagent.model.address import Mac
-from netagent.plan.desired import FdbEntry, Link, OvsGre
+from netagent.model.address import Address, Mac, parse_prefix
+from netagent.plan.desired import FdbEntry, Link, OvsGre, TunnelSource
 
 _PREFIX = "nao"
 _MARK = "netagent"
 _COOKIE = 0x6E61
+_PRIORITY = 10
 _TUNNEL_PORT = 1
 _TIMEOUT_S = 10
 """All other work on the kernel waits meanwhile."""
 _KERNEL_DATAPATH = Path("/sys/module/openvswitch")
 _DATABASE = Path("/var/run/openvswitch/db.sock")
 _OUT = re.compile(r"in_port=LOCAL,dl_dst=(\S+) actions=set_field:(\S+)->tun_\w+,")
-_IN = re.compile(r"tun_(?:ipv6_)?src=([0-9a-f.:]+)")
+_IN = re.compile(rf"tun_(?:ipv6_)?src=([0-9a-f.:]+),in_port={_TUNNEL_PORT},(?:nw|ipv6)_src=(\S+) actions=LOCAL")
+
+_Flow: TypeAlias = FdbEntry | TunnelSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flows:
+    """The flows of one bridge of ours: where frames go, and what is taken from whom."""
+
+    entries: frozenset[FdbEntry]
+    sources: frozenset[TunnelSource]
 
 
 def is_running() -> bool:
@@ -90,32 +103,32 @@ def marked() -> frozenset[str]:
     return frozenset(name for name, (_, marks) in listing["data"] if _MARK in dict(marks))
 
 
-def add_flows(entries: Iterable[FdbEntry]) -> None:
-    """Add or replace both flows of each entry, all of one bridge at once."""
-    for bridge, group in _by_device(entries).items():
-        lines = [flow for entry in group for flow in (_flow_out(entry), _flow_in(entry))]
+def add_flows(flows: Iterable[_Flow]) -> None:
+    """Add or replace flows, all of one bridge at once."""
+    for bridge, group in _by_device(flows).items():
+        lines = (f"cookie={_COOKIE:#x},priority={_PRIORITY},{_match(flow)},actions={_actions(flow)}" for flow in group)
         _ofctl("--bundle", "add-flows", bridge, "-", stdin="\n".join(lines))
 
 
-def delete_flows(entries: Iterable[FdbEntry]) -> None:
-    """Delete both flows of each entry; absent ones are no error, nor is a bridge that is gone."""
-    groups = _by_device(entries)
+def delete_flows(flows: Iterable[_Flow]) -> None:
+    """Delete flows; absent ones are no error, nor is a bridge that is gone."""
+    groups = _by_device(flows)
     present = kinds() if groups else {}
     for bridge, group in groups.items():
         if bridge in present:
-            kept = flows(bridge) - set(group)
-            lines = [f"delete_strict priority=10,{_match_out(entry)}" for entry in group]
-            ends = {entry.destination for entry in group} - {entry.destination for entry in kept}
-            lines += [f"delete_strict priority=10,{_match_in(entry)}" for entry in group if entry.destination in ends]
+            lines = (f"delete_strict priority={_PRIORITY},{_match(flow)}" for flow in group)
             _ofctl("--bundle", "add-flows", bridge, "-", stdin="\n".join(lines))
 
 
-def flows(bridge: str) -> frozenset[FdbEntry]:
-    """Return the peers of which a bridge has both flows."""
+def flows(bridge: str) -> Flows:
+    """Return the flows of a bridge of ours."""
     text = _ofctl("--no-stats", "--no-names", "dump-flows", bridge, f"cookie={_COOKIE:#x}/-1")
-    taken = {ip_address(match[1]) for match in _IN.finditer(text)}
-    peers = [(Mac(match[1]), ip_address(match[2])) for match in _OUT.finditer(text)]
-    return frozenset(FdbEntry(device=bridge, mac=mac, destination=end) for mac, end in peers if end in taken)
+    out = ((Mac(match[1]), ip_address(match[2])) for match in _OUT.finditer(text))
+    taken = ((ip_address(match[1]), parse_prefix(match[2])) for match in _IN.finditer(text))
+    return Flows(
+        entries=frozenset(FdbEntry(device=bridge, mac=mac, destination=end) for mac, end in out),
+        sources=frozenset(TunnelSource(device=bridge, peer=peer, prefix=prefix) for peer, prefix in taken),
+    )
 
 
 def _port_of(bridge: str) -> str:
@@ -126,32 +139,32 @@ def _bridge_of(port: str) -> str:
     return f"{_PREFIX}{port[3:]}"
 
 
-def _by_device(entries: Iterable[FdbEntry]) -> dict[str, list[FdbEntry]]:
-    groups: dict[str, list[FdbEntry]] = {}
-    for entry in entries:
-        groups.setdefault(entry.device, []).append(entry)
+def _by_device(flows: Iterable[_Flow]) -> dict[str, list[_Flow]]:
+    groups: dict[str, list[_Flow]] = {}
+    for flow in flows:
+        groups.setdefault(flow.device, []).append(flow)
     return groups
 
 
-def _field(entry: FdbEntry, side: str) -> str:
-    return f"tun_{'ipv6_' if entry.destination.version == 6 else ''}{side}"
+def _match(flow: _Flow) -> str:
+    match flow:
+        case FdbEntry(mac=mac):
+            return f"in_port=LOCAL,dl_dst={mac}"
+        case TunnelSource(peer=peer, prefix=prefix):
+            inner = f"ip,nw_src={prefix}" if prefix.version == 4 else f"ipv6,ipv6_src={prefix}"
+            return f"in_port={_TUNNEL_PORT},{_outer(peer, 'src')}={peer},{inner}"
 
 
-def _match_out(entry: FdbEntry) -> str:
-    return f"in_port=LOCAL,dl_dst={entry.mac}"
+def _actions(flow: _Flow) -> str:
+    match flow:
+        case FdbEntry(destination=destination):
+            return f"set_field:{destination}->{_outer(destination, 'dst')},output:{_TUNNEL_PORT}"
+        case TunnelSource():
+            return "LOCAL"
 
 
-def _match_in(entry: FdbEntry) -> str:
-    return f"in_port={_TUNNEL_PORT},{_field(entry, 'src')}={entry.destination}"
-
-
-def _flow_out(entry: FdbEntry) -> str:
-    actions = f"set_field:{entry.destination}->{_field(entry, 'dst')},output:{_TUNNEL_PORT}"
-    return f"cookie={_COOKIE:#x},priority=10,{_match_out(entry)},actions={actions}"
-
-
-def _flow_in(entry: FdbEntry) -> str:
-    return f"cookie={_COOKIE:#x},priority=10,{_match_in(entry)},actions=LOCAL"
+def _outer(address: Address, side: str) -> str:
+    return f"tun_{'ipv6_' if address.version == 6 else ''}{side}"
 
 
 def _vsctl(*words: str) -> str:

@@ -210,6 +210,21 @@ class FdbEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelSource:
+    """What a bridge of Open vSwitch takes from a peer: packets whose inner source lies in ``prefix``.
+
+    ``peer`` is the outer source. What other tunnel devices bring is looked at by the firewall.
+    """
+
+    device: str
+    peer: Address
+    prefix: Prefix
+
+    def __str__(self) -> str:
+        return f"{self.prefix} from {self.peer} dev {self.device}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shaper:
     """A token bucket (tbf) for all that leaves ``device``.
 
@@ -339,6 +354,7 @@ class State:
     routes: frozenset[Route] = frozenset()
     neighbours: frozenset[Neighbour] = frozenset()
     fdb: frozenset[FdbEntry] = frozenset()
+    tunnel_sources: frozenset[TunnelSource] = frozenset()
     shapers: frozenset[Shaper] = frozenset()
     redirects: frozenset[Redirect] = frozenset()
     sysctls: Mapping[SysctlName, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -347,8 +363,8 @@ class State:
     admin: tuple[Chain, ...] = ()
     """The administrator's chains, in a table of their own: made empty where that is missing, and never touched again.
     In an observation: as desired if the table is there, whatever it holds."""
-    announcements: frozenset[Announcement] = frozenset()
     source_routes: frozenset[SourceRoute] = frozenset()
+    announcements: frozenset[Announcement] = frozenset()
     """In a desired state only: what is told once, when it comes true; nothing that could be observed."""
     broken: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """In an observation: links of ours that cannot be used as they are -> why (their sandbox end is gone)."""

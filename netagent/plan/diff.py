@@ -23,6 +23,7 @@ from netagent.plan.operation import (
     AddNeighbour,
     AddRoute,
     AddSourceRoute,
+    AddTunnelSource,
     Announce,
     DeleteAddress,
     DeleteElements,
@@ -33,6 +34,7 @@ from netagent.plan.operation import (
     DeleteRoute,
     DeleteShaper,
     DeleteSourceRoute,
+    DeleteTunnelSource,
     Operation,
     Plan,
     ReplaceRuleset,
@@ -120,13 +122,18 @@ def _addresses(desired: State, observed: State, rebuilt: frozenset[str], prune: 
 
 
 def _tables(desired: State, observed: State, rebuilt: frozenset[str], prune: bool) -> Iterator[Operation]:
-    """Neighbours, forwarding entries and routes. Those of a device that goes or is made anew vanish with it."""
+    """Neighbours, forwarding entries, what tunnels take, and routes.
+
+    Those of a device that goes or is made anew vanish with it.
+    """
     gone = _gone(desired, observed)
     neighbours = {n for n in observed.neighbours if n.device not in rebuilt}
     fdb = {e for e in observed.fdb if e.device not in rebuilt}
+    sources = {s for s in observed.tunnel_sources if s.device not in rebuilt}
     routes = {r for r in observed.routes if r.device not in rebuilt}
     yield from (AddNeighbour(n) for n in _sorted(desired.neighbours - neighbours))
     yield from (AddFdb(e) for e in _sorted(desired.fdb - fdb))
+    yield from (AddTunnelSource(s) for s in _sorted(desired.tunnel_sources - sources))
     # Routes without a gateway first: those with one need a way to it.
     yield from (AddRoute(r) for r in sorted(_sorted(desired.routes - routes), key=lambda r: r.gateway is not None))
     if not prune:
@@ -140,6 +147,7 @@ def _tables(desired: State, observed: State, rebuilt: frozenset[str], prune: boo
         if n.device not in gone and (n.device, n.address) not in neighbour_keys
     )
     yield from (DeleteFdb(e) for e in _sorted(fdb - desired.fdb) if e.device not in gone)
+    yield from (DeleteTunnelSource(s) for s in _sorted(sources - desired.tunnel_sources) if s.device not in gone)
     yield from (
         DeleteRoute(r)
         for r in _sorted(routes - desired.routes)

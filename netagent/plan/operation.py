@@ -24,6 +24,7 @@ from netagent.plan.desired import (
     SourceRoute,
     SysctlName,
     Target,
+    TunnelSource,
     Veth,
 )
 
@@ -270,6 +271,34 @@ class DeleteFdb(Operation):
 
     def __str__(self) -> str:
         return f"fdb delete {self.entry}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddTunnelSource(Operation):
+    """Take what a peer sends from a prefix."""
+
+    source: TunnelSource
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.ADD_NEIGHBOURS
+
+    def __str__(self) -> str:
+        return f"tunnel source replace {self.source}"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTunnelSource(Operation):
+    """Take no more what a peer sends from a prefix."""
+
+    source: TunnelSource
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.DELETE_NEIGHBOURS
+
+    def __str__(self) -> str:
+        return f"tunnel source delete {self.source}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from netagent.model.host import Host
 from netagent.model.ids import HostId
 from netagent.model.network import Network
 from netagent.model.snapshot import Snapshot
-from netagent.plan.desired import Announcement, Gretap, Route, State, Vxlan
+from netagent.plan.desired import Announcement, Gretap, OvsGre, Route, State, TunnelSource
 from netagent.plan.names import bridge_mac, bridge_name
 from netagent.plan.union import union
 
@@ -36,6 +36,7 @@ def between_hosts(snapshot: Snapshot, network: Network, local: Local, peers: Seq
     A peer's own address is asked, so its route lets packets of any size through.
     """
     state = _without_offload(snapshot, network, _by_its_ways(snapshot, network, local, peers))
+    state = replace(state, tunnel_sources=frozenset(_tunnel_sources(snapshot, network, state, peers)))
     if not snapshot.paths.narrow or network.before is not None:
         return state
     usual: set[Route] = set()
@@ -86,6 +87,17 @@ def _by_its_ways(snapshot: Snapshot, network: Network, local: Local, peers: Sequ
     return replace(both, routes=by_new | asked | {route for route in by_old if route.destination not in taken})
 
 
+def _tunnel_sources(
+    snapshot: Snapshot, network: Network, state: State, peers: Sequence[Peer]
+) -> Iterator[TunnelSource]:
+    """Yield what the switches behind tunnel devices in ``state`` may take from each peer: what lies behind it."""
+    for name, link in state.links.items():
+        if isinstance(link.kind, OvsGre):
+            for host, prefix in _behind(snapshot, network, peers):
+                if (end := host.underlay_for(link.kind.local.version)) is not None:
+                    yield TunnelSource(device=name, peer=end, prefix=prefix)
+
+
 def _to_own_addresses(state: State, peer: Peer) -> Iterator[Route]:
     """Yield the routes of ``state`` to a block of ``peer``, narrowed to the peer's own address in it."""
     routes = {route.destination: route for route in state.routes}
@@ -99,15 +111,7 @@ def device_elements(snapshot: Snapshot, network: Network, state: State) -> Mappi
     """Return what the firewall must know of a network's tunnel devices in ``state``, whatever peers there are."""
     ways = _shared_ways(snapshot, network)
     devices, bridge = devices_of(snapshot, network), bridge_name(network)
-    tunnels = (
-        lanes.tunnel_elements(
-            bridge,
-            device,
-            is_shared=network.bridge is not None,
-            is_checked=device in state.links and isinstance(state.links[device].kind, Vxlan),
-        )
-        for device in devices
-    )
+    tunnels = (lanes.tunnel_elements(bridge, device, is_shared=network.bridge is not None) for device in devices)
     shared = lanes.way_elements(bridge, ways.difference(devices), is_shared=network.bridge is not None)
     return merge((tunnel.device_elements(state), {"ways": frozenset(ways)}, *tunnels, shared))
 

@@ -20,6 +20,7 @@ def union(parts: Iterable[State]) -> State:
         routes=frozenset().union(*(state.routes for state in states)),
         neighbours=frozenset().union(*(state.neighbours for state in states)),
         fdb=frozenset().union(*(state.fdb for state in states)),
+        tunnel_sources=frozenset().union(*(state.tunnel_sources for state in states)),
         shapers=frozenset().union(*(state.shapers for state in states)),
         redirects=frozenset().union(*(state.redirects for state in states)),
         announcements=frozenset().union(*(state.announcements for state in states)),

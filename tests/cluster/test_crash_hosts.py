@@ -14,25 +14,17 @@ import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from netagent.model.address import parse_address, parse_prefix
-from netagent.model.block import Block
-from netagent.model.host import Host as ModelHost
-from netagent.model.ids import HostId, NetworkId
 from netagent.store import keys
-from netagent.store.records import encode_block, encode_host
 from tests.support.crash import arm, disarm, start_agent
 from tests.support.hosts import netagent, run
 from tests.support.lab import MakeLab, eventually
+from tests.support.stored_peer import peer_records
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 NEVER = 1_000_000
 LOOKS = 10
 """So many looks at the store find the same when nothing is being written any more: they take a second."""
-PEER = ModelHost(
-    id=HostId("00000000-0000-4000-8000-000000000009"), name="peer", underlay=(parse_address("198.18.0.99"),), mtu=1500
-)
-"""A host that exists in the store only, and is not live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,18 +80,7 @@ def cluster(make_lab: MakeLab) -> Cluster:
     (details,) = json.loads(netagent(h1, "network", "inspect", "net").stdout)
     cluster = Cluster(lab=lab, network=details["Id"], beginning={})
     eventually(lambda: sum(key.startswith(keys.ENDPOINTS) for key in cluster.records()) == 2)
-    block = Block(
-        network_id=NetworkId(cluster.network),
-        prefix=parse_prefix("192.168.200.0/24"),
-        owner=PEER.id,
-        epoch=1,
-        own_address=parse_address("192.168.200.0"),
-    )
-    theirs = {
-        keys.host_key(PEER.id): encode_host(PEER),
-        keys.block_key(block.network_id, block.prefix): encode_block(block),
-    }
-    beginning = cluster.records() | {key: value.decode() for key, value in theirs.items()}
+    beginning = cluster.records() | peer_records(cluster.network)
     return Cluster(lab=lab, network=cluster.network, beginning=beginning)
 
 

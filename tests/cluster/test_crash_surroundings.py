@@ -1,6 +1,5 @@
 """What other hosts, other programs and dockerd do, killed at every step of it."""
 
-import json
 from contextlib import suppress
 from functools import partial
 from http.client import HTTPException
@@ -9,64 +8,14 @@ import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
-from netagent.model.address import parse_address, parse_prefix
-from netagent.model.block import Block
-from netagent.model.host import Host as ModelHost
-from netagent.model.ids import HostId, NetworkId
-from netagent.store import keys
-from netagent.store.records import encode_block, encode_host
 from tests.support import docker_calls
 from tests.support.crash import Reached, Verb, kill_at_every_point
-from tests.support.hosts import netagent
 from tests.support.lab import eventually
+from tests.support.stored_peer import peer_comes, peer_goes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 DOCKER_NETWORK = "d" * 64
-
-PEER = ModelHost(
-    id=HostId("00000000-0000-4000-8000-000000000009"),
-    name="peer",
-    underlay=(parse_address("198.18.0.99"),),
-    mtu=1500,
-)
-
-
-def _peer_records(host: Host) -> dict[str, bytes]:
-    """Return the records of a host that exists in the store only, with a block of the network across hosts."""
-    (network,) = json.loads(netagent(host, "network", "inspect", "staticnet").stdout)
-    block = Block(
-        network_id=NetworkId(network["Id"]),
-        prefix=parse_prefix("192.168.200.0/24"),
-        owner=PEER.id,
-        epoch=1,
-        own_address=parse_address("192.168.200.0"),
-    )
-    return {
-        keys.host_key(PEER.id): encode_host(PEER),
-        keys.block_key(block.network_id, block.prefix): encode_block(block),
-    }
-
-
-def _etcdctl(host: Host, *arguments: str, stdin: str = "") -> None:
-    host.run("etcdctl", "--endpoints", "http://198.18.0.201:2379", *arguments, stdin=stdin)
-
-
-def _peer_comes(host: Host) -> None:
-    for key, value in _peer_records(host).items():
-        _etcdctl(host, "put", key, stdin=value.decode())
-    eventually(lambda: not host.agent.running or "192.168.200.0/24" in host.run("ip", "route").stdout)
-
-
-def _peer_goes(host: Host) -> None:
-    for prefix in (keys.BLOCKS, keys.HOSTS):
-        listed = host.run(
-            "etcdctl", "--endpoints", "http://198.18.0.201:2379", "get", "--prefix", prefix, "--keys-only"
-        )
-        for key in listed.stdout.split():
-            if key.endswith(("/192.168.200.0-24", PEER.id)):
-                _etcdctl(host, "del", key)
-    eventually(lambda: not host.agent.running or "192.168.200.0/24" not in host.run("ip", "route").stdout)
 
 
 def _disturb(host: Host) -> None:
@@ -129,8 +78,8 @@ def _docker_goes_on(host: Host) -> None:
 
 VERBS = {
     "docker": Verb(act=_docker, settle=_docker_goes_on),
-    "peer-comes": Verb(act=_peer_comes, settle=_peer_goes),
-    "peer-goes": Verb(prepare=_peer_comes, act=_peer_goes, settle=_peer_goes),
+    "peer-comes": Verb(act=partial(peer_comes, network="staticnet"), settle=peer_goes),
+    "peer-goes": Verb(prepare=partial(peer_comes, network="staticnet"), act=peer_goes, settle=peer_goes),
     "repair": Verb(act=_disturb, settle=lambda host: None),
     "name-server-dies": Verb(act=_kill_name_server, settle=lambda host: None),
     "docker-comes": Verb(act=_docker_comes, settle=_docker_goes),

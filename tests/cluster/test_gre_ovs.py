@@ -101,6 +101,16 @@ def test_forged_packets_arrive_only_from_a_peer_with_its_key_and_its_sources(lab
     assert not _arrives(h1, h2, key, "192.168.77.1")
 
 
+def test_a_peer_may_use_no_address_that_lies_behind_another(lab: Lab) -> None:
+    h1, h2, h3 = lab.hosts
+    run(h3, "net3", "--network", "net")
+    key, source = key_of(h1, "net"), address(h3, "net3")
+    eventually(lambda: pings(h1, "net1", source))
+    assert _arrives(h1, h3, key, source, within=20)
+    assert not _arrives(h1, h2, key, source)
+    assert not _arrives(h1, h3, key, address(h2, "net2"))
+
+
 def test_a_switch_that_is_started_anew_gets_its_tunnels_back(lab: Lab) -> None:
     h1, h2, _ = lab.hosts
     running = h1.process("vswitchd")

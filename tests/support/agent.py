@@ -100,6 +100,7 @@ def kernel_tables(kernel: FakeKernel) -> tuple[object, ...]:
         dict(kernel.routes),
         dict(kernel.neighbours),
         dict(kernel.fdb),
+        frozenset(kernel.tunnel_sources),
         dict(kernel.shapers),
         dict(kernel.redirects),
         dict(kernel.sysctls),

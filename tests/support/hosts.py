@@ -181,6 +181,15 @@ _QUEUES = re.compile(r"^(\S+\s+\S+\s+)\d+\s+\d+")
 """Of ss(8): protocol and state, and behind them how much waits in the socket's queues."""
 
 
+def _flows(host: Host) -> Iterator[str]:
+    """Yield what Open vSwitch, where it runs, has in bridges of ours."""
+    if host.path("/run/openvswitch/db.sock").exists():
+        for bridge in host.run("ovs-vsctl", "list-br").stdout.split():
+            if bridge.startswith("nao"):
+                command = ("ovs-ofctl", "--protocols=OpenFlow13", "--no-stats", "--no-names", "dump-flows", bridge)
+                yield from (f"{bridge} {line}" for line in _lines(host, *command))
+
+
 def _look(host: Host) -> dict[str, str]:
     links = json.loads(host.run("ip", "-d", "-j", "link").stdout)
     # Not operstate: a bridge whose last port has gone is seen to be down up to a second later (net/core/link_watch.c).
@@ -199,6 +208,7 @@ def _look(host: Host) -> dict[str, str]:
             for line in _lines(host, "bridge", "fdb", "show")
             if "permanent" in line and not line.startswith(("33:33", "01:00"))
         ),
+        "flows": "\n".join(sorted(_flows(host))),
         "ruleset": ruleset(host),
         "sandboxes": host.run("sh", "-c", "ls /run/netagent/netns 2>/dev/null || true").stdout,
         "containers": host.run("sh", "-c", "ls /run/netagent/containers /run/netagent/runc 2>/dev/null || true").stdout,

@@ -13,6 +13,7 @@ from netagent.plan.render import render_endpoint, render_everything
 from tests.support.world import (
     H1,
     H2,
+    H3,
     LOCALNET,
     STATICNET,
     a_block,
@@ -37,7 +38,7 @@ def test_an_overlay_network_on_one_of_two_hosts() -> None:
     peer = vtep_mac(H2, 4097)
     assert lines == [
         "nft add table netagent-admin (input, forward, output)",
-        "nft replace tables netagent (26 chains, 12 elements)",
+        "nft replace tables netagent (25 chains, 12 elements)",
         f"link add {TUNNEL} type vxlan mtu 1450",
         f"link add {BRIDGE} type bridge mtu 1450",
         "sysctl net.ipv4.ip_forward = 1",
@@ -176,3 +177,22 @@ def test_a_block_of_a_host_nobody_knows_is_not_routed() -> None:
     without = replace(snapshot, hosts={a_host(1).id: a_host(1)})
     assert not render_everything(without).routes
     assert STATICNET in without.networks
+
+
+def test_a_switch_takes_from_a_peer_what_lies_behind_it_alone() -> None:
+    """A claim of one peer in another one's block is nobody's, as in the firewall's sets."""
+    network = replace(an_overlay(), driver="gre", backend="ovs")
+    claims = (a_claim("192.168.0.9", H2), a_claim("192.168.2.9", H3, "f" * 64))
+    world = two_hosts(network, fixed=claims)
+    three = replace(
+        world,
+        hosts={**world.hosts, H3: a_host(3)},
+        blocks=(*world.blocks, a_block("192.168.3.0/24", H3)),
+    )
+    device = "nao" + "a" * 12
+    assert sorted(map(str, render_everything(three).tunnel_sources)) == [
+        f"192.168.0.9/32 from 198.18.0.2 dev {device}",
+        f"192.168.2.0/24 from 198.18.0.2 dev {device}",
+        f"192.168.3.0/24 from 198.18.0.3 dev {device}",
+    ]
+    assert not render_everything(two_hosts(an_overlay(), fixed=claims)).tunnel_sources
