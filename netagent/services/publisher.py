@@ -10,15 +10,16 @@ network is being deleted and this host's kernel holds nothing of it.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 
 from netagent.errors import NetagentError
 from netagent.ipam.allocate import block_around
 from netagent.model.address import Address, Prefix
-from netagent.model.block import BlockState, FixedAddress
+from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import EndpointId
@@ -265,10 +266,11 @@ class Publisher:
                 yield [Unchanged(key=key, revision=entry.revision)], [Delete(key=key)]
 
     async def _drain(self, access: StoreAccess) -> None:
-        """Give back this host's draining blocks that no endpoint has an address of; all drain if the host does."""
-        own = self._knowledge.host.id
-        is_drained = access is self._stores.cluster and access.entry(keys.drain_key(own)) is not None
-        for block in [b for b in access.view.blocks if b.owner == own]:
+        """Give back this host's draining blocks that no endpoint needs; all drain if the host does."""
+        host = self._knowledge.host.id
+        is_drained = access is self._stores.cluster and access.entry(keys.drain_key(host)) is not None
+        own = [b for b in access.view.blocks if b.owner == host]
+        for block in own:
             key = keys.block_key(block.network_id, block.prefix)
             entry = access.entry(key)
             network = access.view.networks.get(block.network_id)
@@ -279,11 +281,27 @@ class Publisher:
                 if is_drained:
                     record = encode_block(replace(block, state=BlockState.DRAINING), entry.value)
                     await access.commit(guards, [Put(key=key, value=record)])
-            elif self._journal.endpoints.inhabit(block.network_id, block.prefix):
+            elif self._is_needed(block, own):
                 continue
             elif await access.commit(guards, [Delete(key=key)]):
                 log.info("block %s of network %s is given back", block.prefix, network.name)
                 self._journal.disown([key])
+
+    def _is_needed(self, block: Block, own: Sequence[Block]) -> bool:
+        """Tell whether an endpoint has an address in a block, or is reached by it alone.
+
+        The peers' routes to a fixed address lead by an own address of this host, so it keeps a block of the family.
+        """
+        endpoints, version = self._journal.endpoints, block.prefix.version
+        if endpoints.inhabit(block.network_id, block.prefix):
+            return True
+        beside = [b for b in own if b.network_id == block.network_id and b.prefix.version == version]
+        if block != min(beside, key=attrgetter("order")) or any(
+            b.state is not BlockState.DRAINING or endpoints.inhabit(b.network_id, b.prefix) for b in beside
+        ):
+            return False
+        here = (e for e in endpoints.in_network(block.network_id) if e.in_kernel)
+        return any(given.address.version == version for endpoint in here for given in endpoint.addresses)
 
     async def _leave_networks(self, access: StoreAccess) -> None:
         """Give back this host's blocks of networks that are being deleted, once the kernel holds nothing of them."""

@@ -64,12 +64,18 @@ def test_a_released_block_goes_when_it_is_empty_and_never_before(lab: Lab) -> No
 
 def test_a_drained_host_gets_no_containers_and_ends_without_blocks(lab: Lab) -> None:
     h1, h2 = lab.hosts
+    run(h2, "fixed", "--network", "staticnet", "--ip", "192.168.0.9")
     netagent(h1, "host", "drain", "h2")
     eventually(lambda: set(_blocks(h2, "h2").values()) == {"draining"})
     said = refusal(h2, "run", "-d", "--network", "staticnet", "--", "true", status=125)
     assert said.startswith("host h2 is being drained")
     assert pings(h1, "web", address(h2, "late"))
     netagent(h2, "rm", "-f", "late")
+    eventually(lambda: '"late"' not in netagent(h1, "host", "inspect", "h2").stdout)
+    # The way to a fixed address is by the block, though it lies outside.
+    assert pings(h1, "web", "192.168.0.9")
+    assert set(_blocks(h1, "h2").values()) == {"draining"}
+    netagent(h2, "rm", "-f", "fixed")
     eventually(lambda: _blocks(h1, "h2") == {})
     netagent(h1, "host", "drain", "--stop", "h2")
     eventually(

@@ -9,7 +9,7 @@ import pytest
 
 from netagent.errors import Conflict, EnvironmentProblem
 from netagent.model.address import parse_address
-from netagent.model.block import FixedAddress
+from netagent.model.block import BlockState, FixedAddress
 from netagent.model.endpoint import EndpointState
 from netagent.model.ids import EndpointId
 from netagent.model.network import Network
@@ -17,7 +17,7 @@ from netagent.reconcile.ports import Delete, Put
 from netagent.store import keys
 from netagent.store.endpoint_records import decode_endpoint
 from netagent.store.memory import MemoryStore
-from netagent.store.records import decode_host, encode_block, encode_fixed, encode_host
+from netagent.store.records import decode_block, decode_host, encode_block, encode_fixed, encode_host
 from tests.support.agent import Agent, settled
 from tests.support.eventually import eventually
 from tests.support.world import H1, H2, a_block, a_host
@@ -70,6 +70,33 @@ async def test_endpoints_are_published_and_withdrawn(online: Agent) -> None:
     await online.attachments.detach("web")
     await settled()
     assert published(online) == {"api": "192.168.1.2"}
+
+
+async def test_a_drained_host_keeps_a_block_for_the_way_to_its_fixed_address(
+    online: Agent, cluster: MemoryStore
+) -> None:
+    await online.attach("db", "staticnet", ip="192.168.0.7")
+    await put(cluster, keys.drain_key(online.host.id), b"{}")
+    await online.attachments.detach("web")
+    await settled()
+    (value,) = online.records(keys.BLOCKS).values()
+    assert decode_block(value).state is BlockState.DRAINING
+    await online.attachments.detach("db")
+    await settled()
+    assert online.records(keys.BLOCKS) == {}
+
+
+async def test_of_two_empty_blocks_that_drain_one_is_kept_for_a_fixed_address(
+    online: Agent, cluster: MemoryStore
+) -> None:
+    network = online.networks.find("staticnet")
+    await online.attach("db", "staticnet", ip="192.168.0.7")
+    second = a_block("192.168.9.0/24", online.host.id, network=network.id)
+    await put(cluster, keys.block_key(network.id, second.prefix), encode_block(second))
+    await online.attachments.detach("web")
+    await put(cluster, keys.drain_key(online.host.id), b"{}")
+    await settled()
+    assert [str(decode_block(v).prefix) for v in online.records(keys.BLOCKS).values()] == ["192.168.1.0/24"]
 
 
 async def test_a_sleeping_endpoint_is_not_published(online: Agent) -> None:
