@@ -182,7 +182,7 @@ async def build(config: Config, journal: Journal, tasks: Tasks) -> Agent:
         resolving=ResolvingService(context, name_server, containers.find, own_address=config.dns_address),
     )
     coexistence = Coexistence(context, exposure, FIREWALLS, config.coexist_with)
-    returning = ReturningService(context, endpoints, containers, attachments)
+    returning = ReturningService(context, endpoints, containers, attachments, blocks)
     seizures = Seizures(context)
     for access in stores.all:
         access.subscribe(_reconsider(coexistence))

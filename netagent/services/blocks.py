@@ -52,6 +52,27 @@ class BlockService:
                 if not self._has_room(network, subnet):
                     await self._claim(network, subnet)
 
+    async def regain(self, network: Network) -> bool:
+        """Claim a block of each subnet whose addresses lead here by none of this host's; tell whether any was claimed.
+
+        So it is with a fixed address after the block was taken: the address itself is still this host's.
+        """
+        missing = self._unreached(network)
+        if missing:
+            async with self._locks.held(network.id):
+                for subnet in self._unreached(network):
+                    await self._claim(network, subnet)
+        return bool(missing)
+
+    def _unreached(self, network: Network) -> list[Subnet]:
+        """Return the subnets of families in which endpoints here are served and no block is this host's."""
+        snapshot = self._context.snapshot()
+        cut_off, held = snapshot.cut_off, {b.prefix.version for b in snapshot.own_blocks_in(network.id)}
+        served = [e for e in snapshot.endpoints_in(network.id) if e.in_kernel and e.id not in cut_off]
+        given = [a.address for endpoint in served for a in endpoint.addresses if a.address.version not in held]
+        by_family = {s.prefix.version: s for address in given if (s := network.subnet_of(address)) is not None}
+        return list(by_family.values())
+
     def _refuse_drained(self, network: Network) -> None:
         """Raise Conflict if an operator wants this host to get no further containers in networks across hosts."""
         host = self._context.host

@@ -1,8 +1,9 @@
-"""What a host finds out when it comes back: networks that were removed, addresses that others hold by now.
+"""What a host finds out when it comes back: networks that were removed, addresses and blocks that others hold by now.
 
 A removed network is taken down here too: its containers lose it, and the hosts that were waited for are told that
 this one knows. An endpoint whose address another host holds is not served (``Snapshot.contested``); here that is
-said, in the log and as an event.
+said, in the log and as an event. One whose address is still its own gets another block: peers need an own address of
+this host to reach it.
 """
 
 import asyncio
@@ -13,9 +14,10 @@ from netagent.errors import NetagentError
 from netagent.model.address import Address
 from netagent.model.container import ContainerKind
 from netagent.model.ids import EndpointId
-from netagent.model.network import GoneNetwork
+from netagent.model.network import GoneNetwork, NetworkState, Scope
 from netagent.reconcile.ports import Delete, Put, Unchanged
 from netagent.services.attachments import AttachmentService
+from netagent.services.blocks import BlockService
 from netagent.services.containers import ContainerService
 from netagent.services.context import Context
 from netagent.services.endpoints import EndpointService
@@ -37,8 +39,10 @@ class ReturningService:
         endpoints: EndpointService,
         containers: ContainerService,
         attachments: AttachmentService,
+        blocks: BlockService,
     ) -> None:
         self._context = context
+        self._blocks = blocks
         self._endpoints = endpoints
         self._containers = containers
         self._attachments = attachments
@@ -51,16 +55,22 @@ class ReturningService:
 
     async def run(self) -> None:
         """Look whenever asked, until cancelled."""
+        said = ""
         while True:
             await self._wake.wait()
             self._wake.clear()
             self._tell_contested()
             try:
                 await self._leave_gone()
+                await self._regain_blocks()
             except NetagentError as error:
-                log.warning("a network that is gone could not be left yet: %s", error)
+                if str(error) != said:
+                    log.warning("not all that others took from this host is settled yet: %s", error)
+                said = str(error)
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
+            else:
+                said = ""
 
     def _tell_contested(self) -> None:
         snapshot = self._context.snapshot()
@@ -85,6 +95,14 @@ class ReturningService:
                 host=by,
             )
         self._told = snapshot.contested
+
+    async def _regain_blocks(self) -> None:
+        snapshot = self._context.snapshot()
+        used = [network for identity, network in snapshot.networks.items() if identity in snapshot.endpoints.networks]
+        for network in used:
+            is_staying = network.scope is Scope.GLOBAL and network.state is NetworkState.ACTIVE
+            if snapshot.complete and is_staying and await self._blocks.regain(network):
+                self._context.journal.adopt(self._endpoints.records_of(network))
 
     async def _leave_gone(self) -> None:
         """Take down what is left here of networks that were removed while this host was away, and say so."""

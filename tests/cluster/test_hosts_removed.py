@@ -38,16 +38,18 @@ def _keys(lab: Lab, under: str) -> list[str]:
 def lab(make_lab: MakeLab) -> Lab:
     lab = make_lab(hosts=3)
     h1, _, h3 = lab.hosts
-    for name, subnet in (("kept", "10.1.0.0/16"), ("small", "10.2.0.0/24"), ("doomed", "10.3.0.0/16")):
+    subnets = {"kept": "10.1.0.0/16", "small": "10.2.0.0/24", "doomed": "10.3.0.0/16", "moved": "10.4.0.0/16"}
+    for name, subnet in subnets.items():
         netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", subnet, name)
-    eventually(lambda: set(_networks(h3)) >= {"kept", "small", "doomed"})
+    eventually(lambda: set(_networks(h3)) >= subnets.keys())
     run(h1, "web", "--network", "kept")
     run(h3, "stays", "--network", "kept")
     run(h3, "loses", "--network", "small")
     run(h3, "fixed", "--network", "kept", "--ip", "10.1.0.9")
     run(h3, "leaves", "--network", "doomed")
+    run(h3, "placed", "--network", "moved", "--ip", "10.4.0.9")
     eventually(lambda: all(pings(h1, "web", target) for target in (address(h3, "stays"), "10.1.0.9")))
-    eventually(lambda: len(_keys(lab, "endpoints/")) == 5)
+    eventually(lambda: len(_keys(lab, "endpoints/")) == 6)
     return lab
 
 
@@ -66,9 +68,9 @@ def test_a_dead_host_is_marked_and_its_routes_stay_until_it_is_removed(lab: Lab)
     eventually(lambda: _host(h1, "h3")["Status"] == "Away", within=MARKED_WITHIN_S)
     assert pings(h1, "web", "10.1.0.9")
     (details,) = json.loads(netagent(h1, "host", "inspect", "h3").stdout)
-    assert {block["Network"] for block in details["Blocks"]} == {"kept", "small", "doomed"}
-    assert [entry["Address"] for entry in details["FixedAddresses"]] == ["10.1.0.9"]
-    assert {entry["Name"] for entry in details["Containers"]} == {"stays", "loses", "fixed", "leaves"}
+    assert {block["Network"] for block in details["Blocks"]} == {"kept", "small", "doomed", "moved"}
+    assert [entry["Address"] for entry in details["FixedAddresses"]] == ["10.1.0.9", "10.4.0.9"]
+    assert {entry["Name"] for entry in details["Containers"]} == {"stays", "loses", "fixed", "leaves", "placed"}
 
 
 def test_a_network_is_taken_from_a_host_that_does_not_answer_by_name(lab: Lab) -> None:
@@ -83,6 +85,8 @@ def test_what_a_removed_host_held_is_free_for_others(lab: Lab) -> None:
     h1, h2, h3 = lab.hosts
     uuid = h3.path("/var/lib/netagent/host-id").read_text().strip()
     lost = address_of_dead(h1)
+    (details,) = json.loads(netagent(h1, "host", "inspect", "h3").stdout)
+    taken = next(block["Prefix"] for block in details["Blocks"] if block["Network"] == "moved")
     netagent(h1, "host", "rm", "h3")
     assert refusal(h1, "host", "inspect", "h3", output="[]\n").startswith("host h3 not found")
     left = [key for key in _keys(lab, "") if uuid in key]
@@ -92,6 +96,7 @@ def test_what_a_removed_host_held_is_free_for_others(lab: Lab) -> None:
     run(h2, "heir", "--network", "small")
     assert address(h2, "heir") == lost
     run(h1, "mover", "--network", "kept", "--ip", "10.1.0.9")
+    netagent(h1, "host", "reserve", "h1", "moved", "--block", taken)
     (details,) = json.loads(netagent(h2, "host", "inspect", "h2").stdout)
     assert [block["Epoch"] for block in details["Blocks"]] == [2]
     (details,) = json.loads(netagent(h1, "host", "inspect", "h1").stdout)
@@ -117,6 +122,9 @@ def test_a_removed_host_that_comes_back_serves_only_what_is_still_its_own(lab: L
     assert eventually(lambda: pings(h3, "stays", "10.1.0.9"))
     eventually(lambda: _host(h1, "h3")["Status"] == "Ready")
     eventually(lambda: not _keys(lab, "removed/"))
+    # Its address is still its own, the block that the way there led by is not: it has another.
+    run(h1, "seeker", "--network", "moved")
+    assert eventually(lambda: pings(h1, "seeker", "10.4.0.9"))
 
 
 def test_a_container_that_was_cut_off_gets_another_address_by_a_restart(lab: Lab) -> None:

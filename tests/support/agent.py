@@ -217,7 +217,9 @@ class Agent:
                 )
                 self.stats = StatsService(self.context, self.networks, self.containers)
                 self.limits = LimitService(self.context, self.endpoints, self.containers, self.attachments)
-                self.returning = ReturningService(self.context, self.endpoints, self.containers, self.attachments)
+                self.returning = ReturningService(
+                    self.context, self.endpoints, self.containers, self.attachments, self.blocks
+                )
                 for access in self.stores.all:
                     access.subscribe(_look_back(self.returning))
                     tasks.spawn(access.mirror.run(), name="mirror")
