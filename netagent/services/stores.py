@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 from netagent.errors import Unavailable
 from netagent.model.network import Network, Scope
-from netagent.reconcile.ports import Guard, Store, StoreEntry, Unchanged, Write
+from netagent.reconcile.ports import AbsentBelow, Guard, Store, StoreEntry, Unchanged, Write
 from netagent.store import keys
-from netagent.store.mirror import Mirror
+from netagent.store.mirror import READ_YOUR_WRITES_S, Mirror
 from netagent.store.transaction import all_hold
 from netagent.store.view import ClusterView
 
 LISTING_S = 10.0
+AT_ONCE_S = 0.2
+"""For how long the mirror is waited for to be as far as the store: other programs' changes count there as well, and are
+not told here."""
 
 
 class StoreAccess:
@@ -57,7 +60,7 @@ class StoreAccess:
         known = self.mirror.revision
         revision = await self.store.transact(guards, writes)
         if revision is None:
-            await self.catch_up()
+            await self._catch_up(*(guard.prefix if isinstance(guard, AbsentBelow) else guard.key for guard in guards))
             if all_hold(guards, self.mirror.entries):
                 # A change was not told (etcd #18089), or somebody has undone it already.
                 await self._list_anew("it refused what should have passed by all that is known of it")
@@ -66,10 +69,23 @@ class StoreAccess:
         return True
 
     async def catch_up(self) -> None:
-        """Wait until the mirror shows at least what the store holds now."""
+        """Wait until the mirror shows what the store holds now."""
+        await self._catch_up(keys.GENERATION)
+
+    async def _catch_up(self, *prefixes: str) -> None:
+        """Wait until the mirror is as far as the store, or at least shows what the store holds below ``prefixes``."""
         known = self.mirror.revision
-        listing = await self.store.list(keys.GENERATION)
-        await self._show(listing.revision, known)
+        listings = {prefix: await self.store.list(prefix) for prefix in dict.fromkeys(prefixes)}
+        revision = max(listing.revision for listing in listings.values())
+        if revision < known:
+            await self._list_anew(f"it is at revision {revision}, and was at {known}")
+        if await self.mirror.wait_for(revision, within=AT_ONCE_S):
+            return
+
+        def is_shown() -> bool:
+            return all(self.mirror.shows(prefix, listing) for prefix, listing in listings.items())
+
+        await self._wait_until(is_shown)
 
     async def hear_anew(self) -> None:
         """Have everything listed anew: it may have been lost, and what is heard of the store be old."""
@@ -85,9 +101,14 @@ class StoreAccess:
         """
         if revision < known:
             await self._list_anew(f"it is at revision {revision}, and was at {known}")
-        if not await self.mirror.wait_for(revision) and self.store.doubt("what it has done is not told"):
+        await self._wait_until(lambda: self.mirror.revision >= revision)
+
+    async def _wait_until(self, is_shown: Callable[[], bool]) -> None:
+        if not await self.mirror.wait_until(is_shown, within=READ_YOUR_WRITES_S) and self.store.doubt(
+            "what it has done is not told"
+        ):
             # The watch rests after an interruption, or the event was lost.
-            await self.mirror.wait_for(revision)
+            await self.mirror.wait_until(is_shown, within=READ_YOUR_WRITES_S)
 
     async def _list_anew(self, reason: str) -> bool:
         before = self.mirror.listings

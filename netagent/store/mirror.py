@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, assert_never
 
-from netagent.reconcile.ports import Change, Changes, Relisted, Store, StoreEntry, WatchEvent
+from netagent.reconcile.ports import Change, Changes, Listing, Relisted, Store, StoreEntry, WatchEvent
 from netagent.store.mirror_file import MirrorState, read_mirror_file, write_mirror_file
 
 _log = logging.getLogger(__name__)
@@ -87,6 +87,15 @@ class Mirror:
         It never comes for a transaction that changed nothing below the prefix, such as deletes of absent keys.
         """
         return await self.wait_until(lambda: self.revision >= revision, within=within)
+
+    def shows(self, prefix: str, listing: Listing) -> bool:
+        """Tell whether the mirror has heard of all that ``listing`` read below ``prefix``, or of what came after it."""
+        if self.revision >= listing.revision:
+            return True
+        there = {entry.key: entry.revision for entry in listing.entries}
+        here = {key: entry.revision for key, entry in self.entries.items() if key.startswith(prefix)}
+        # Nothing here is newer than the reading.
+        return here == there
 
     async def run(self) -> None:
         """Follow the store for ever; save the state when cancelled."""

@@ -190,6 +190,20 @@ async def test_a_refusal_that_nothing_known_explains_is_looked_into_at_once(
     assert entry.value == b"theirs"
 
 
+async def test_what_other_programs_write_is_not_waited_for_when_a_race_was_lost(
+    etcd: EtcdServer, access: StoreAccess
+) -> None:
+    assert await access.commit((), (Put(key=B, value=b""),))
+    known = access.mirror.listings
+    etcd.ctl("put", A, "theirs")
+    etcd.ctl("put", "/service/leader", "another program's")
+    assert not await access.commit((Absent(key=A),), (Put(key=A, value=b"ours"),))
+    entry = access.entry(A)
+    assert entry is not None
+    assert entry.value == b"theirs"
+    assert access.mirror.listings == known
+
+
 async def test_progress_that_runs_ahead_of_events_is_not_believed(proxy: WatchProxy, store: EtcdStore) -> None:
     """etcd #15220: the answer to a progress request overtakes events, and then the connection breaks."""
     breaks: list[int] = []

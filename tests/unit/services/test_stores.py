@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import pytest
 
 from netagent.errors import Unavailable
 from netagent.model.network import Scope
-from netagent.reconcile.ports import Absent, Put
+from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Write
 from netagent.services.tasks import Tasks
 from netagent.store import keys
 from netagent.store.memory import MemoryStore
@@ -33,6 +34,31 @@ async def test_after_a_lost_race_the_mirror_shows_who_won(agent: Agent, cluster:
     entry = access.entry(KEY)
     assert entry is not None
     assert entry.value == b"theirs"
+
+
+class SharedStore(MemoryStore):
+    """One in which another program writes after every change of ours, and of which nothing is doubted."""
+
+    async def transact(self, guards: Sequence[Guard], writes: Sequence[Write]) -> int | None:
+        revision = await super().transact(guards, writes)
+        await super().transact([], [Put(key="/service/leader", value=b"somebody else's")])
+        return revision
+
+    def doubt(self, reason: str) -> bool:
+        raise AssertionError(reason)
+
+
+async def test_a_race_is_lost_no_slower_in_a_store_that_others_write_to_as_well(start_agent: StartAgent) -> None:
+    shared = SharedStore()
+    agent = await start_agent(cluster=shared)
+    access = agent.stores.cluster
+    await access.commit((), (Put(key=KEY + "1", value=b"ours"),))
+    await shared.transact([], [Put(key=KEY, value=b"theirs"), Delete(key=KEY + "1")])
+    assert not await access.commit((Absent(key=KEY), AbsentBelow(prefix=KEY)), (Put(key=KEY, value=b"ours"),))
+    entry = access.entry(KEY)
+    assert entry is not None
+    assert entry.value == b"theirs"
+    assert access.entry(KEY + "1") is None
 
 
 async def test_a_guard_on_what_is_not_known_here_asks_to_try_again(agent: Agent) -> None:
