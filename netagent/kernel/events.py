@@ -76,6 +76,8 @@ _GROUPS = (
     RTNLGRP_IPV4_NETCONF,
     RTNLGRP_IPV6_NETCONF,
 )
+_TUNNELS = frozenset({"vxlan", "gretap", "ip6gretap", "openvswitch", "tun"})
+"""Kinds of links whose neighbours are ours; the last two are the ports of Open vSwitch's datapaths."""
 _TRAFFIC_CONTROL = frozenset({RTM_NEWQDISC, RTM_DELQDISC, RTM_NEWTFILTER, RTM_DELTFILTER})
 _GATHER_S = 0.01
 """How long notifications wait to be read together: an attach makes some twenty, each of which would wake the loop."""
@@ -200,7 +202,7 @@ class Watch:
             entry = decode_neighbour(message.body)
             is_ours = bool(entry.state & NUD_PERMANENT) or not entry.state & NUD_NOARP
             known = self._ours.get(entry.index)
-            return known is not None and known.kind == "vxlan" and is_ours
+            return known is not None and known.kind in _TUNNELS and is_ours
         return False
 
     def _concerns_setting(self, message: Message) -> bool:

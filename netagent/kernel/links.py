@@ -3,6 +3,7 @@
 import errno
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from netagent import failpoint
 from netagent.errors import Conflict, EnvironmentProblem, InvalidRequest, NetagentError, NotFound
@@ -72,6 +73,7 @@ def _add_switched(host: Rtnl, operation: AddLink) -> None:
     host.forget([name])
     failpoint.reach(UNMARKED)
     raise_first([operation], host.transact([encode.set_link(operation.link, master_index=0)]))
+    _set_offload(operation)
 
 
 def delete_unmarked_switched(host: Rtnl) -> None:
@@ -136,11 +138,16 @@ def _settings(host: Rtnl, sandboxes: Sandboxes, operation: SetLink) -> list[Requ
     master_index = _master_index(host, operation)
     _set_inside(host, sandboxes, operation, record)
     _set_offload(operation)
-    steps = [encode.set_link(operation.link, master_index=master_index)]
+    steps = [encode.set_link(_with_new_mac(operation.link, record), master_index=master_index)]
     if record.master != master_index:
         # The settings of a bridge's port are refused while the link is none.
         steps.insert(0, encode.enslave(record.index, master_index))
     return steps
+
+
+def _with_new_mac(link: Link, record: LinkRecord) -> Link:
+    """Leave out a MAC that the link has: setting it forgets all neighbours (neigh_changeaddr, net/core/neighbour.c)."""
+    return replace(link, mac=None) if link.mac == record.mac else link
 
 
 def _set_offload(operation: AddLink | SetLink) -> None:

@@ -50,6 +50,8 @@ class ProbingService:
         self._in_order: dict[WayId, Way] = {}
         """Those that answered, as they were then; the one that was asked last is the last."""
         self._failures: Counter[WayId] = Counter()
+        self._spoiled: Counter[WayId] = Counter()
+        """How often checksums arrived wrong, one time after the other."""
         self._wrong: dict[WayId, str] = {}
         self._narrow: dict[WayId, int] = {}
         self._corrupting: set[NetworkId] = set()
@@ -118,7 +120,7 @@ class ProbingService:
             del self._narrow[key]
         live = {key for key, way in self._ways.items() if way.is_live}
         # What packets a way carries does not depend on an agent that answers, or lives.
-        for known in (self._in_order, self._failures, self._wrong):
+        for known in (self._in_order, self._failures, self._spoiled, self._wrong):
             for key in known.keys() - live:
                 del known[key]
         self._corrupting &= snapshot.networks.keys()
@@ -131,16 +133,21 @@ class ProbingService:
         large = await kernel.answering([(way.source, way.target) for way in reached], sizes=sizes)
         lossy = [way for way in reached if way.target not in large]
         limits = await self._search([way for way in lossy if self._failures[way.id] + 1 >= FAILURES_TO_BELIEVE])
-        spoiled = await kernel.corrupted([(way.source, way.target) for way in reached if way.target in large])
+        spoiled = await kernel.corrupted([(way.source, way.target) for way in reached])
         for way in asked:
             if way.target in spoiled:
-                self._note_failure(way, SPOILED)
-            elif way.target in large:
-                self._note_order(way)
-            elif way.target in there:
-                self._note_failure(way, f"loses packets of {way.mtu} bytes", limit=limits.get(way.id))
+                self._spoiled[way.id] += 1
             else:
+                self._spoiled.pop(way.id, None)
+            if way.target not in there:
                 self._note_failure(way, UNREACHABLE)
+            elif way.target not in large:
+                self._note_failure(way, _lossy(way, limits.get(way.id)), limit=limits.get(way.id))
+            elif way.target in spoiled:
+                self._narrow.pop(way.id, None)
+                self._note_failure(way)
+            else:
+                self._note_order(way)
 
     async def _search(self, ways: Sequence[Way]) -> dict[WayId, int]:
         """Return the largest packets in bytes that some ways carry; those that do not carry small ones are left out."""
@@ -167,19 +174,21 @@ class ProbingService:
         if self._wrong.pop(way.id, None) is not None:
             self._tell(way, "answers")
 
-    def _note_failure(self, way: Way, found: str, *, limit: int | None = None) -> None:
+    def _note_failure(self, way: Way, *found: str, limit: int | None = None) -> None:
         self._in_order.pop(way.id, None)
         self._failures[way.id] += 1
         if self._failures[way.id] < FAILURES_TO_BELIEVE:
             return
         if limit is not None:
-            found = f"{found}, carries {limit}"
             self._narrow[way.id] = limit
-        if found == SPOILED and (way.network.driver != "route" or way.network.fallback):
-            self._corrupting.add(way.network.id)
-        if self._wrong.get(way.id) != found:
-            self._wrong[way.id] = found
-            self._tell(way, found)
+        if self._spoiled[way.id] >= FAILURES_TO_BELIEVE:
+            found = (*found, SPOILED)
+            if way.network.driver != "route" or way.network.fallback:
+                self._corrupting.add(way.network.id)
+        text = ", ".join(found)
+        if text and self._wrong.get(way.id) != text:
+            self._wrong[way.id] = text
+            self._tell(way, text)
 
     def _tell(self, way: Way, found: str) -> None:
         network = way.network
@@ -208,6 +217,10 @@ class ProbingService:
         if knowledge.paths != paths:
             knowledge.paths = paths
             self._context.engine.follow_snapshot()
+
+
+def _lossy(way: Way, limit: int | None) -> str:
+    return f"loses packets of {way.mtu} bytes" + (f", carries {limit}" if limit is not None else "")
 
 
 def _between(low: int, high: int) -> list[int]:

@@ -13,12 +13,24 @@ from netagent.lab.lab import Lab
 from tests.support.docker import dockers
 from tests.support.hosts import address, inside, netagent, pings, refusal, run
 from tests.support.lab import MakeLab, eventually
+from tests.support.paths import (
+    SPOILED,
+    SWITCHED_OFF,
+    ask_again,
+    losing,
+    path_results,
+    problems,
+    receives,
+    route_mtus,
+    serve_bytes,
+)
 from tests.support.wire import captured
 
 pytestmark = pytest.mark.cluster
 
 MTU = {"net": 1458, "six": 1438}
 VERSIONS = {"net": (4, 6), "six": (4,)}
+BYTES = 4 << 20
 
 _FORGE = """
 import sys
@@ -90,6 +102,42 @@ def test_every_frame_has_the_key_the_hosts_outside_and_the_containers_inside(
     assert {f[GRE][Ether][layer].src for f in tunnelled} == {here, there}
 
 
+def test_a_switch_between_hosts_that_loses_large_packets_is_told_and_routes_keep_them_smaller(lab: Lab) -> None:
+    """Both kinds of underlay, and both families inside; containers' packets of any size arrive meanwhile."""
+    h1, h2, _ = lab.hosts
+    for network in MTU:
+        serve_bytes(h2, f"{network}s", BYTES, "--network", network)
+    with losing(lab, "ip protocol gre ip length > 1400", "ip6 nexthdr gre ip6 length > 1360"):
+        ask_again(h1)
+        found = {"net: loses packets of 1458 bytes, carries 1358", "six: loses packets of 1438 bytes, carries 1338"}
+        for host in (h1, h2):
+            eventually(lambda host=host: problems(host) == found)
+        assert all(problem in netagent(h1, "host", "ls").stdout for problem in found)
+        eventually(lambda: {mtu for prefix, mtu in route_mtus(h1).items() if "/" in prefix} == {"1358", "1338"})
+        assert len([mtu for mtu in route_mtus(h1).values() if mtu == "1358"]) == len(VERSIONS["net"])
+        for network, version in ((n, v) for n, versions in VERSIONS.items() for v in versions):
+            target = address(h2, f"{network}s", version)
+            eventually(lambda network=network, target=target: receives(h1, f"{network}1", target, BYTES))
+        told = inside(h1, "net1", "ping", "-n", "-c1", "-W2", "-M", "do", "-s", "1400", address(h2, "nets", 4)).stdout
+        assert "mtu = 1358" in told or "mtu=1358" in told
+    ask_again(h1)
+    for host in (h1, h2):
+        eventually(lambda host=host: not problems(host))
+    eventually(lambda: set(route_mtus(h1).values()) == {None})
+    assert [path_results(h1, network)[-1] for network in MTU] == ["answers"] * 2
+
+
+def leaves_checksums(host: Host) -> dict[str, bool]:
+    """Tell which devices of the switch take packets with checksums still to be worked out: its own, or our tunnels."""
+    names = [name for line in host.run("ip", "-br", "link").stdout.splitlines() for name in line.split()[:1]]
+    offers = {n: "tx-checksumming: on" in host.run("ethtool", "-k", n).stdout for n in names if n.startswith("nao")}
+    assert len(offers) == len(MTU)
+    return {
+        "br-phy": "tx-checksumming: on" in host.run("ethtool", "-k", "br-phy").stdout,
+        "tunnels": any(offers.values()),
+    }
+
+
 def test_forged_packets_arrive_only_from_a_peer_with_its_key_and_its_sources(lab: Lab) -> None:
     h1, h2, stranger = lab.hosts
     eventually(lambda: pings(h1, "net1", address(h2, "net2")))
@@ -111,17 +159,44 @@ def test_a_peer_may_use_no_address_that_lies_behind_another(lab: Lab) -> None:
     assert not _arrives(h1, h3, key, address(h2, "net2"))
 
 
+def test_checksums_that_the_switch_does_not_work_out_in_tunnels_are_left_to_it_no_more(lab: Lab) -> None:
+    """With ``userspace-tso-enable`` the datapath takes them from devices and drops such packets at tunnels."""
+    h1, h2, _ = lab.hosts
+    assert leaves_checksums(h1) == {"br-phy": False, "tunnels": False}, "nothing is left to the switch otherwise"
+    start_switch_anew(h1, segments=True)
+    ask_again(h1)
+    eventually(lambda: problems(h1) == {f"{network}: {SWITCHED_OFF}" for network in MTU}, within=120)
+    assert leaves_checksums(h1) == {"br-phy": True, "tunnels": False}
+    for network, version in ((n, v) for n, versions in VERSIONS.items() for v in versions):
+        target = address(h2, f"{network}s", version)
+        eventually(lambda network=network, target=target: receives(h1, f"{network}1", target, BYTES))
+    for network in MTU:
+        assert SPOILED in path_results(h1, network)
+        assert path_results(h1, network)[-1] == "answers"
+    assert problems(h2) == set()
+
+
 def test_a_switch_that_is_started_anew_gets_its_tunnels_back(lab: Lab) -> None:
     h1, h2, _ = lab.hosts
-    running = h1.process("vswitchd")
+    start_switch_anew(h1)
+    eventually(lambda: pings(h1, "net1", address(h2, "net2")))
+
+
+def start_switch_anew(host: Host, *, segments: bool = False) -> None:
+    """Restart Open vSwitch on a host as it was, or with ``segments`` taking checksums and segmentation upon itself."""
+    running = host.process("vswitchd")
     assert running is not None
     process.end([running], within_s=5)
-    h1.spawn("vswitchd", ["ovs-vswitchd", "-vconsole:warn", "-vfile:off", "unix:/run/openvswitch/db.sock"])
-    eventually(lambda: "br-phy" in h1.run("ip", "-br", "link").stdout)
-    h1.run("ip", "link", "set", "br-phy", "up")
-    h1.run("ip", "address", "replace", f"{h1.seat.ipv4}/24", "dev", "br-phy")
-    h1.run("ip", "address", "replace", f"{h1.seat.ipv6}/64", "dev", "br-phy", "nodad")
-    eventually(lambda: pings(h1, "net1", address(h2, "net2")))
+    # Its devices outlive it (TUNSETPERSIST), and what they offer with them.
+    host.run("ip", "link", "del", "br-phy")
+    host.run(
+        *("ovs-vsctl", "--no-wait", "set", "Open_vSwitch", ".", f"other_config:userspace-tso-enable={segments}".lower())
+    )
+    host.spawn("vswitchd", ["ovs-vswitchd", "-vconsole:warn", "-vfile:off", "unix:/run/openvswitch/db.sock"])
+    eventually(lambda: "br-phy" in host.run("ip", "-br", "link").stdout)
+    host.run("ip", "link", "set", "br-phy", "up")
+    host.run("ip", "address", "replace", f"{host.seat.ipv4}/24", "dev", "br-phy")
+    host.run("ip", "address", "replace", f"{host.seat.ipv6}/64", "dev", "br-phy", "nodad")
 
 
 def test_a_network_goes_and_leaves_nothing_in_the_switch(lab: Lab) -> None:

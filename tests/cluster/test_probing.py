@@ -1,6 +1,5 @@
 """A tunnel that tests itself: what goes wrong on the way to a peer is told and answered, and so is its end."""
 
-import json
 from ipaddress import ip_address
 
 import pytest
@@ -9,6 +8,7 @@ from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from tests.support.hosts import address, inside, netagent, pings, run, serve_name
 from tests.support.lab import MakeLab, eventually
+from tests.support.paths import SPOILED, SWITCHED_OFF, path_results, problems, receives, route_mtus, serve_bytes
 
 pytestmark = pytest.mark.cluster
 
@@ -25,51 +25,19 @@ def lab(make_lab: MakeLab) -> Lab:
     return lab
 
 
-def problems(host: Host) -> set[str]:
-    """Return what ``host`` says about the ways to all others."""
-    shown = [json.loads(line) for line in netagent(host, "host", "ls", "--format", "json").stdout.splitlines()]
-    return {problem for entry in shown for problem in entry["Problems"]}
-
-
 def lose(host: Host, which: str) -> None:
     """Let ``host`` lose the tunnel packets that come in and match ``which``."""
     chain = "add chain netdev t in { type filter hook ingress device eth0 priority 0; }"
     host.run("nft", f"add table netdev t; {chain}; add rule netdev t in udp dport 4789 {which} drop")
 
 
-LARGE = b"x" * 65536
-PORT = "8000"
-
-
-def route_mtus(host: Host) -> dict[str, str | None]:
-    """Return how large packets may be by netagent's routes to other hosts, which are the ones with a gateway."""
-    shown = [
-        line for v in ("-4", "-6") for line in host.run("ip", v, "route", "show", "proto", "110").stdout.splitlines()
-    ]
-    words = [line.split() for line in shown if " via " in line]
-    return {line[0]: line[line.index("lock") + 1] if "lock" in line else None for line in words}
-
-
-def receives(server: Host, client: Host, family: int) -> bool:
-    """Tell whether a container of ``client`` gets all of what one of ``server`` has for it, in large segments."""
-    at = address(server, "two", family)
-    at = f"[{at}]" if family == 6 else at
-    got = inside(client, "one", "timeout", "10", "socat", "-u", f"TCP{family}:{at}:{PORT}", "SYSTEM:wc -c >&2")
-    return str(len(LARGE)) in got.stderr
+BYTES = 65536
 
 
 def test_large_packets_lost_on_the_way_are_told_and_kept_smaller_until_they_get_through(lab: Lab) -> None:
     h1, h2 = lab.hosts
     lose(h2, "ip length > 1400")
-    serve = f"head -c {len(LARGE)} /dev/zero"
-    run(
-        h2,
-        "two",
-        "--network",
-        "net",
-        listens=int(PORT),
-        command=("socat", f"TCP6-LISTEN:{PORT},fork,reuseaddr,ipv6only=0", f"SYSTEM:{serve}"),
-    )
+    serve_bytes(h2, "two", BYTES, "--network", "net")
     eventually(lambda: pings(h1, "one", address(h2, "two")))
     eventually(lambda: problems(h1) == {"net: loses packets of 1450 bytes, carries 1350"}, within=60)
     assert "loses packets of 1450 bytes, carries 1350" in netagent(h1, "host", "ls").stdout
@@ -77,8 +45,8 @@ def test_large_packets_lost_on_the_way_are_told_and_kept_smaller_until_they_get_
     for host in lab.hosts:
         # A peer's own address is asked with packets of any size.
         eventually(lambda host=host: _is_all_narrow(route_mtus(host), "1350"))  # type: ignore[misc]
-    eventually(lambda: receives(h2, h1, 4))
-    eventually(lambda: receives(h2, h1, 6))
+    eventually(lambda: receives(h1, "one", address(h2, "two"), BYTES))
+    eventually(lambda: receives(h1, "one", address(h2, "two", 6), BYTES))
     assert inside(h1, "one", "ip", "-o", "link", "show", "eth0").stdout.find("mtu 1450") > 0
     h1.agent.stop()
     h1.agent.start()
@@ -89,7 +57,7 @@ def test_large_packets_lost_on_the_way_are_told_and_kept_smaller_until_they_get_
     eventually(lambda: not problems(h1), within=90)
     # Nothing is asked apart any more.
     eventually(lambda: all("/" in prefix and not mtu for prefix, mtu in route_mtus(h1).items()))
-    results = [line.split("result=")[1].rstrip(")") for line in path_events(h1)]
+    results = path_results(h1)
     assert results[0] == "loses packets of 1450 bytes, carries 1350"
     assert results[-1] == "answers"
 
@@ -139,7 +107,7 @@ def test_checksums_that_the_interface_works_out_wrong_are_left_to_it_no_more(lab
     serve_name(h2, "six", "--network", "sums")
     assert address(h2, "six") == two
     eventually(lambda: pings(h1, "five", two))
-    off = "sums: checksum offload is off: what was left to a network device arrived wrong"
+    off = f"sums: {SWITCHED_OFF}"
     assert not fetches(h1, "five", two)
     # The way was in order as far as the agent could see. Any change has some of these asked again.
     spoil(h1, UDP, one.rpartition(".")[0] + ".0", "10.77.2.0")
@@ -148,8 +116,7 @@ def test_checksums_that_the_interface_works_out_wrong_are_left_to_it_no_more(lab
     eventually(lambda: fetches(h1, "five", two))
     assert "checksum offload is off" in netagent(h1, "host", "ls").stdout
     eventually(lambda: problems(h2) == set())
-    results = [line.split("result=")[1].rstrip(")") for line in path_events(h1) if "network=sums" in line]
-    assert results == ["checksums left to a network device arrive wrong", "answers"]
+    assert path_results(h1, "sums") == [SPOILED, "answers"]
     h1.run("nft", "delete table netdev sums")
 
 
@@ -163,7 +130,3 @@ def test_a_peer_that_the_tunnel_does_not_reach_any_more_is_told(lab: Lab) -> Non
     # It answered through the first network before: what was in order is asked again beside what is new.
     lost = {f"{network}: does not answer" for network in ("other", "net", "sums")}
     eventually(lambda: problems(h1) >= lost, within=60)
-
-
-def path_events(host: Host) -> list[str]:
-    return [line for line in netagent(host, "events").stdout.splitlines() if " host path " in line]

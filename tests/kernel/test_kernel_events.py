@@ -72,6 +72,16 @@ async def test_a_change_by_another_program_is_noticed(
         await _happens(noticed)
 
 
+async def test_a_neighbour_that_is_lost_by_a_port_of_open_vswitch_is_noticed(kernel: Kernel, host: Namespace) -> None:
+    """Its userspace datapath has taps; of the kernel's GRE devices the same holds (tests/kernel/test_vm_gre.py)."""
+    host.ip("tuntap", "add", "nao1", "mode", "tap")
+    host.ip("link", "set", "nao1", "alias", "netagent:nao1", "up")
+    host.ip("neighbour", "add", "10.8.2.0", "lladdr", MAC, "dev", "nao1", "nud", "permanent")
+    async with _watching(kernel) as noticed:
+        host.ip("neighbour", "flush", "dev", "nao1", "nud", "permanent")
+        await _happens(noticed)
+
+
 async def test_our_own_changes_and_foreign_ones_are_not_noticed(
     kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace]
 ) -> None:

@@ -247,6 +247,16 @@ async def test_settings_of_a_link_are_mended(kernel: Kernel, host: Namespace) ->
     assert await kernel.observe(desired) == desired
 
 
+async def test_a_tunnel_that_gets_another_mtu_keeps_its_neighbours(kernel: Kernel) -> None:
+    neighbour = Neighbour(device="nav1", address=ip_address("10.8.2.0"), mac=PEER_MAC)
+    before, after = (state(vxlan(mtu=mtu), neighbours=[neighbour]) for mtu in (1400, 1300))
+    await kernel.apply(diff(before, State()))
+    plan = diff(after, await kernel.observe(after))
+    assert [type(operation) for operation in plan.operations] == [SetLink]
+    await kernel.apply(plan)
+    assert not diff(after, await kernel.observe(after))
+
+
 @pytest.mark.parametrize("is_new", [True, False], ids=["a-new-device", "one-that-is-there"])
 async def test_a_tunnel_device_can_be_told_to_leave_no_checksums_to_others(
     kernel: Kernel, host: Namespace, is_new: bool

@@ -177,6 +177,25 @@ async def test_checksums_that_arrive_wrong_are_left_to_no_device_any_more_and_th
     assert (told.paths, told.path_problems) == (Paths(), {})
 
 
+async def test_a_way_may_carry_less_and_have_its_checksums_spoiled() -> None:
+    told = Told(peers=1)
+    ((host, target),) = told.targets.items()
+    told.kernel.carried[target] = 1000 - HEADERS
+    less = "staticnet: loses packets of 1450 bytes, carries 1000"
+    for spoiled in (set(), set(), set(), {target}, {target}, set(), {target}, {target}):
+        told.kernel.spoiled = spoiled
+        assert await told.service.step()
+    assert told.path_problems == {host: (less,)}
+    assert not told.paths.corrupting, "twice is chance, on a way that is asked all along"
+    await told.service.step()
+    assert told.path_problems[host] == (f"{less}, checksums left to a network device arrive wrong",)
+    assert told.paths == Paths(narrow={(STATICNET, host, 4): 1000}, corrupting=frozenset({STATICNET}))
+    del told.kernel.carried[target]
+    await told.service.step()
+    assert told.paths.narrow == {}
+    assert told.path_problems[host] == ("staticnet: checksums left to a network device arrive wrong",)
+
+
 async def test_where_no_device_is_netagents_own_wrong_checksums_are_told_alone() -> None:
     told = Told(peers=1)
     (host,) = told.targets
