@@ -42,7 +42,8 @@ class InfoService:
     def info(self) -> AgentInfo:
         """Return the present state."""
         stores = self._context.stores
-        refused = {key: reason for access in stores.all for key, reason in access.view.refused.items()}
+        views = [access.view for access in stores.all]
+        refused = {key: why for view in views for key, why in {**view.misplaced, **view.refused}.items()}
         return AgentInfo(
             version=__version__,
             host=self._context.host,

@@ -25,6 +25,8 @@ HostText = Annotated[str, msgspec.Meta(pattern="^[0-9a-f-]{36}$")]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Vni = Annotated[int, msgspec.Meta(ge=1, le=(1 << 24) - 1)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Epoch = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""JSON's numbers have no end; in answers to clients this one has 64 bits."""
 Mtu = Annotated[int, msgspec.Meta(ge=MINIMUM_MTU[4], le=MAXIMUM_MTU)]
 UnderlayMtu = Annotated[int, msgspec.Meta(ge=576, le=1 << 20)]
 """Bytes. Every host must take datagrams of 576 octets (RFC 791, 3.1); less would leave no room for a tunnel."""

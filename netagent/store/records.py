@@ -9,7 +9,7 @@ from netagent.model.address import Address, parse_address, parse_prefix
 from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId, parse_name
-from netagent.store.record_format import Count, Header, Hex64, HostText, Text, UnderlayMtu, read_record, updated
+from netagent.store.record_format import Count, Epoch, Header, Hex64, HostText, Text, UnderlayMtu, read_record, updated
 
 
 class HostRecord(Header, kw_only=True):
@@ -31,7 +31,7 @@ class BlockRecord(Header, kw_only=True):
     network: Hex64
     prefix: Text
     owner: HostText
-    epoch: Count
+    epoch: Epoch
     own_address: Text | None = None
     state: BlockState = BlockState.CONFIRMED
     prepared: Count = 0
@@ -44,7 +44,7 @@ class AddressRecord(Header, kw_only=True):
     network: Hex64
     address: Text
     owner: HostText
-    epoch: Count
+    epoch: Epoch
     endpoint: Hex64
 
 

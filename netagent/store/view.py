@@ -41,7 +41,8 @@ class ClusterView:
     """The decoded content of one store, as host ``own_host`` uses it.
 
     ``endpoints`` returns this host's own, as the journal has them. ``refused`` maps the keys that cannot be used to the
-    reason; ``orphaned`` are those whose last good value was kept although the store does not have it any more.
+    reason, ``misplaced`` those that lie where their network has nothing; ``orphaned`` are those whose last good value
+    was kept although the store does not have it any more.
     """
 
     def __init__(self, own_host: HostId, endpoints: Callable[[], Endpoints]) -> None:
@@ -240,6 +241,21 @@ class ClusterView:
             if network is not None and lies_right(network, group[key], key):
                 right[key] = group[key]
         return tuple(right.values())
+
+    @property
+    def misplaced(self) -> dict[str, str]:
+        """The blocks and claims that are left out because of where they lie, and why, by key."""
+        found: dict[str, str] = {}
+        for prefix, kind, right in (
+            (keys.BLOCKS, "block", self._right(keys.BLOCKS, _is_block_of)),
+            (keys.ADDRESSES, "fixed address", self._right(keys.ADDRESSES, _is_claim_of)),
+        ):
+            used = set(map(id, right))
+            for key, value in self._all(prefix).items():
+                network = self.networks.get(value.network_id)
+                if network is not None and id(value) not in used:
+                    found[key] = f"network {network.name} has no {kind} there"
+        return found
 
     @property
     def networks(self) -> Mapping[NetworkId, Network]:

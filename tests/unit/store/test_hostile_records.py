@@ -121,6 +121,31 @@ def test_a_host_with_our_own_underlay_address_is_nobodys_way() -> None:
     assert not peers_of(snapshot, an_overlay())
 
 
+@pytest.mark.parametrize("key", [OWN_KEY, CLAIM_KEY])
+def test_a_number_that_no_answer_could_say_is_refused(key: str) -> None:
+    view = a_view({**GOOD, key: json.dumps({**json.loads(GOOD[key]), "epoch": 10**23}).encode()})
+    assert "epoch" in view.refused[key]
+
+
+@pytest.mark.parametrize("prefix", ["192.168.0.0/24", "192.168.2.0/25", "192.168.0.0/16", "10.0.0.0/24", "0.0.0.0/0"])
+def test_a_block_out_of_place_is_named(prefix: str) -> None:
+    wrong = a_block(prefix, H2)
+    key = keys.block_key(STATICNET, wrong.prefix)
+    view = a_view({**GOOD, key: encode_block(wrong)})
+    assert view.misplaced == {key: "network staticnet has no block there"}
+    assert wrong not in view.blocks
+    change(view, {**GOOD, key: encode_block(wrong)}, GOOD)
+    assert not view.misplaced
+
+
+def test_a_fixed_address_out_of_place_is_named() -> None:
+    outside = a_claim("10.0.0.7", H2)
+    key = keys.address_key(STATICNET, a_block("10.0.0.0/24", H2).prefix, outside.address)
+    assert a_view({**GOOD, key: encode_fixed(outside)}).misplaced == {
+        key: "network staticnet has no fixed address there"
+    }
+
+
 def test_a_network_does_not_take_another_ones_number() -> None:
     thief = {**json.loads(encode_network(an_overlay())), "id": "d" * 64, "name": "alpha"}
     key = keys.network_key("alpha")

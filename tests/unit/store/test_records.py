@@ -106,7 +106,7 @@ fixed_claims = st.builds(
     network_id=ids.map(NetworkId),
     address=addresses,
     owner=hosts,
-    epoch=st.integers(0, 1 << 63),
+    epoch=st.integers(0, (1 << 63) - 1),
     endpoint_id=ids.map(EndpointId),
 )
 
@@ -118,7 +118,7 @@ def blocks(draw: st.DrawFn) -> Block:
         network_id=NetworkId(draw(ids)),
         prefix=prefix,
         owner=draw(hosts),
-        epoch=draw(st.integers(0, 1 << 63)),
+        epoch=draw(st.integers(0, (1 << 63) - 1)),
         own_address=draw(st.none() | st.just(nth(prefix, 0))),
         state=draw(st.sampled_from(BlockState)),
     )
