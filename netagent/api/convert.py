@@ -367,6 +367,13 @@ def encode_info(info: AgentInfo) -> agent_pb2.InfoResponse:
         run_dir=info.run_dir,
         store_revision=info.store_revision,
         store_listings=info.store_listings,
+        store_statistics=agent_pb2.StoreStatistics(
+            repeated_calls=info.store_statistics.repeated_calls,
+            lost_replies=info.store_statistics.lost_replies,
+            unknown_outcomes=info.store_statistics.unknown_outcomes,
+            missed_changes=info.store_missed,
+            silent_s=info.store_statistics.silent_s,
+        ),
         lease_remaining_s=info.lease_remaining_s,
         foreign_cluster=info.foreign_cluster,
     )

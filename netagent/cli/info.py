@@ -24,7 +24,14 @@ def info(client: Client, form: str) -> None:
                 "StoreConnected": answer.store_connected,
                 "ForeignCluster": answer.foreign_cluster,
                 "StoreRevision": answer.store_revision,
-                "StoreListings": answer.store_listings,
+                "StoreListings": dict(sorted(answer.store_listings.items())),
+                "StoreStatistics": {
+                    "RepeatedCalls": answer.store_statistics.repeated_calls,
+                    "LostReplies": answer.store_statistics.lost_replies,
+                    "UnknownOutcomes": answer.store_statistics.unknown_outcomes,
+                    "MissedChanges": answer.store_statistics.missed_changes,
+                    "SilentSeconds": _silence(answer),
+                },
                 "LeaseRemaining": _lease(answer),
                 "KernelError": answer.kernel_error,
                 "RefusedRecords": dict(sorted(answer.refused_records.items())),
@@ -38,7 +45,9 @@ def info(client: Client, form: str) -> None:
         "Host ID": answer.host_id,
         "Addresses": ", ".join(answer.underlay) or "none",
         "Store": f"{answer.store} ({_contact(answer)})",
-        "Store revision": f"{answer.store_revision}, listed {answer.store_listings} times",
+        "Store revision": _revision(answer),
+        "Store listed": _listings(answer),
+        "Store calls": _calls(answer),
         "Lease": "none" if (lease := _lease(answer)) is None else f"{lease:.1f} s",
         "Kernel": answer.kernel_error or "as it should be",
         "Run directory": answer.run_dir,
@@ -54,6 +63,28 @@ def _contact(answer: InfoResponse) -> str:
     if answer.foreign_cluster:
         return f"refused: it is cluster {answer.foreign_cluster}"
     return "connected" if answer.store_connected else "not reachable"
+
+
+def _revision(answer: InfoResponse) -> str:
+    silence = _silence(answer)
+    return f"{answer.store_revision}" + ("" if silence is None else f", heard {silence:.1f} s ago")
+
+
+def _listings(answer: InfoResponse) -> str:
+    return ", ".join(f"{count} ({why})" for why, count in sorted(answer.store_listings.items())) or "never"
+
+
+def _calls(answer: InfoResponse) -> str:
+    counts = answer.store_statistics
+    return (
+        f"{counts.repeated_calls} repeated, {counts.lost_replies} replies lost ({counts.unknown_outcomes} of unknown"
+        f" outcome), {counts.missed_changes} changes missed"
+    )
+
+
+def _silence(answer: InfoResponse) -> float | None:
+    counts = answer.store_statistics
+    return round(counts.silent_s, 1) if counts.HasField("silent_s") else None
 
 
 def _lease(answer: InfoResponse) -> float | None:

@@ -6,6 +6,7 @@ satisfy these protocols by their shape; ``daemon/wiring.py`` is the one place th
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from socket import socket
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
@@ -208,14 +209,51 @@ class Changes:
     revision: int
 
 
+class Doubt(StrEnum):
+    """Why a watch lists everything."""
+
+    START = "start"
+    """Nothing was known yet."""
+    DUE = "due"
+    """From time to time, to compare."""
+    COMPACTED = "compacted"
+    """What happened meanwhile is not told any more."""
+    CANCELLED = "cancelled"
+    ANOTHER_STORE = "another store"
+    """Another cluster, or another history than that which was followed."""
+    DISORDER = "disorder"
+    """Events came in the wrong order."""
+    UNTOLD = "untold"
+    """Something has happened of which no event came."""
+    LEASE = "lease"
+    """This process's lease is not known any more, so perhaps the store is not the same."""
+    ASKED = "asked"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relisted:
     """The watch could not go on without a gap (or has just begun): here is everything anew."""
 
     listing: Listing
+    why: Doubt = Doubt.START
 
 
 WatchEvent: TypeAlias = Changes | Relisted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatistics:
+    """What went wrong between this process and its store since it started; nothing, if the store is part of it.
+
+    ``repeated_calls`` were made again after a failure, elsewhere or later. ``lost_replies`` of transactions had to be
+    found out about, and of ``unknown_outcomes`` it could not be. ``silent_s``: the seconds since the watch heard of
+    the store last, None without one that stands.
+    """
+
+    repeated_calls: int = 0
+    lost_replies: int = 0
+    unknown_outcomes: int = 0
+    silent_s: float | None = None
 
 
 class Store(Protocol):
@@ -243,8 +281,8 @@ class Store(Protocol):
         While the store is away it waits and tries again; after doubt it yields another Relisted.
         """
 
-    def doubt(self, reason: str) -> bool:
-        """Let every watch list anew; False where there is nothing to be doubted."""
+    def doubt(self, why: Doubt, reason: str) -> bool:
+        """Let every watch list anew; False where there is nothing to be doubted. ``reason`` is for the log."""
 
     def on_lease_replaced(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` each time the leased keys are gone and can be put again."""
@@ -256,6 +294,10 @@ class Store(Protocol):
     @property
     def lease_remaining_s(self) -> float | None:
         """For how many seconds more leased keys of ours certainly exist; None if they never go by themselves."""
+
+    @property
+    def statistics(self) -> StoreStatistics:
+        """How it went so far."""
 
     async def close(self) -> None:
         """End all calls and tasks."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from netagent import __version__
 from netagent.model.host import Host
+from netagent.reconcile.ports import StoreStatistics
 from netagent.services.context import Context
 from netagent.services.membership import MembershipService
 
@@ -13,8 +14,9 @@ from netagent.services.membership import MembershipService
 class AgentInfo:
     """Who this agent is and how it is doing; ``kernel_error`` is empty if the kernel is as it should be.
 
-    Of the cluster's store: the last revision that was heard, how often all was listed, and the seconds that the lease
-    certainly lasts (None without one), and the id of another cluster whose store was refused (empty if none was).
+    Of the cluster's store: the last revision that was heard, how often all was listed and why, how many changes were
+    never told, the seconds that the lease certainly lasts (None without one), and the id of another cluster whose store
+    was refused (empty if none was).
     """
 
     version: str
@@ -22,7 +24,9 @@ class AgentInfo:
     store: str
     store_connected: bool
     store_revision: int
-    store_listings: int
+    store_listings: Mapping[str, int]
+    store_missed: int
+    store_statistics: StoreStatistics
     lease_remaining_s: float | None
     foreign_cluster: str
     kernel_error: str
@@ -50,7 +54,9 @@ class InfoService:
             store=self._store,
             store_connected=stores.cluster.store.is_connected,
             store_revision=stores.cluster.mirror.revision,
-            store_listings=stores.cluster.mirror.listings,
+            store_listings={str(why): count for why, count in sorted(stores.cluster.mirror.listings.items())},
+            store_missed=stores.cluster.mirror.missed,
+            store_statistics=stores.cluster.store.statistics,
             lease_remaining_s=stores.cluster.store.lease_remaining_s,
             foreign_cluster=self._membership.foreign,
             kernel_error=self._context.engine.status.error or "",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from netagent.errors import Unavailable
 from netagent.model.network import Network, Scope
-from netagent.reconcile.ports import AbsentBelow, Guard, Store, StoreEntry, Unchanged, Write
+from netagent.reconcile.ports import AbsentBelow, Doubt, Guard, Store, StoreEntry, Unchanged, Write
 from netagent.store import keys
 from netagent.store.mirror import READ_YOUR_WRITES_S, Mirror
 from netagent.store.transaction import all_hold
@@ -63,7 +63,7 @@ class StoreAccess:
             await self._catch_up(*(guard.prefix if isinstance(guard, AbsentBelow) else guard.key for guard in guards))
             if all_hold(guards, self.mirror.entries):
                 # A change was not told (etcd #18089), or somebody has undone it already.
-                await self._list_anew("it refused what should have passed by all that is known of it")
+                await self._list_anew(Doubt.UNTOLD, "it refused what should have passed by all that is known of it")
             return False
         await self._show(revision, known)
         return True
@@ -78,7 +78,7 @@ class StoreAccess:
         listings = {prefix: await self.store.list(prefix) for prefix in dict.fromkeys(prefixes)}
         revision = max(listing.revision for listing in listings.values())
         if revision < known:
-            await self._list_anew(f"it is at revision {revision}, and was at {known}")
+            await self._list_anew(Doubt.ANOTHER_STORE, f"it is at revision {revision}, and was at {known}")
         if await self.mirror.wait_for(revision, within=AT_ONCE_S):
             return
 
@@ -90,7 +90,7 @@ class StoreAccess:
     async def hear_anew(self) -> None:
         """Have everything listed anew: it may have been lost, and what is heard of the store be old."""
         await self.catch_up()
-        if not await self._list_anew("it was asked for"):
+        if not await self._list_anew(Doubt.ASKED, "it was asked for"):
             raise Unavailable("the store was not heard anew in time", hint="try again in a moment")
 
     async def _show(self, revision: int, known: int) -> None:
@@ -100,21 +100,21 @@ class StoreAccess:
         revision means nothing.
         """
         if revision < known:
-            await self._list_anew(f"it is at revision {revision}, and was at {known}")
+            await self._list_anew(Doubt.ANOTHER_STORE, f"it is at revision {revision}, and was at {known}")
         await self._wait_until(lambda: self.mirror.revision >= revision)
 
     async def _wait_until(self, is_shown: Callable[[], bool]) -> None:
         if not await self.mirror.wait_until(is_shown, within=READ_YOUR_WRITES_S) and self.store.doubt(
-            "what it has done is not told"
+            Doubt.UNTOLD, "what it has done is not told"
         ):
             # The watch rests after an interruption, or the event was lost.
             await self.mirror.wait_until(is_shown, within=READ_YOUR_WRITES_S)
 
-    async def _list_anew(self, reason: str) -> bool:
-        before = self.mirror.listings
-        if not self.store.doubt(reason):
+    async def _list_anew(self, why: Doubt, reason: str) -> bool:
+        before = self.mirror.listings.total()
+        if not self.store.doubt(why, reason):
             return True
-        return await self.mirror.wait_until(lambda: self.mirror.listings > before, within=LISTING_S)
+        return await self.mirror.wait_until(lambda: self.mirror.listings.total() > before, within=LISTING_S)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from netagent.errors import Unavailable
 from netagent.reconcile.ports import (
     Change,
+    Doubt,
     Guard,
     Listing,
     Put,
     StoreEntry,
+    StoreStatistics,
     WatchEvent,
     Write,
 )
@@ -28,6 +30,7 @@ class MemoryStore:
         self.cluster_id = "memory"
         self.is_connected = True
         self.lease_remaining_s: float | None = None
+        self.statistics = StoreStatistics()
 
     async def get(self, key: str) -> StoreEntry | None:
         """Return one entry, or None."""
@@ -58,7 +61,7 @@ class MemoryStore:
         self.is_connected = False
         self._subscriptions.close()
 
-    def doubt(self, reason: str) -> bool:
+    def doubt(self, why: Doubt, reason: str) -> bool:
         """False: nobody else writes here."""
         return False
 

@@ -7,12 +7,13 @@ read back at the next start, so that an agent knows networks and peers before, a
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, assert_never
 
-from netagent.reconcile.ports import Change, Changes, Listing, Relisted, Store, StoreEntry, WatchEvent
+from netagent.reconcile.ports import Change, Changes, Doubt, Listing, Relisted, Store, StoreEntry, WatchEvent
 from netagent.store.mirror_file import MirrorState, read_mirror_file, write_mirror_file
 
 _log = logging.getLogger(__name__)
@@ -49,8 +50,10 @@ class Mirror:
         self._writing = threading.Lock()
         self.entries: Mapping[str, StoreEntry] = MappingProxyType(self._entries)
         self.revision = 0
-        self.listings = 0
-        """How often all was listed: once at the start, then after each doubt."""
+        self.listings: Counter[Doubt] = Counter()
+        """How often all was listed, and why: once at the start, then after each doubt."""
+        self.missed = 0
+        """Changes of which no event came, as a listing showed. 0 unless the store has lied."""
         self.cluster_id = ""
         self.is_loaded = False
         self.is_synced = False
@@ -123,12 +126,14 @@ class Mirror:
     def _take(self, event: WatchEvent) -> None:
         was_synced = self.is_synced
         match event:
-            case Relisted(listing=listing):
+            case Relisted(listing=listing, why=why):
                 self._note_cluster()
+                if was_synced and why is not Doubt.ANOTHER_STORE:
+                    self._count_missed(listing)
                 changed = self._replace(listing.entries)
                 self.revision = listing.revision
                 self.is_synced = True
-                self.listings += 1
+                self.listings[why] += 1
             case Changes(changes=changes, revision=revision):
                 changed = frozenset(change.key for change in changes)
                 for change in changes:
@@ -148,6 +153,17 @@ class Mirror:
         if self.cluster_id and self.cluster_id != self._store.cluster_id:
             _log.warning("store %s has taken the place of %s", self._store.cluster_id, self.cluster_id)
         self.cluster_id = self._store.cluster_id
+
+    def _count_missed(self, listing: Listing) -> None:
+        """Count what is as old as what was heard, and was not heard. When a key was deleted cannot be seen."""
+        missed = [
+            entry.key
+            for entry in listing.entries
+            if entry.revision <= self.revision and self._entries.get(entry.key) != entry
+        ]
+        self.missed += len(missed)
+        if missed:
+            _log.warning("the store did not tell of %d changes, as of %s", len(missed), missed[0])
 
     def _replace(self, entries: Iterable[StoreEntry]) -> frozenset[str]:
         fresh = {entry.key: entry for entry in entries}

@@ -16,10 +16,12 @@ from netagent.reconcile.ports import (
     Absent,
     AbsentBelow,
     Change,
+    Doubt,
     Guard,
     Listing,
     Put,
     StoreEntry,
+    StoreStatistics,
     Unchanged,
     WatchEvent,
     Write,
@@ -90,6 +92,11 @@ class SqliteStore:
         """None: nothing expires."""
         return None
 
+    @property
+    def statistics(self) -> StoreStatistics:
+        """Nothing: no call is lost."""
+        return StoreStatistics()
+
     async def get(self, key: str) -> StoreEntry | None:
         """Return one entry, or None."""
         with self._explained():
@@ -121,7 +128,7 @@ class SqliteStore:
         """Yield a Relisted, then the changes below ``prefix``."""
         return self._subscriptions.watch(prefix, lambda: self._listing(prefix))
 
-    def doubt(self, reason: str) -> bool:
+    def doubt(self, why: Doubt, reason: str) -> bool:
         """False: nobody else writes here."""
         return False
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/agent.proto\x12\x0bnetagent.v1\"\r\n\x0bInfoRequest\"\x15\n\x13RebuildStoreRequest\"8\n\x14RebuildStoreResponse\x12\x10\n\x08networks\x18\x01 \x03(\t\x12\x0e\n\x06\x63laims\x18\x02 \x01(\r\"\x14\n\x12\x41\x63\x63\x65ptStoreRequest\"&\n\x13\x41\x63\x63\x65ptStoreResponse\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\")\n\x0bStoreRecord\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x14\n\x12\x45xportStoreRequest\"c\n\x13\x45xportStoreResponse\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12)\n\x07records\x18\x03 \x03(\x0b\x32\x18.netagent.v1.StoreRecord\"[\n\x12ImportStoreRequest\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.netagent.v1.StoreRecord\x12\x0b\n\x03own\x18\x02 \x01(\x08\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"F\n\x13ImportStoreResponse\x12\x10\n\x08networks\x18\x01 \x03(\t\x12\x0f\n\x07records\x18\x02 \x01(\r\x12\x0c\n\x04kept\x18\x03 \x03(\t\"\xa2\x03\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x11\n\thost_name\x18\x03 \x01(\t\x12\x10\n\x08underlay\x18\x04 \x03(\t\x12\r\n\x05store\x18\x05 \x01(\t\x12\x17\n\x0fstore_connected\x18\x06 \x01(\x08\x12\x14\n\x0ckernel_error\x18\x07 \x01(\t\x12\x46\n\x0frefused_records\x18\x08 \x03(\x0b\x32-.netagent.v1.InfoResponse.RefusedRecordsEntry\x12\x0f\n\x07run_dir\x18\t \x01(\t\x12\x16\n\x0estore_revision\x18\n \x01(\x03\x12\x16\n\x0estore_listings\x18\x0b \x01(\x03\x12\x1e\n\x11lease_remaining_s\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0f\x66oreign_cluster\x18\r \x01(\t\x1a\x35\n\x13RefusedRecordsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x14\n\x12_lease_remaining_s2\x94\x03\n\x05\x41gent\x12@\n\x04Info\x12\x18.netagent.v1.InfoRequest\x1a\x19.netagent.v1.InfoResponse\"\x03\x90\x02\x01\x12S\n\x0cRebuildStore\x12 .netagent.v1.RebuildStoreRequest\x1a!.netagent.v1.RebuildStoreResponse\x12P\n\x0b\x41\x63\x63\x65ptStore\x12\x1f.netagent.v1.AcceptStoreRequest\x1a .netagent.v1.AcceptStoreResponse\x12P\n\x0b\x45xportStore\x12\x1f.netagent.v1.ExportStoreRequest\x1a .netagent.v1.ExportStoreResponse\x12P\n\x0bImportStore\x12\x1f.netagent.v1.ImportStoreRequest\x1a .netagent.v1.ImportStoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17netagent/v1/agent.proto\x12\x0bnetagent.v1\"\r\n\x0bInfoRequest\"\x15\n\x13RebuildStoreRequest\"8\n\x14RebuildStoreResponse\x12\x10\n\x08networks\x18\x01 \x03(\t\x12\x0e\n\x06\x63laims\x18\x02 \x01(\r\"\x14\n\x12\x41\x63\x63\x65ptStoreRequest\"&\n\x13\x41\x63\x63\x65ptStoreResponse\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\")\n\x0bStoreRecord\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c\"\x14\n\x12\x45xportStoreRequest\"c\n\x13\x45xportStoreResponse\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\x03\x12)\n\x07records\x18\x03 \x03(\x0b\x32\x18.netagent.v1.StoreRecord\"[\n\x12ImportStoreRequest\x12)\n\x07records\x18\x01 \x03(\x0b\x32\x18.netagent.v1.StoreRecord\x12\x0b\n\x03own\x18\x02 \x01(\x08\x12\r\n\x05\x66orce\x18\x03 \x01(\x08\"F\n\x13ImportStoreResponse\x12\x10\n\x08networks\x18\x01 \x03(\t\x12\x0f\n\x07records\x18\x02 \x01(\r\x12\x0c\n\x04kept\x18\x03 \x03(\t\"\xbe\x04\n\x0cInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07host_id\x18\x02 \x01(\t\x12\x11\n\thost_name\x18\x03 \x01(\t\x12\x10\n\x08underlay\x18\x04 \x03(\t\x12\r\n\x05store\x18\x05 \x01(\t\x12\x17\n\x0fstore_connected\x18\x06 \x01(\x08\x12\x14\n\x0ckernel_error\x18\x07 \x01(\t\x12\x46\n\x0frefused_records\x18\x08 \x03(\x0b\x32-.netagent.v1.InfoResponse.RefusedRecordsEntry\x12\x0f\n\x07run_dir\x18\t \x01(\t\x12\x16\n\x0estore_revision\x18\n \x01(\x03\x12\x44\n\x0estore_listings\x18\x0b \x03(\x0b\x32,.netagent.v1.InfoResponse.StoreListingsEntry\x12\x1e\n\x11lease_remaining_s\x18\x0c \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0f\x66oreign_cluster\x18\r \x01(\t\x12\x36\n\x10store_statistics\x18\x0e \x01(\x0b\x32\x1c.netagent.v1.StoreStatistics\x1a\x35\n\x13RefusedRecordsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a\x34\n\x12StoreListingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\x14\n\x12_lease_remaining_s\"\x95\x01\n\x0fStoreStatistics\x12\x16\n\x0erepeated_calls\x18\x01 \x01(\x03\x12\x14\n\x0clost_replies\x18\x02 \x01(\x03\x12\x18\n\x10unknown_outcomes\x18\x03 \x01(\x03\x12\x16\n\x0emissed_changes\x18\x04 \x01(\x03\x12\x15\n\x08silent_s\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0b\n\t_silent_s2\x94\x03\n\x05\x41gent\x12@\n\x04Info\x12\x18.netagent.v1.InfoRequest\x1a\x19.netagent.v1.InfoResponse\"\x03\x90\x02\x01\x12S\n\x0cRebuildStore\x12 .netagent.v1.RebuildStoreRequest\x1a!.netagent.v1.RebuildStoreResponse\x12P\n\x0b\x41\x63\x63\x65ptStore\x12\x1f.netagent.v1.AcceptStoreRequest\x1a .netagent.v1.AcceptStoreResponse\x12P\n\x0b\x45xportStore\x12\x1f.netagent.v1.ExportStoreRequest\x1a .netagent.v1.ExportStoreResponse\x12P\n\x0bImportStore\x12\x1f.netagent.v1.ImportStoreRequest\x1a .netagent.v1.ImportStoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,6 +33,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._loaded_options = None
   _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._serialized_options = b'8\001'
+  _globals['_INFORESPONSE_STORELISTINGSENTRY']._loaded_options = None
+  _globals['_INFORESPONSE_STORELISTINGSENTRY']._serialized_options = b'8\001'
   _globals['_AGENT'].methods_by_name['Info']._loaded_options = None
   _globals['_AGENT'].methods_by_name['Info']._serialized_options = b'\220\002\001'
   _globals['_INFOREQUEST']._serialized_start=40
@@ -56,9 +58,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTSTORERESPONSE']._serialized_start=457
   _globals['_IMPORTSTORERESPONSE']._serialized_end=527
   _globals['_INFORESPONSE']._serialized_start=530
-  _globals['_INFORESPONSE']._serialized_end=948
-  _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._serialized_start=873
-  _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._serialized_end=926
-  _globals['_AGENT']._serialized_start=951
-  _globals['_AGENT']._serialized_end=1355
+  _globals['_INFORESPONSE']._serialized_end=1104
+  _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._serialized_start=975
+  _globals['_INFORESPONSE_REFUSEDRECORDSENTRY']._serialized_end=1028
+  _globals['_INFORESPONSE_STORELISTINGSENTRY']._serialized_start=1030
+  _globals['_INFORESPONSE_STORELISTINGSENTRY']._serialized_end=1082
+  _globals['_STORESTATISTICS']._serialized_start=1107
+  _globals['_STORESTATISTICS']._serialized_end=1256
+  _globals['_AGENT']._serialized_start=1259
+  _globals['_AGENT']._serialized_end=1663
 # @@protoc_insertion_point(module_scope)

@@ -264,6 +264,26 @@ class InfoResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class StoreListingsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     HOST_ID_FIELD_NUMBER: _builtins.int
     HOST_NAME_FIELD_NUMBER: _builtins.int
@@ -277,6 +297,7 @@ class InfoResponse(_message.Message):
     STORE_LISTINGS_FIELD_NUMBER: _builtins.int
     LEASE_REMAINING_S_FIELD_NUMBER: _builtins.int
     FOREIGN_CLUSTER_FIELD_NUMBER: _builtins.int
+    STORE_STATISTICS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     host_id: _builtins.str
     host_name: _builtins.str
@@ -289,8 +310,6 @@ class InfoResponse(_message.Message):
     """Where the agent keeps its sockets and its containers' files, as an absolute path."""
     store_revision: _builtins.int
     """The store's last revision that was heard here."""
-    store_listings: _builtins.int
-    """How often the whole store was listed: at the start, and after each doubt about what was heard."""
     lease_remaining_s: _builtins.float
     """For how many seconds this agent certainly counts as live; absent with an embedded store."""
     foreign_cluster: _builtins.str
@@ -303,6 +322,12 @@ class InfoResponse(_message.Message):
     def refused_records(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Records of the store that cannot be used: key -> reason."""
 
+    @_builtins.property
+    def store_listings(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How often the whole store was listed, by the reason: at the start, and after each doubt about what was heard."""
+
+    @_builtins.property
+    def store_statistics(self) -> Global___StoreStatistics: ...
     def __init__(
         self,
         *,
@@ -316,16 +341,56 @@ class InfoResponse(_message.Message):
         refused_records: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         run_dir: _builtins.str = ...,
         store_revision: _builtins.int = ...,
-        store_listings: _builtins.int = ...,
+        store_listings: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         lease_remaining_s: _builtins.float | None = ...,
         foreign_cluster: _builtins.str = ...,
+        store_statistics: Global___StoreStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "lease_remaining_s", b"lease_remaining_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "lease_remaining_s", b"lease_remaining_s", "store_statistics", b"store_statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "foreign_cluster", b"foreign_cluster", "host_id", b"host_id", "host_name", b"host_name", "kernel_error", b"kernel_error", "lease_remaining_s", b"lease_remaining_s", "refused_records", b"refused_records", "run_dir", b"run_dir", "store", b"store", "store_connected", b"store_connected", "store_listings", b"store_listings", "store_revision", b"store_revision", "underlay", b"underlay", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "foreign_cluster", b"foreign_cluster", "host_id", b"host_id", "host_name", b"host_name", "kernel_error", b"kernel_error", "lease_remaining_s", b"lease_remaining_s", "refused_records", b"refused_records", "run_dir", b"run_dir", "store", b"store", "store_connected", b"store_connected", "store_listings", b"store_listings", "store_revision", b"store_revision", "store_statistics", b"store_statistics", "underlay", b"underlay", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lease_remaining_s: _TypeAlias = _typing.Literal["lease_remaining_s"]  # noqa: Y015
     _WhichOneofArgType__lease_remaining_s: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__lease_remaining_s) -> _WhichOneofReturnType__lease_remaining_s | None: ...
 
 Global___InfoResponse: _TypeAlias = InfoResponse  # noqa: Y015
+
+@_typing.final
+class StoreStatistics(_message.Message):
+    """What went wrong between the agent and its store since it started."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPEATED_CALLS_FIELD_NUMBER: _builtins.int
+    LOST_REPLIES_FIELD_NUMBER: _builtins.int
+    UNKNOWN_OUTCOMES_FIELD_NUMBER: _builtins.int
+    MISSED_CHANGES_FIELD_NUMBER: _builtins.int
+    SILENT_S_FIELD_NUMBER: _builtins.int
+    repeated_calls: _builtins.int
+    """Calls that were made again after a failure."""
+    lost_replies: _builtins.int
+    """Transactions whose reply was lost, and those of them of which it could not be found out what had become of them."""
+    unknown_outcomes: _builtins.int
+    missed_changes: _builtins.int
+    """Changes of which no event came."""
+    silent_s: _builtins.float
+    """Seconds since the store was heard of last; absent without a watch."""
+    def __init__(
+        self,
+        *,
+        repeated_calls: _builtins.int = ...,
+        lost_replies: _builtins.int = ...,
+        unknown_outcomes: _builtins.int = ...,
+        missed_changes: _builtins.int = ...,
+        silent_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_silent_s", b"_silent_s", "silent_s", b"silent_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_silent_s", b"_silent_s", "lost_replies", b"lost_replies", "missed_changes", b"missed_changes", "repeated_calls", b"repeated_calls", "silent_s", b"silent_s", "unknown_outcomes", b"unknown_outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__silent_s: _TypeAlias = _typing.Literal["silent_s"]  # noqa: Y015
+    _WhichOneofArgType__silent_s: _TypeAlias = _typing.Literal["_silent_s", b"_silent_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__silent_s) -> _WhichOneofReturnType__silent_s | None: ...
+
+Global___StoreStatistics: _TypeAlias = StoreStatistics  # noqa: Y015

@@ -111,6 +111,7 @@ async def test_dead_endpoints_are_passed_over(etcd: EtcdServer) -> None:
             async with running_time() as elapsed:
                 await store.get(A)
                 assert elapsed() < 2
+            assert store.statistics.repeated_calls >= 2
 
 
 async def test_frozen_endpoint_is_left_for_the_next(etcd: EtcdServer, proxy: TcpProxy) -> None:
@@ -140,6 +141,7 @@ async def test_transaction_whose_reply_is_lost_counts_once(etcd: EtcdServer, pro
         proxy.swallow_replies = False
         assert await pending == entry.revision
         assert await store.get(A) == entry
+        assert (store.statistics.lost_replies, store.statistics.unknown_outcomes) == (1, 0)
 
 
 async def test_transaction_that_never_arrived_is_sent_again(etcd: EtcdServer, proxy: TcpProxy) -> None:
@@ -193,6 +195,7 @@ async def test_transaction_of_unknown_outcome_says_so(etcd: EtcdServer, proxy: T
         proxy.swallow_replies = True
         failure = await fails_within(5.5, store.transact([], [Put(key=A, value=b"2")]))
         assert failure.facts["maybe_applied"]
+        assert (store.statistics.lost_replies, store.statistics.unknown_outcomes) == (1, 1)
 
 
 async def test_read_is_never_maybe_applied(etcd: EtcdServer, proxy: TcpProxy) -> None:

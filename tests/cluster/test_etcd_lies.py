@@ -9,7 +9,7 @@ import pytest
 
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.ids import HostId
-from netagent.reconcile.ports import Absent, Changes, Delete, Put, WatchEvent
+from netagent.reconcile.ports import Absent, Changes, Delete, Doubt, Put, WatchEvent
 from netagent.services.stores import StoreAccess
 from netagent.store.etcd.access import parse_access
 from netagent.store.etcd.proto import etcd_pb2 as pb
@@ -69,6 +69,11 @@ async def told(watch: AsyncIterator[WatchEvent], last: bytes) -> list[bytes | No
     return values
 
 
+def without_a(response: pb.WatchResponse) -> Iterable[pb.WatchResponse]:
+    """Tell nothing of one key."""
+    return () if any(event.kv.key == A.encode() for event in response.events) else (response,)
+
+
 async def shows(access: StoreAccess, key: str, value: bytes | None) -> bool:
     def has() -> bool:
         entry = access.entry(key)
@@ -121,13 +126,13 @@ async def test_what_is_older_than_what_is_known_is_not_believed(
         return (later, alone)
 
     proxy.tell = backwards
-    known = access.mirror.listings
+    known = access.mirror.listings.total()
     for number in range(5):
         assert await access.commit((), (Put(key=A, value=b"%d" % number),))
         assert await shows(access, A, b"%d" % number)
     assert await access.commit((), (Put(key=B, value=b""),))
     assert await shows(access, A, b"4")
-    assert access.mirror.listings == known
+    assert access.mirror.listings.total() == known
 
 
 async def test_what_comes_in_the_wrong_order_is_listed_anew(
@@ -148,11 +153,12 @@ async def test_what_comes_in_the_wrong_order_is_listed_anew(
         return (kept[1],)
 
     proxy.tell = swapped
-    known = access.mirror.listings
+    known = access.mirror.listings.total()
     for number in (1, 2):
         etcd.ctl("put", A, str(number))
-    assert await access.mirror.wait_until(lambda: access.mirror.listings > known, within=30)
+    assert await access.mirror.wait_until(lambda: access.mirror.listings.total() > known, within=30)
     assert await shows(access, A, b"2")
+    assert access.mirror.listings[Doubt.DISORDER] == 1
 
 
 async def test_what_was_never_told_is_found_by_comparing(
@@ -163,8 +169,11 @@ async def test_what_was_never_told_is_found_by_comparing(
     access = StoreAccess(store, Mirror(store, PREFIX), ClusterView(HostId("h1"), Endpoints))
     proxy.tell = lambda response: () if response.events else (response,)
     following = asyncio.create_task(access.mirror.run())
+    assert await access.mirror.wait_until(lambda: access.mirror.is_synced, within=30)
+    await proxy.created.wait()
     etcd.ctl("put", A, "lost")
     assert await shows(access, A, b"lost")
+    assert set(access.mirror.listings) == {Doubt.START, Doubt.DUE}
     etcd.ctl("del", A)
     assert await shows(access, A, None)
     following.cancel()
@@ -177,10 +186,7 @@ async def test_a_refusal_that_nothing_known_explains_is_looked_into_at_once(
 ) -> None:
     """A claim that another host holds, by an event that was lost: the next decision is made on the truth."""
 
-    def forget(response: pb.WatchResponse) -> Iterable[pb.WatchResponse]:
-        return () if any(event.kv.key == A.encode() for event in response.events) else (response,)
-
-    proxy.tell = forget
+    proxy.tell = without_a
     etcd.ctl("put", A, "theirs")
     assert await access.commit((), (Put(key=B, value=b""),))
     assert access.entry(A) is None
@@ -190,18 +196,31 @@ async def test_a_refusal_that_nothing_known_explains_is_looked_into_at_once(
     assert entry.value == b"theirs"
 
 
+async def test_what_was_passed_over_is_counted(
+    etcd: EtcdServer, proxy: WatchProxy, store: EtcdStore, access: StoreAccess
+) -> None:
+    proxy.tell = without_a
+    etcd.ctl("put", A, "lost")
+    etcd.ctl("put", B, "told")
+    assert await shows(access, B, b"told")
+    assert (access.entry(A), access.mirror.missed) == (None, 0)
+    store.doubt(Doubt.ASKED, "a test asks")
+    assert await shows(access, A, b"lost")
+    assert (access.mirror.missed, access.mirror.listings[Doubt.ASKED]) == (1, 1)
+
+
 async def test_what_other_programs_write_is_not_waited_for_when_a_race_was_lost(
     etcd: EtcdServer, access: StoreAccess
 ) -> None:
     assert await access.commit((), (Put(key=B, value=b""),))
-    known = access.mirror.listings
+    known = access.mirror.listings.total()
     etcd.ctl("put", A, "theirs")
     etcd.ctl("put", "/service/leader", "another program's")
     assert not await access.commit((Absent(key=A),), (Put(key=A, value=b"ours"),))
     entry = access.entry(A)
     assert entry is not None
     assert entry.value == b"theirs"
-    assert access.mirror.listings == known
+    assert access.mirror.listings.total() == known
 
 
 async def test_progress_that_runs_ahead_of_events_is_not_believed(proxy: WatchProxy, store: EtcdStore) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from netagent.errors import Unavailable
-from netagent.reconcile.ports import Absent, Changes, Delete, Put, Relisted, WatchEvent
+from netagent.reconcile.ports import Absent, Changes, Delete, Doubt, Put, Relisted, WatchEvent
 from netagent.services.stores import StoreAccess
 from netagent.store.etcd.access import parse_access
 from netagent.store.etcd.proto import etcd_pb2 as pb
@@ -121,6 +121,7 @@ async def test_watch_lists_anew_after_compaction_while_it_was_away(
     proxy.drop_connections()
     event = await next_of(watch)
     assert isinstance(event, Relisted)
+    assert event.why is Doubt.COMPACTED
     assert [(entry.key, entry.value) for entry in event.listing.entries] == [(f"{PREFIX}a", b"3"), (f"{PREFIX}b", b"")]
     await write(writer, 4)
     assert await values_until(watch, 4) == [4]
@@ -156,6 +157,7 @@ async def test_watch_lists_anew_when_another_cluster_answers(
         proxy.drop_connections()
         event = await next_of(watch)
         assert isinstance(event, Relisted)
+        assert event.why is Doubt.ANOTHER_STORE
         assert [entry.value for entry in event.listing.entries] == [b"9"]
         assert watcher.cluster_id != before
         await write(store, 10)
@@ -177,6 +179,7 @@ async def test_watch_lists_anew_when_the_revision_went_back(etcd: EtcdServer, wr
     etcd.start()
     event = await next_of(watch)
     assert isinstance(event, Relisted)
+    assert event.why is Doubt.ANOTHER_STORE
     assert [entry.value for entry in event.listing.entries] == [b"1"]
 
 
@@ -268,8 +271,9 @@ async def test_watch_lists_anew_when_the_lease_is_lost(etcd: EtcdServer, writer:
         etcd.ctl("lease", "revoke", lease)
     await write(writer, 2)
     async with asyncio.timeout(30):
-        while not isinstance(await anext(watch), Relisted):
+        while not isinstance(event := await anext(watch), Relisted):
             pass
+    assert event.why is Doubt.LEASE
 
 
 async def test_watch_notices_a_server_that_went_silent(
@@ -313,6 +317,7 @@ async def test_quiet_watch_is_probed_and_stays(
     await eventually(has_answered)
     await write(writer, 1)
     assert await pending == [1]
+    assert watcher.statistics.silent_s is not None
     assert proxy.accepted == 2, "one connection for calls and one for the watch"
 
 
@@ -322,8 +327,10 @@ async def test_watch_lists_anew_from_time_to_time(
     monkeypatch.setattr("netagent.store.etcd.watch.RELIST_S", 0.5)
     monkeypatch.setattr("netagent.store.etcd.watch.QUIET_S", 0.1)
     watch = writer.watch(PREFIX)
-    assert isinstance(await next_of(watch), Relisted)
-    assert isinstance(await next_of(watch), Relisted)
+    for why in (Doubt.START, Doubt.DUE):
+        event = await next_of(watch)
+        assert isinstance(event, Relisted)
+        assert event.why is why
 
 
 async def test_large_transaction_cut_into_fragments_comes_in_one_piece(writer: EtcdStore) -> None:

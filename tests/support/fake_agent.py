@@ -23,6 +23,7 @@ from netagent.model.ids import ContainerId, NetworkId
 from netagent.model.network import Network, Scope
 from netagent.model.port import PortMapping
 from netagent.model.port_grammar import parse_published
+from netagent.reconcile.ports import StoreStatistics
 from netagent.runtime.layout import Layout
 from netagent.runtime.runc import Runtime
 from netagent.services.all import Services
@@ -267,7 +268,9 @@ class _Info(_Part):
             store="etcd://198.18.0.100:2379",
             store_connected=True,
             store_revision=77,
-            store_listings=2,
+            store_listings={"compacted": 1, "start": 1},
+            store_missed=0,
+            store_statistics=StoreStatistics(repeated_calls=3, lost_replies=2, unknown_outcomes=1, silent_s=4.21),
             lease_remaining_s=14.21,
             foreign_cluster="",
             kernel_error=self.agent.kernel_error,

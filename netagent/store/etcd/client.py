@@ -8,11 +8,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import grpc
 import grpc.aio
 
 from netagent.errors import EnvironmentProblem, Exhausted, NetagentError, Unavailable
+from netagent.reconcile.ports import StoreStatistics
 from netagent.store.etcd.access import EtcdAccess
 from netagent.store.etcd.proto import etcd_pb2 as pb
 from netagent.store.etcd.rpc import AUTHENTICATE, Request, Response, Rpc
@@ -35,7 +37,11 @@ class LeaseGone(NetagentError):
 
 
 class RevisionGone(NetagentError):
-    """The revision that is asked for is compacted away, or is none of this store's yet."""
+    """The revision that is asked for is compacted away."""
+
+
+class RevisionAhead(RevisionGone):
+    """The revision that is asked for is none of this store's yet: it was another's."""
 
 
 class NotLoggedIn(EnvironmentProblem):
@@ -56,6 +62,26 @@ class Deadline:
     def remaining(self, at_most: float = TOTAL_S) -> float:
         """Return the seconds left, at least 0."""
         return max(0.0, min(at_most, self._end - self._now()))
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is counted of one cluster: see ``StoreStatistics``. ``heard_at`` is the loop's time."""
+
+    repeated_calls: int = 0
+    lost_replies: int = 0
+    unknown_outcomes: int = 0
+    heard_at: float | None = None
+
+    @property
+    def statistics(self) -> StoreStatistics:
+        """The counts of this moment."""
+        return StoreStatistics(
+            repeated_calls=self.repeated_calls,
+            lost_replies=self.lost_replies,
+            unknown_outcomes=self.unknown_outcomes,
+            silent_s=None if self.heard_at is None else asyncio.get_running_loop().time() - self.heard_at,
+        )
 
 
 class _Connection:
@@ -93,6 +119,7 @@ class EtcdClient:
     def __init__(self, access: EtcdAccess, *, pin: ClusterPin | None = None) -> None:
         self.access = access
         self._pin = pin
+        self.tally = Tally()
         self.is_connected = False
         self.cluster_id = ""
         self._preferred = 0
@@ -152,10 +179,13 @@ class EtcdClient:
     async def _call_any(
         self, rpc: Rpc[Request, Response], request: Request, deadline: Deadline, repeatable: bool
     ) -> Response:
+        is_repeated = False
         while True:
             was_sent = False
             for _ in self.access.endpoints:
                 endpoint = self.endpoint
+                self.tally.repeated_calls += is_repeated
+                is_repeated = True
                 try:
                     async with self._connected(endpoint, deadline) as channel:
                         response = await self._send(channel, rpc, request, deadline)
@@ -245,6 +275,8 @@ class EtcdClient:
         match code:
             case grpc.StatusCode.NOT_FOUND if "lease not found" in details:
                 return LeaseGone(details)
+            case grpc.StatusCode.OUT_OF_RANGE if "future revision" in details:
+                return RevisionAhead(details)
             case grpc.StatusCode.OUT_OF_RANGE:
                 return RevisionGone(details)
             case grpc.StatusCode.UNAUTHENTICATED:

@@ -5,7 +5,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from netagent import failpoint
-from netagent.reconcile.ports import Guard, Listing, StoreEntry, WatchEvent, Write
+from netagent.reconcile.ports import Doubt, Guard, Listing, StoreEntry, StoreStatistics, WatchEvent, Write
 from netagent.store.etcd.access import EtcdAccess
 from netagent.store.etcd.client import EtcdClient
 from netagent.store.etcd.codec import decode_entry, encode_key
@@ -56,6 +56,11 @@ class EtcdStore:
         return self._lease.remaining_s
 
     @property
+    def statistics(self) -> StoreStatistics:
+        """How it went so far."""
+        return self._client.tally.statistics
+
+    @property
     def cluster_id(self) -> str:
         """The cluster's own number in hex; empty before the first contact."""
         return self._client.cluster_id
@@ -86,10 +91,10 @@ class EtcdStore:
         self._watches.add(watch)
         return watch.events()
 
-    def doubt(self, reason: str) -> bool:
+    def doubt(self, why: Doubt, reason: str) -> bool:
         """Let every watch list anew, as soon as etcd answers."""
         for watch in tuple(self._watches):
-            watch.doubt(reason)
+            watch.doubt(why, reason)
         return True
 
     def on_lease_replaced(self, callback: Callable[[], None]) -> None:
@@ -108,7 +113,7 @@ class EtcdStore:
     def _doubt_for_the_lease(self) -> None:
         # A lease that nobody ended goes with the store it was granted by: this one may be another.
         for watch in tuple(self._watches):
-            watch.doubt("our lease is not known there", is_urgent=False)
+            watch.doubt(Doubt.LEASE, "our lease is not known there", is_urgent=False)
 
     def _tell_lease_replaced(self) -> None:
         for callback in self._lease_callbacks:

@@ -96,6 +96,7 @@ class Transactor:
             except Unavailable as error:
                 if not error.facts["maybe_applied"]:
                     raise
+                self._client.tally.lost_replies += 1
                 if await self._was_carried_out(slot, token, lease_id, deadline, error):
                     return slot.revision
                 continue
@@ -117,10 +118,10 @@ class Transactor:
                 response = await self._client.call(TXN, request, deadline=deadline)
                 break
             except LeaseGone as error:
-                raise _unknown(cause) from error
+                raise self._unknown(cause) from error
             except Unavailable as error:
                 if not deadline.remaining():
-                    raise _unknown(cause) from error
+                    raise self._unknown(cause) from error
             await asyncio.sleep(deadline.remaining(ROUND_PAUSE_S))
         if response.succeeded:
             slot.revision = response.header.revision
@@ -128,8 +129,12 @@ class Transactor:
         slot.see(response)
         if not slot.revision:
             # The slot went with the lease, and with it the answer.
-            raise _unknown(cause)
+            raise self._unknown(cause)
         return slot.token == token
+
+    def _unknown(self, cause: Unavailable) -> Unavailable:
+        self._client.tally.unknown_outcomes += 1
+        return Unavailable(cause.message, hint=cause.hint, **{**cause.facts, "maybe_applied": True})
 
 
 def _guarded(slot: _Slot, token: bytes, lease_id: int) -> pb.TxnRequest:
@@ -138,7 +143,3 @@ def _guarded(slot: _Slot, token: bytes, lease_id: int) -> pb.TxnRequest:
         success=[encode_put(slot.key, token, lease_id)],
         failure=[pb.RequestOp(request_range=pb.RangeRequest(key=slot.key))],
     )
-
-
-def _unknown(cause: Unavailable) -> Unavailable:
-    return Unavailable(cause.message, hint=cause.hint, **{**cause.facts, "maybe_applied": True})

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from netagent.errors import NetagentError, Unavailable
-from netagent.reconcile.ports import Changes, Listing, Relisted, WatchEvent
-from netagent.store.etcd.client import EtcdClient, RevisionGone
+from netagent.reconcile.ports import Changes, Doubt, Listing, Relisted, WatchEvent
+from netagent.store.etcd.client import EtcdClient, RevisionAhead, RevisionGone
 from netagent.store.etcd.codec import decode_entry, decode_event, decode_key, encode_prefix
 from netagent.store.etcd.proto import etcd_pb2 as pb
 from netagent.store.etcd.rpc import RANGE
@@ -40,12 +40,12 @@ FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 
 
-class _Doubt(Exception):
+class _MustList(Exception):
     """Going on from the last revision is impossible or unsafe."""
 
-
-class _IsOld(_Doubt):
-    """Nothing speaks against going on; it is time to compare."""
+    def __init__(self, why: Doubt, reason: str) -> None:
+        super().__init__(reason)
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,14 +84,14 @@ class EtcdWatch:
         self._pause = 0.0
         self._spread = 0.0
         self._complaint = ""
-        self._doubted = ""
+        self._doubted: _MustList | None = None
         self._awake = asyncio.Event()
         self._stream: WatchStream | None = None
         self._last = _Last()
 
-    def doubt(self, reason: str, *, is_urgent: bool = True) -> None:
+    def doubt(self, why: Doubt, reason: str, *, is_urgent: bool = True) -> None:
         """List anew, at once or as soon as it is this agent's turn."""
-        self._doubted = reason
+        self._doubted = _MustList(why, reason)
         if is_urgent:
             self._awake.set()
         if self._stream is not None:
@@ -99,30 +99,33 @@ class EtcdWatch:
 
     async def events(self) -> AsyncGenerator[WatchEvent, None]:
         """Yield a Relisted, then all changes; wait while etcd is away."""
-        must_list, is_alone = True, False
+        why: Doubt | None = Doubt.START
+        is_alone = False
         while not self._closed.is_set():
             began_at = self._now()
             try:
-                if must_list:
+                if why is not None:
                     if not is_alone:
                         await self._wait(_between(0, self._spread))
-                    yield await self._list()
-                    must_list = False
+                    yield await self._list(why)
+                    why = None
                 else:
                     await self._require_continuity()
                 async with aclosing(self._follow()) as batches:
                     async for changes in batches:
                         yield changes
-            except _Doubt as doubt:
+            except _MustList as doubt:
                 _log.info("listing %s anew: %s", self._prefix, doubt)
-                must_list, is_alone = True, isinstance(doubt, _IsOld)
+                why, is_alone = doubt.why, doubt.why is Doubt.DUE
             except NetagentError as error:
                 is_alone = False
                 self._complain(error)
+            self._client.tally.heard_at = None
             if self._now() - began_at > LONGEST_PAUSE_S:
                 self._pause = 0.0
             await self._rest()
-            must_list = must_list or bool(self._doubted)
+            if why is None and self._doubted is not None:
+                why = self._doubted.why
 
     def _complain(self, error: NetagentError) -> None:
         # That etcd is away the client says once; that it will not have us must not go unseen.
@@ -144,8 +147,8 @@ class EtcdWatch:
             for wait in waits:
                 wait.cancel()
 
-    async def _list(self) -> Relisted:
-        self._doubted = ""
+    async def _list(self, why: Doubt) -> Relisted:
+        self._doubted = None
         self._awake.clear()
         listing = await list_prefix(self._client, self._prefix)
         self._cluster_id = self._client.cluster_id
@@ -153,7 +156,7 @@ class EtcdWatch:
         self._last = _Last.of((entry.key, entry.revision, entry.value) for entry in listing.entries)
         self._relist_at = self._now() + _between(0.8, 1.2) * RELIST_S
         self._spread = min(LONGEST_SPREAD_S, len(listing.entries) / LISTED_PER_S)
-        return Relisted(listing=listing)
+        return Relisted(listing=listing, why=why)
 
     async def _require_continuity(self) -> None:
         """See that the store is the one we know, by a read that a lagging or cut off member cannot answer."""
@@ -164,10 +167,12 @@ class EtcdWatch:
         try:
             response = await self._client.call(RANGE, request)
         except RevisionGone as error:
-            raise _Doubt(f"the store cannot look at revision {self._revision}: {error}") from error
+            why = Doubt.ANOTHER_STORE if isinstance(error, RevisionAhead) else Doubt.COMPACTED
+            raise _MustList(why, f"the store cannot look at revision {self._revision}: {error}") from error
         self._require_cluster(response.header)
         if {decode_key(kv.key): kv.value for kv in response.kvs} != self._last.values:
-            raise _Doubt(f"at revision {self._revision} the store holds something else than what we were given")
+            reason = f"at revision {self._revision} the store holds something else than what we were given"
+            raise _MustList(Doubt.ANOTHER_STORE, reason)
 
     async def _follow(self) -> AsyncGenerator[Changes, None]:
         async with open_watch_stream(self._client, self._closed) as stream:
@@ -175,9 +180,10 @@ class EtcdWatch:
             await stream.write(self._create_request())
             events: list[pb.Event] = []
             while True:
-                if self._doubted:
-                    raise _Doubt(self._doubted)
+                if self._doubted is not None:
+                    raise self._doubted
                 response = await self._next(stream)
+                self._client.tally.heard_at = self._now()
                 self._require_sound(response)
                 events.extend(response.events)
                 if response.fragment:
@@ -186,7 +192,7 @@ class EtcdWatch:
                     yield changes
                 events.clear()
                 if self._now() > self._relist_at:
-                    raise _IsOld("it is time to compare")
+                    raise _MustList(Doubt.DUE, "it is time to compare")
 
     def _create_request(self) -> pb.WatchRequest:
         start, end = encode_prefix(self._prefix)
@@ -208,10 +214,11 @@ class EtcdWatch:
     def _require_sound(self, response: pb.WatchResponse) -> None:
         # Whatever "created" says: a refusal comes as created and canceled in one.
         if response.compact_revision:
-            raise _Doubt(f"history before revision {response.compact_revision} is gone, and {self._revision} was ours")
+            reason = f"history before revision {response.compact_revision} is gone, and {self._revision} was ours"
+            raise _MustList(Doubt.COMPACTED, reason)
         if response.canceled:
             self._client.forget_token()
-            raise _Doubt(f"etcd cancelled the watch: {response.cancel_reason}")
+            raise _MustList(Doubt.CANCELLED, f"etcd cancelled the watch: {response.cancel_reason}")
         self._require_cluster(response.header)
         if response.created and response.header.revision < self._revision:
             # It lags behind the others, or was restored from a backup: the read before the next try tells which.
@@ -219,7 +226,7 @@ class EtcdWatch:
 
     def _require_cluster(self, header: pb.ResponseHeader) -> None:
         if (cluster_id := f"{header.cluster_id:x}") != self._cluster_id:
-            raise _Doubt(f"this is cluster {cluster_id}, not {self._cluster_id}")
+            raise _MustList(Doubt.ANOTHER_STORE, f"this is cluster {cluster_id}, not {self._cluster_id}")
 
     def _advance(self, response: pb.WatchResponse, events: list[pb.Event]) -> Changes | None:
         """Take a complete response; return what is new in it."""
@@ -232,7 +239,7 @@ class EtcdWatch:
             return None
         changes = tuple(decode_event(event) for event in events if event.kv.mod_revision > self._revision)
         if any(later.revision < earlier.revision for earlier, later in pairwise(changes)):
-            raise _Doubt(f"events after revision {self._revision} came in the wrong order")
+            raise _MustList(Doubt.DISORDER, f"events after revision {self._revision} came in the wrong order")
         if changes:
             self._revision = changes[-1].revision
             self._last = _Last.of((change.key, change.revision, change.value) for change in changes)

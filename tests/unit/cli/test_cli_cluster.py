@@ -47,7 +47,9 @@ def test_info_says_who_answers_and_what_is_wrong(agent: ServedAgent, netagent_cl
         Host ID: {H1}
         Addresses: 198.18.0.1
         Store: etcd://198.18.0.100:2379 (connected)
-        Store revision: 77, listed 2 times
+        Store revision: 77, heard 4.2 s ago
+        Store listed: 1 (compacted), 1 (start)
+        Store calls: 3 repeated, 2 replies lost (1 of unknown outcome), 0 changes missed
         Lease: 14.2 s
         Kernel: as it should be
         Run directory: {agent.run_dir}

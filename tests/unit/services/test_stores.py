@@ -8,7 +8,7 @@ import pytest
 
 from netagent.errors import Unavailable
 from netagent.model.network import Scope
-from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Guard, Put, Write
+from netagent.reconcile.ports import Absent, AbsentBelow, Delete, Doubt, Guard, Put, Write
 from netagent.services.tasks import Tasks
 from netagent.store import keys
 from netagent.store.memory import MemoryStore
@@ -44,7 +44,7 @@ class SharedStore(MemoryStore):
         await super().transact([], [Put(key="/service/leader", value=b"somebody else's")])
         return revision
 
-    def doubt(self, reason: str) -> bool:
+    def doubt(self, why: Doubt, reason: str) -> bool:
         raise AssertionError(reason)
 
 
