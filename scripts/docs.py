@@ -24,6 +24,7 @@ from netagent.firewall import apart, counting, isolate, masquerade, publish, red
 from netagent.kernel.nftables import render_script
 from netagent.model.address import derive_mac, parse_address, parse_prefix
 from netagent.model.block import Block
+from netagent.model.claims import Claims
 from netagent.model.endpoint import Endpoint, EndpointAddress
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
@@ -133,7 +134,7 @@ def example() -> Snapshot:
     return Snapshot(
         host=host,
         networks=MappingProxyType({network.id: network}),
-        blocks=(block,),
+        claims=Claims.of([block]),
         endpoints=Endpoints.of([endpoint]),
     )
 

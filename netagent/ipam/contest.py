@@ -6,7 +6,7 @@ gave out of them earlier must not be served a second time.
 
 from netagent.ipam.allocate import block_around
 from netagent.model.address import Address
-from netagent.model.ids import EndpointId, HostId, NetworkId
+from netagent.model.ids import EndpointId, HostId
 from netagent.model.network import Scope
 from netagent.model.snapshot import Snapshot
 
@@ -15,21 +15,17 @@ def find_contested(snapshot: Snapshot) -> dict[tuple[EndpointId, Address], HostI
     """Return which address of which endpoint of this host another host holds, and which host that is."""
     own = snapshot.host.id
     found: dict[tuple[EndpointId, Address], HostId] = {}
-    claims: dict[NetworkId, dict[Address, HostId]] = {}
     for endpoint in snapshot.endpoints.values():
         network = snapshot.networks.get(endpoint.network_id)
         if network is None or network.scope is Scope.LOCAL:
             continue
         there = snapshot.claims_in(network.id)
-        if network.id not in claims:
-            claims[network.id] = {claim.address: claim.owner for claim in there.fixed}
         for given in endpoint.addresses:
             subnet = network.subnet_of(given.address)
             if subnet is None:
                 continue
-            block = there.block_at(block_around(subnet, given.address))
-            owners = (claims[network.id].get(given.address), block.owner if block is not None else None)
-            holder = next((owner for owner in owners if owner not in (None, own)), None)
+            claims = there.fixed_at(given.address), there.block_at(block_around(subnet, given.address))
+            holder = next((claim.owner for claim in claims if claim is not None and claim.owner != own), None)
             if holder is not None:
                 found[endpoint.id, given.address] = holder
     return found

@@ -1,6 +1,6 @@
 """The snapshot: everything this host knows at one moment, the only input of every decision."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -11,6 +11,7 @@ from netagent.model.container import Container
 from netagent.model.endpoint import Endpoint
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
+from netagent.model.host_index import Hosts
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network
 from netagent.model.paths import Paths
@@ -22,10 +23,9 @@ class Snapshot:
 
     host: Host
     networks: Mapping[NetworkId, Network] = field(default_factory=lambda: MappingProxyType({}))
-    hosts: Mapping[HostId, Host] = field(default_factory=lambda: MappingProxyType({}))
-    live: frozenset[HostId] = frozenset()
-    blocks: tuple[Block, ...] = ()
-    fixed: tuple[FixedAddress, ...] = ()
+    hosts: Hosts = field(default_factory=Hosts)
+    live: Set[HostId] = frozenset()
+    claims: Claims = field(default_factory=Claims)
     endpoints: Endpoints = field(default_factory=Endpoints)
     containers: Mapping[ContainerId, Container] = field(default_factory=lambda: MappingProxyType({}))
     """This host's containers, as of the last change of an endpoint: what links them is said when they are made."""
@@ -36,8 +36,6 @@ class Snapshot:
     paths: Paths = field(default_factory=Paths)
     complete: bool = True
     """False until the store has been heard in full or its last snapshot was read; nothing is pruned before."""
-    _index: list[Claims] = field(default_factory=list, repr=False, compare=False)
-    """The claims by network, once somebody asked; copies with other endpoints share it."""
 
     def with_endpoints(self, endpoints: Endpoints) -> "Snapshot":
         """Return the same snapshot with these endpoints of this host."""
@@ -56,13 +54,21 @@ class Snapshot:
         """Tell whether routes to ``peer`` go by the network's present way, not by the one before."""
         return network.before is None or (network.id, network.moves, peer) in self.turned
 
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All hosts' blocks of all networks."""
+        return self.claims.blocks
+
+    @property
+    def fixed(self) -> tuple[FixedAddress, ...]:
+        """All hosts' fixed addresses of all networks."""
+        return self.claims.fixed
+
     def claims_in(self, network_id: NetworkId) -> NetworkClaims:
         """Return all hosts' claims in a network."""
-        if not self._index or self._index[0].blocks is not self.blocks or self._index[0].fixed is not self.fixed:
-            self._index[:] = [Claims(self.blocks, self.fixed)]
-        return self._index[0].of(network_id)
+        return self.claims.in_network(network_id)
 
-    def blocks_in(self, network_id: NetworkId) -> Sequence[Block]:
+    def blocks_in(self, network_id: NetworkId) -> Collection[Block]:
         """Return all hosts' blocks of a network."""
         return self.claims_in(network_id).blocks
 

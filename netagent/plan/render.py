@@ -57,14 +57,14 @@ def network_mtu(network: Network, snapshot: Snapshot) -> int:
     if network.mtu is not None:
         return network.mtu
     overhead = max(driver_named(by.driver).overhead(by) for by in ways_of(network))
-    hosts = {snapshot.host.id: snapshot.host}
     # A host that nobody can reach has no say.
-    hosts.update(
-        (owner, host)
+    others = (
+        host.mtu
         for owner, holding in snapshot.claims_in(network.id).holdings.items()
         if holding.blocks and (host := snapshot.hosts.get(owner)) is not None and host.underlay
+        if owner != snapshot.host.id
     )
-    return overlay_mtu(min(host.mtu for host in hosts.values()), overhead)
+    return overlay_mtu(min([snapshot.host.mtu, *others]), overhead)
 
 
 def render_everything(snapshot: Snapshot) -> State:

@@ -10,8 +10,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from netagent.model.address import Address
-from netagent.model.claims import NOTHING, Holding
-from netagent.model.host import Host
+from netagent.model.claims import NOTHING
 from netagent.model.ids import HostId
 from netagent.model.network import Network
 from netagent.model.snapshot import Snapshot
@@ -36,7 +35,7 @@ def changed_peers(before: Snapshot, after: Snapshot) -> frozenset[HostId] | None
         changed |= _changed_in(network, before, after)
     if after.host.id in changed:
         return None
-    if any(network_mtu(network, before) != network_mtu(network, after) for network in networks if changed):
+    if any(not _agree_on_mtu(network, changed, before, after) for network in networks):
         return None
     return frozenset(changed | _entangled(networks, changed, before, after))
 
@@ -67,14 +66,23 @@ def _same_ground(before: Snapshot, after: Snapshot) -> bool:
 
 def _changed_in(network: Network, before: Snapshot, after: Snapshot) -> set[HostId]:
     """Return the hosts whose claims in a network, or whose records, are different."""
-    old, new = before.claims_in(network.id).holdings, after.claims_in(network.id).holdings
-    claims = {owner for owner in old.keys() | new.keys() if _differ(old.get(owner), new.get(owner))}
-    records = {owner for owner in new if _differ(before.hosts.get(owner), after.hosts.get(owner))}
+    new = after.claims_in(network.id).holdings
+    claims = new.changed_keys(before.claims_in(network.id).holdings)
+    records = {host for host in after.hosts.changed(before.hosts) if host in new}
+    if before.paths is after.paths:
+        return claims | records
     return claims | records | {host for (_, host, _), _ in before.paths.narrow.items() ^ after.paths.narrow.items()}
 
 
-def _differ(one: Holding | Host | None, other: Holding | Host | None) -> bool:
-    return one is not other and one != other
+def _agree_on_mtu(network: Network, changed: Collection[HostId], before: Snapshot, after: Snapshot) -> bool:
+    """Tell whether a network's MTU, which is the narrowest host's, is the same.
+
+    This host counts in both, so those that are not narrower say nothing, and the others are not asked for them.
+    """
+    known = (host for snapshot in (before, after) for i in changed if (host := snapshot.hosts.get(i)) is not None)
+    if all(host.mtu >= after.host.mtu for host in known):
+        return True
+    return network_mtu(network, before) == network_mtu(network, after)
 
 
 def _entangled(
@@ -90,7 +98,7 @@ def _entangled(
     ends = frozenset(end for snapshot in (before, after) for host in changed for end in _ends(snapshot, host))
     for network in networks:
         old, new = before.claims_in(network.id), after.claims_in(network.id)
-        found |= {o for o in new.holdings if o not in changed and not ends.isdisjoint(_ends(after, o))}
+        found |= {other for end in ends for other in after.hosts.at(end) if other in new.holdings}
         if new.fixed:
             pieces = {
                 block.prefix

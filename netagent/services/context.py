@@ -8,6 +8,7 @@ from typing import Protocol
 from netagent.ipam.contest import find_contested
 from netagent.ipam.pools import Pool
 from netagent.model.address import Address
+from netagent.model.claims import Claims
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.network import Subnet
@@ -35,7 +36,7 @@ class Knowledge:
         self._joined: Snapshot | None = None
         self._latest: Snapshot | None = None
         self._contested: Mapping[tuple[EndpointId, Address], HostId] = {}
-        self._weighed: tuple[object, object] | None = None
+        self._weighed: Claims | None = None
         self.prepared: frozenset[tuple[NetworkId, int]] = frozenset()
         """The moves of networks whose both ways are in this host's kernel."""
         self.made: frozenset[tuple[NetworkId, int]] = frozenset()
@@ -77,8 +78,8 @@ class Knowledge:
 
     def _weigh(self, joined: Snapshot) -> None:
         """Find contested addresses, if claims changed: what is given later comes from claims that stand then."""
-        if self._weighed != (joined.blocks, joined.fixed):
-            self._weighed = joined.blocks, joined.fixed
+        if self._weighed != joined.claims:
+            self._weighed = joined.claims
             self._contested = find_contested(joined.with_endpoints(self._journal.endpoints))
 
     def turn(self, peers: Iterable[tuple[NetworkId, int, HostId]]) -> None:

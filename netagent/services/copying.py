@@ -167,7 +167,9 @@ class CopyService:
     async def _write(self, access: StoreAccess, view: ClusterView, records: Mapping[str, bytes]) -> Copied:
         kept: list[str] = []
         written = 0
-        await raise_epoch(access, [b.epoch for b in view.blocks] + [claim.epoch for claim in view.claims.values()])
+        await raise_epoch(
+            access, [b.epoch for b in view.claims.blocks] + [claim.epoch for claim in view.fixed_records.values()]
+        )
         for key, value in records.items():
             if key.startswith((keys.NETWORKS, keys.NUMBERS)):
                 continue

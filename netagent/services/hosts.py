@@ -51,14 +51,14 @@ class HostService:
         is_self = host.id == snapshot.host.id
         published = [e for a in self._context.stores.all for e in a.view.remote_endpoints.get(host.id, ())]
         endpoints = published if not is_self else [e for e in snapshot.endpoints.values() if e.in_kernel]
-        blocks = [b for b in snapshot.blocks if b.owner == host.id and b.network_id in snapshot.networks]
+        held = tuple(snapshot.claims.held_by(host.id))
         cut_off = snapshot.cut_off if is_self else frozenset()
         return HostView(
             host=host,
             live=host.id in snapshot.live,
             is_self=is_self,
-            blocks=tuple((snapshot.networks[b.network_id], b) for b in blocks),
-            fixed=tuple(c for c in snapshot.fixed if c.owner == host.id and c.network_id in snapshot.networks),
+            blocks=tuple((snapshot.networks[b.network_id], b) for holding in held for b in holding.blocks),
+            fixed=tuple(claim for holding in held for claim in holding.fixed),
             endpoints=tuple(sorted(endpoints, key=lambda e: natural_key(e.container_name))),
             networks=snapshot.networks,
             conflicts=tuple(sorted(e.container_name for e in endpoints if e.id in cut_off)),
@@ -167,8 +167,8 @@ class HostService:
     def _claims_of(self, access: StoreAccess, host_id: HostId) -> builtins.list[str]:
         """Return the keys of all claims of a host that the store has, and of the endpoints it published."""
         view = access.view
-        claims = [keys.block_key(b.network_id, b.prefix) for b in view.blocks if b.owner == host_id]
-        claims += [key for key, claim in view.claims.items() if claim.owner == host_id]
+        claims = [keys.block_key(b.network_id, b.prefix) for held in view.claims.held_by(host_id) for b in held.blocks]
+        claims += [key for key, claim in view.fixed_records.items() if claim.owner == host_id]
         published = keys.own_endpoints_prefix(host_id)
         claims += [key for key in access.mirror.entries if key.startswith(published)]
         return [key for key in claims if access.entry(key) is not None]

@@ -170,12 +170,11 @@ class Presence:
         """Raise Conflict while another live host, which was there before, has this host's underlay address."""
         snapshot = self._knowledge.snapshot()
         own = self._access.entry(keys.live_key(snapshot.host.id))
-        underlay = frozenset(snapshot.host.underlay)
-        for other in snapshot.hosts.values():
-            if underlay.isdisjoint(other.underlay) or other.id == snapshot.host.id or other.id not in snapshot.live:
+        for shared, identity in ((end, other) for end in snapshot.host.underlay for other in snapshot.hosts.at(end)):
+            if identity == snapshot.host.id or identity not in snapshot.live:
                 continue
-            theirs = self._access.entry(keys.live_key(other.id))
-            shared = min(map(str, underlay.intersection(other.underlay)))
+            other = snapshot.hosts[identity]
+            theirs = self._access.entry(keys.live_key(identity))
             was_first = own is not None and theirs is not None and own.revision < theirs.revision
             if not was_first:
                 raise Conflict(

@@ -195,7 +195,7 @@ class Publisher:
         A store that was restored from a backup would otherwise give the block to another host.
         """
         networks = access.view.networks
-        for block in access.view.blocks if access.view.orphaned else ():
+        for block in access.view.claims.blocks if access.view.orphaned else ():
             key = keys.block_key(block.network_id, block.prefix)
             network = networks.get(block.network_id)
             entry = access.entry(keys.network_key(network.name)) if network else None
@@ -253,7 +253,7 @@ class Publisher:
     def _surplus_claims(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:
         """Yield the release of each fixed address of this host that no endpoint in the journal has."""
         snapshot = self._knowledge.snapshot()
-        for claim in access.view.fixed:
+        for claim in access.view.claims.fixed:
             endpoint = self._journal.endpoints.get(claim.endpoint_id)
             held = endpoint is not None and any(a.address == claim.address for a in endpoint.addresses)
             network = snapshot.networks.get(claim.network_id)
@@ -269,7 +269,7 @@ class Publisher:
         """Give back this host's draining blocks that no endpoint needs; all drain if the host does."""
         host = self._knowledge.host.id
         is_drained = access is self._stores.cluster and access.entry(keys.drain_key(host)) is not None
-        own = [b for b in access.view.blocks if b.owner == host]
+        own = [block for holding in access.view.claims.held_by(host) for block in holding.blocks]
         for block in own:
             key = keys.block_key(block.network_id, block.prefix)
             entry = access.entry(key)

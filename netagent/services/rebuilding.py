@@ -50,8 +50,9 @@ class RebuildingService:
         present = [n for n in view.networks.values() if n not in lost]
         for network in lost:
             refuse_overlap(network.subnets, present, HostFacts(interfaces={}, routes=()))
-        blocks = {key: b for b in view.blocks if self._is_lost(access, key := keys.block_key(b.network_id, b.prefix))}
-        claims = [*blocks, *(key for key in view.claims if self._is_lost(access, key))]
+        known = {keys.block_key(b.network_id, b.prefix): b for b in view.claims.blocks}
+        blocks = {key: block for key, block in known.items() if self._is_lost(access, key)}
+        claims = [*blocks, *(key for key in view.fixed_records if self._is_lost(access, key))]
         hosts = [key for key in map(keys.host_key, view.hosts) if self._is_lost(access, key)]
         # An agent that dies in between knows the rest from there.
         keep_orphans(self._context.journal, self._context.stores)

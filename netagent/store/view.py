@@ -10,17 +10,17 @@ store tears nothing down.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from netagent.errors import NetagentError
-from netagent.ipam.allocate import block_around
-from netagent.model.address import is_inside
 from netagent.model.block import Block, BlockState, FixedAddress
+from netagent.model.claims import Claims
 from netagent.model.endpoint import Endpoint
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
+from netagent.model.host_index import Hosts
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.network import GoneNetwork, Network, NetworkState, Scope
 from netagent.model.snapshot import Snapshot
@@ -31,10 +31,11 @@ from netagent.store.host_records import decode_gone
 from netagent.store.network_records import decode_network
 from netagent.store.record_format import InvalidRecord
 from netagent.store.records import decode_block, decode_fixed, decode_host
+from netagent.store.view_index import ViewIndex
 
 log = logging.getLogger("netagent.store")
 
-_T = TypeVar("_T")
+_INDEXED = (keys.HOSTS, keys.LIVE, keys.BLOCKS, keys.ADDRESSES)
 
 
 class ClusterView:
@@ -57,14 +58,10 @@ class ClusterView:
         self._sources: dict[str, tuple[bytes, Any]] = {}
         """The records that could be used, and those that are kept, each with its value."""
         self._forgone: frozenset[NetworkId] = frozenset()
-        self._lying_right: dict[str, dict[str, Any]] = {}
-        """Blocks and claims that lie where their network says, by kind and key."""
-        self._unchecked: dict[str, set[str]] = {}
-        """Those that changed since."""
-        self._joined: dict[str, Any] = {}
-        """What was made of each kind of record since it changed last."""
+        self._index = ViewIndex()
+        self._networks: Mapping[NetworkId, Network] | None = None
 
-    def update(self, changed: Iterable[str], entries: Mapping[str, StoreEntry]) -> None:
+    def update(self, changed: Collection[str], entries: Mapping[str, StoreEntry]) -> None:
         """Take over the ``changed`` keys from ``entries``, the store's content after the change."""
         # What is gone for good, networks, what lies in them, hosts: what must be kept of a wiped store follows in
         # this order.
@@ -94,7 +91,17 @@ class ClusterView:
                 self._sources.pop(key, None)
                 if key in self.refused:
                     log.warning("record %s is left out: %s", key, reason)
-            self._note_change(key)
+            if key.startswith(keys.NETWORKS):
+                self._networks = None
+        self._take_up(changed)
+
+    def _take_up(self, changed: Iterable[str]) -> None:
+        """Have the index follow the records under the ``changed`` keys; where claims may lie is a network's to say."""
+        followed = set(changed)
+        if any(key.startswith(keys.NETWORKS) for key in followed):
+            followed.update(self._all(keys.BLOCKS), self._all(keys.ADDRESSES))
+        values = {key: self._all(_prefix_of(key)).get(key) for key in followed if key.startswith(_INDEXED)}
+        self._index.take(values, self.networks)
 
     def _note_seizure(self, key: str, previous: Any, value: Any) -> None:
         """Remember a claim of ours that is another host's now, though no operator raised the epoch in between."""
@@ -113,6 +120,7 @@ class ClusterView:
 
         What is needed of it is orphaned. Records of other networks are another store's.
         """
+        adopted: list[str] = []
         for key in sorted(records, key=_importance):
             group = self._groups.setdefault(_prefix_of(key), {})
             if key in group:
@@ -127,7 +135,10 @@ class ClusterView:
                 group[key] = value
                 self._sources[key] = records[key], value
                 self.orphaned.add(key)
-                self._note_change(key)
+                adopted.append(key)
+                if isinstance(value, Network):
+                    self._networks = None
+        self._take_up(adopted)
 
     @property
     def orphans(self) -> dict[str, bytes]:
@@ -170,14 +181,17 @@ class ClusterView:
 
     def drop_orphans(self) -> bool:
         """Let go of what was kept and is not needed any more; tell whether there was anything."""
-        before = len(self.orphaned)
+        dropped: list[str] = []
         for key in sorted(self.orphaned, key=_importance):
             group = self._groups[_prefix_of(key)]
             if not self._is_needed(group[key]):
                 self.orphaned.discard(key)
                 del group[key], self._sources[key]
-                self._note_change(key)
-        return len(self.orphaned) < before
+                dropped.append(key)
+                if key.startswith(keys.NETWORKS):
+                    self._networks = None
+        self._take_up(dropped)
+        return bool(dropped)
 
     def _decoded(self, key: str, value: bytes) -> Any:
         """Return what ``_decode`` does, the same object as long as the record says the same."""
@@ -211,56 +225,22 @@ class ClusterView:
     def _all(self, prefix: str) -> dict[str, Any]:
         return self._groups.get(prefix, {})
 
-    def _note_change(self, key: str) -> None:
-        """Forget what was made of the records of the kind of ``key``, which has changed."""
-        prefix = _prefix_of(key)
-        self._joined.pop(prefix, None)
-        if prefix == keys.NETWORKS:
-            self._lying_right.clear()
-            self._joined.clear()
-        elif prefix in self._lying_right:
-            self._lying_right[prefix].pop(key, None)
-            self._unchecked.setdefault(prefix, set()).add(key)
-
-    def _once(self, prefix: str, make: Callable[[], _T]) -> _T:
-        """Return what ``make`` makes of the records below ``prefix``, made once until they change."""
-        if prefix not in self._joined:
-            self._joined[prefix] = make()
-        found: _T = self._joined[prefix]
-        return found
-
-    def _right(self, prefix: str, lies_right: Callable[[Network, Any, str], bool]) -> tuple[Any, ...]:
-        """Return the values below ``prefix`` that lie where their network says; only what changed is looked at."""
-        group, networks = self._all(prefix), self.networks
-        unchecked = self._unchecked.pop(prefix, set())
-        if prefix not in self._lying_right:
-            unchecked = set(group)
-        right = self._lying_right.setdefault(prefix, {})
-        for key in sorted(unchecked & group.keys()):
-            network = networks.get(group[key].network_id)
-            if network is not None and lies_right(network, group[key], key):
-                right[key] = group[key]
-        return tuple(right.values())
-
     @property
     def misplaced(self) -> dict[str, str]:
         """The blocks and claims that are left out because of where they lie, and why, by key."""
-        found: dict[str, str] = {}
-        for prefix, kind, right in (
-            (keys.BLOCKS, "block", self._right(keys.BLOCKS, _is_block_of)),
-            (keys.ADDRESSES, "fixed address", self._right(keys.ADDRESSES, _is_claim_of)),
-        ):
-            used = set(map(id, right))
-            for key, value in self._all(prefix).items():
-                network = self.networks.get(value.network_id)
-                if network is not None and id(value) not in used:
-                    found[key] = f"network {network.name} has no {kind} there"
-        return found
+        return {
+            key: f"network {network.name} has no {kind} there"
+            for prefix, kind in ((keys.BLOCKS, "block"), (keys.ADDRESSES, "fixed address"))
+            for key, value in self._all(prefix).items()
+            if key not in self._index and (network := self.networks.get(value.network_id)) is not None
+        }
 
     @property
     def networks(self) -> Mapping[NetworkId, Network]:
         """All networks by id."""
-        return self._once(keys.NETWORKS, lambda: {n.id: n for n in self._all(keys.NETWORKS).values()})
+        if self._networks is None:
+            self._networks = {network.id: network for network in self._all(keys.NETWORKS).values()}
+        return self._networks
 
     @property
     def gone(self) -> dict[NetworkId, GoneNetwork]:
@@ -273,14 +253,14 @@ class ClusterView:
         return found is not None and found.id == network_id
 
     @property
-    def hosts(self) -> Mapping[HostId, Host]:
-        """All hosts by id, dead ones too."""
-        return self._once(keys.HOSTS, lambda: {h.id: h for h in self._all(keys.HOSTS).values()})
+    def hosts(self) -> Hosts:
+        """All hosts, dead ones too."""
+        return self._index.hosts
 
     @property
-    def live(self) -> frozenset[HostId]:
+    def live(self) -> Set[HostId]:
         """The hosts whose agents keep their lease."""
-        return self._once(keys.LIVE, lambda: frozenset(self._all(keys.LIVE).values()))
+        return self._index.live
 
     @property
     def remote_endpoints(self) -> dict[HostId, list[Endpoint]]:
@@ -296,19 +276,14 @@ class ClusterView:
         return self._all(keys.ENDPOINTS)
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
-        """All block claims that lie where their network says blocks lie."""
-        return self._once(keys.BLOCKS, lambda: self._right(keys.BLOCKS, _is_block_of))
+    def claims(self) -> Claims:
+        """All claims that lie where their network says: in its subnets, and under their block's key."""
+        return self._index.claims
 
     @property
-    def claims(self) -> Mapping[str, FixedAddress]:
+    def fixed_records(self) -> Mapping[str, FixedAddress]:
         """All fixed-address claims by key, wherever they lie."""
         return self._all(keys.ADDRESSES)
-
-    @property
-    def fixed(self) -> tuple[FixedAddress, ...]:
-        """All fixed-address claims that lie in their network's subnets and under their block's key."""
-        return self._once(keys.ADDRESSES, lambda: self._right(keys.ADDRESSES, _is_claim_of))
 
 
 def _prefix_of(key: str) -> str:
@@ -335,39 +310,15 @@ def _expect(value: Any, key: str, expected: str) -> Any:
     return value
 
 
-def _is_block_of(network: Network, block: Block, key: str) -> bool:
-    subnet = network.subnet_around(block.prefix)
-    return (
-        subnet is not None and subnet.block_length == block.prefix.prefixlen and subnet.reserved_block != block.prefix
-    )
-
-
-def _is_claim_of(network: Network, claim: FixedAddress, key: str) -> bool:
-    subnet = network.subnet_of(claim.address)
-    if subnet is None or not is_inside(block_around(subnet, claim.address), subnet.prefix):
-        return False
-    return key == keys.address_key(claim.network_id, block_around(subnet, claim.address), claim.address)
-
-
 def join_snapshot(views: Iterable[ClusterView], host: Host, *, complete: bool) -> Snapshot:
     """Return the snapshot of what all ``views`` say, as ``host`` sees it, still without its endpoints."""
     networks: dict[NetworkId, Network] = {}
-    hosts: dict[HostId, Host] = {}
-    live: set[HostId] = set()
-    blocks: list[Block] = []
-    fixed: list[FixedAddress] = []
+    hosts, claims = Hosts(), Claims()
+    live: Set[HostId] = frozenset()
     for view in views:
         networks.update(view.networks)
-        hosts.update(view.hosts)
-        live |= view.live
-        blocks.extend(view.blocks)
-        fixed.extend(view.fixed)
+        hosts, claims = hosts.joined(view.hosts), claims.joined(view.claims)
+        live = live | view.live if live else view.live
     return Snapshot(
-        host=host,
-        networks=MappingProxyType(networks),
-        hosts=MappingProxyType(hosts),
-        live=frozenset(live),
-        blocks=tuple(blocks),
-        fixed=tuple(fixed),
-        complete=complete,
+        host=host, networks=MappingProxyType(networks), hosts=hosts, live=live, claims=claims, complete=complete
     )

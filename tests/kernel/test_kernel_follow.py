@@ -17,14 +17,15 @@ pytestmark = pytest.mark.kernel
 
 def walk(first: Snapshot) -> list[Snapshot]:
     """Return what host 1 knows one after the other: a host comes, moves, gets more, carries less, and goes."""
-    hosts, blocks = {**first.hosts, H3: a_host(3)}, (*first.blocks, a_block("192.168.3.0/24", H3))
-    come = replace(first, hosts=hosts, blocks=blocks)
-    moved = replace(come, hosts={**hosts, H3: replace(a_host(3), underlay=(parse_address("198.18.0.33"),))})
-    more = replace(moved, blocks=(*blocks, a_block("192.168.9.0/24", H3)), fixed=(a_claim("192.168.0.7", H3),))
-    other = replace(more, fixed=(a_claim("192.168.0.7", H2),))
+    hosts, claims = first.hosts.updated([a_host(3)]), first.claims.updated([a_block("192.168.3.0/24", H3)])
+    come = replace(first, hosts=hosts, claims=claims)
+    moved = replace(come, hosts=hosts.updated([replace(a_host(3), underlay=(parse_address("198.18.0.33"),))]))
+    claim, theirs = a_claim("192.168.0.7", H3), a_claim("192.168.0.7", H2)
+    more = replace(moved, claims=claims.updated([a_block("192.168.9.0/24", H3), claim]))
+    other = replace(more, claims=more.claims.updated([theirs], gone=[claim]))
     narrow = replace(other, paths=Paths(narrow={(STATICNET, H3, 4): 1400, (STATICNET, H2, 4): 1300}))
     wider = replace(other, paths=Paths(narrow={(STATICNET, H2, 4): 1350}))
-    return [come, moved, more, other, narrow, wider, replace(first, fixed=other.fixed), first]
+    return [come, moved, more, other, narrow, wider, replace(first, claims=first.claims.updated([theirs])), first]
 
 
 async def test_a_look_at_everything_finds_nothing_after_each_change_of_peers(kernel: Kernel, host: Namespace) -> None:

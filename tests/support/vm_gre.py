@@ -19,9 +19,11 @@ from netagent.kernel import ovs
 from netagent.kernel.kernel import Kernel
 from netagent.model.address import derive_mac, parse_address, parse_prefix
 from netagent.model.block import Block
+from netagent.model.claims import Claims
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
+from netagent.model.host_index import Hosts
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope, Subnet
 from netagent.model.snapshot import Snapshot
@@ -103,8 +105,8 @@ def snapshot(number: int) -> Snapshot:
     return Snapshot(
         host=host(number),
         networks={of.id: of for of in networks},
-        hosts=hosts,
-        blocks=tuple(claims),
+        hosts=Hosts.of(hosts.values()),
+        claims=Claims.of(claims),
         endpoints=Endpoints.of(endpoints),
     )
 

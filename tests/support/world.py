@@ -2,9 +2,11 @@
 
 from netagent.model.address import derive_mac, parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
+from netagent.model.claims import Claims
 from netagent.model.endpoint import Endpoint, EndpointAddress, EndpointState
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host, HostFacts, HostRoute
+from netagent.model.host_index import Hosts
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope, Subnet
 from netagent.model.port_grammar import parse_published
@@ -102,10 +104,9 @@ def two_hosts(network: Network, *endpoints: Endpoint, fixed: tuple[FixedAddress,
     return Snapshot(
         host=a_host(1),
         networks={network.id: network},
-        hosts={H1: a_host(1), H2: a_host(2)},
+        hosts=Hosts.of((a_host(1), a_host(2))),
         live=frozenset({H1, H2}),
-        blocks=(a_block("192.168.1.0/24", H1), a_block("192.168.2.0/24", H2)),
-        fixed=fixed,
+        claims=Claims.of((a_block("192.168.1.0/24", H1), a_block("192.168.2.0/24", H2), *fixed)),
         endpoints=Endpoints.of(endpoints),
     )
 

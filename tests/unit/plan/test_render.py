@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from netagent.drivers.vxlan import vtep_mac
+from netagent.model.claims import Claims
 from netagent.model.endpoint import EndpointState
+from netagent.model.host_index import Hosts
 from netagent.model.network import NetworkState
 from netagent.plan.desired import Ruleset, State
 from netagent.plan.diff import diff
@@ -61,7 +63,10 @@ def test_the_order_in_which_blocks_were_heard_of_changes_nothing() -> None:
     snapshot = two_hosts(an_overlay(), fixed=(a_claim("192.168.0.2", H2),))
     more = (a_block("192.168.7.0/24", H1), a_block("192.168.3.0/24", H2), a_block("192.168.9.0/24", H2))
     blocks = (*snapshot.blocks, *more)
-    states = [render_everything(replace(snapshot, blocks=order)) for order in (blocks, blocks[::-1])]
+    states = [
+        render_everything(replace(snapshot, claims=Claims.of((*order, *snapshot.fixed))))
+        for order in (blocks, blocks[::-1])
+    ]
     assert states[0] == states[1]
     routes = {str(route) for route in states[0].routes}
     assert f"192.168.0.2/32 via 192.168.2.0 dev {TUNNEL} src 192.168.1.0 onlink" in routes
@@ -123,7 +128,9 @@ def test_taking_an_endpoint_down_deletes_its_link_and_then_its_elements() -> Non
 def test_an_ipv6_endpoint_reaches_everything_beyond_itself_through_the_gateway() -> None:
     network = a_local_network("fd00:1::/64")
     endpoint = an_endpoint("fd00:1::7", network=LOCALNET)
-    snapshot = replace(two_hosts(network, endpoint), blocks=(a_block("fd00:1::/64", a_host(1).id, network=LOCALNET),))
+    snapshot = replace(
+        two_hosts(network, endpoint), claims=Claims.of([a_block("fd00:1::/64", a_host(1).id, network=LOCALNET)])
+    )
     routes = sorted(str(route) for route in render_endpoint(snapshot, endpoint).routes)
     assert routes == [
         "::/0 via fd00:1::1 dev eth0 onlink in /run/netns/web",
@@ -143,7 +150,7 @@ def test_an_internal_network_has_no_default_route_and_is_not_masqueraded() -> No
 
 def test_the_narrowest_host_sets_the_mtu_of_all() -> None:
     snapshot = two_hosts(an_overlay())
-    narrow = replace(snapshot, hosts={**snapshot.hosts, H2: a_host(2, mtu=1400)})
+    narrow = replace(snapshot, hosts=snapshot.hosts.updated([a_host(2, mtu=1400)]))
     assert render_everything(narrow).links[BRIDGE].mtu == 1350
     assert render_everything(narrow).links[TUNNEL].mtu == 1350
 
@@ -154,7 +161,7 @@ def test_a_given_mtu_wins() -> None:
 
 def test_a_network_without_a_block_here_costs_nothing_here() -> None:
     snapshot = two_hosts(an_overlay())
-    state = render_everything(replace(snapshot, blocks=(a_block("192.168.2.0/24", H2),)))
+    state = render_everything(replace(snapshot, claims=Claims.of([a_block("192.168.2.0/24", H2)])))
     assert not state.links
     assert not state.routes
     assert "ip_forward" not in str(state.sysctls)
@@ -174,7 +181,7 @@ def test_an_endpoint_that_leaves_or_sleeps_is_not_in_the_kernel(state: EndpointS
 
 def test_a_block_of_a_host_nobody_knows_is_not_routed() -> None:
     snapshot = two_hosts(an_overlay())
-    without = replace(snapshot, hosts={a_host(1).id: a_host(1)})
+    without = replace(snapshot, hosts=Hosts.of([a_host(1)]))
     assert not render_everything(without).routes
     assert STATICNET in without.networks
 
@@ -186,8 +193,8 @@ def test_a_switch_takes_from_a_peer_what_lies_behind_it_alone() -> None:
     world = two_hosts(network, fixed=claims)
     three = replace(
         world,
-        hosts={**world.hosts, H3: a_host(3)},
-        blocks=(*world.blocks, a_block("192.168.3.0/24", H3)),
+        hosts=world.hosts.updated([a_host(3)]),
+        claims=world.claims.updated([a_block("192.168.3.0/24", H3)]),
     )
     device = "nao" + "a" * 12
     assert sorted(map(str, render_everything(three).tunnel_sources)) == [

@@ -9,6 +9,7 @@ import pytest
 from netagent.errors import KernelRejected, NetagentError, NotFound
 from netagent.kernel.fake import FakeKernel
 from netagent.model.address import parse_address, parse_prefix
+from netagent.model.claims import Claims
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.network import NetworkState
@@ -135,7 +136,7 @@ async def test_a_port_that_still_leads_to_a_dead_endpoint_is_turned_to_the_new_o
 
 
 async def test_an_attach_to_a_network_that_is_not_here_is_refused(host: Host) -> None:
-    host.base = replace(host.base, blocks=())
+    host.base = replace(host.base, claims=Claims())
     stranger = Engine(host.kernel, host.snapshot)
     endpoint = await host.endpoint()
     host.forget(endpoint)

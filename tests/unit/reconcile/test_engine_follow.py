@@ -14,8 +14,10 @@ from netagent.errors import KernelRejected
 from netagent.kernel.fake import FakeKernel
 from netagent.model.address import parse_address, parse_prefix
 from netagent.model.block import Block, FixedAddress
+from netagent.model.claims import Claims
 from netagent.model.endpoint_index import Endpoints
 from netagent.model.host import Host
+from netagent.model.host_index import Hosts
 from netagent.model.ids import EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope
 from netagent.model.paths import Paths
@@ -68,7 +70,7 @@ async def world() -> World:
 
 
 async def test_a_peers_new_block_is_its_own_operations_and_no_look(world: World) -> None:
-    world.snapshot = replace(world.snapshot, blocks=(*world.snapshot.blocks, a_block("192.168.9.0/24", H2)))
+    world.snapshot = replace(world.snapshot, claims=world.snapshot.claims.updated([a_block("192.168.9.0/24", H2)]))
     assert await world.engine.follow()
     assert world.kernel.looks == 0
     assert [line.split(" dev ")[0] for line in world.plan] == [
@@ -82,7 +84,7 @@ async def test_a_peer_that_goes_takes_its_part_with_it_and_nothing_else(world: W
     before = kernel_tables(world.kernel)
     base = world.snapshot
     world.snapshot = replace(
-        base, hosts={**base.hosts, H3: a_host(3)}, blocks=(*base.blocks, a_block("192.168.3.0/24", H3))
+        base, hosts=base.hosts.updated([a_host(3)]), claims=base.claims.updated([a_block("192.168.3.0/24", H3)])
     )
     assert await world.engine.follow()
     assert kernel_tables(world.kernel) != before
@@ -96,9 +98,9 @@ async def test_a_peer_that_goes_takes_its_part_with_it_and_nothing_else(world: W
     "change",
     [
         lambda s: replace(s, host=replace(s.host, mtu=1400)),
-        lambda s: replace(s, blocks=(*s.blocks, a_block("192.168.9.0/24", H1))),
-        lambda s: replace(s, fixed=(a_claim("192.168.0.2", H1),)),
-        lambda s: replace(s, hosts={**s.hosts, H2: replace(s.hosts[H2], mtu=1400)}),
+        lambda s: replace(s, claims=s.claims.updated([a_block("192.168.9.0/24", H1)])),
+        lambda s: replace(s, claims=s.claims.updated([a_claim("192.168.0.2", H1)])),
+        lambda s: replace(s, hosts=s.hosts.updated([replace(s.hosts[H2], mtu=1400)])),
         lambda s: replace(s, networks={n.id: replace(n, internal=True) for n in s.networks.values()}),
         lambda s: replace(s, complete=False),
         lambda s: replace(s, contested={(EndpointId("e" * 64), parse_address("192.168.1.7")): H2}),
@@ -119,8 +121,7 @@ async def test_nothing_is_followed_while_the_kernel_is_in_doubt(world: World) ->
 
 
 async def test_a_refusal_half_way_is_mended_by_a_look_at_everything(world: World) -> None:
-    more = (*world.snapshot.blocks, a_block("192.168.9.0/24", H2))
-    world.snapshot = replace(world.snapshot, blocks=more)
+    world.snapshot = replace(world.snapshot, claims=world.snapshot.claims.updated([a_block("192.168.9.0/24", H2)]))
     world.kernel.rearm({1: REFUSAL})
     assert not await world.engine.follow()
     assert not await world.engine.follow(), "what the kernel holds is not known"
@@ -136,7 +137,7 @@ async def test_what_an_attach_made_stays_when_peers_change(world: World) -> None
     world.snapshot = world.snapshot.with_endpoints(Endpoints.of([endpoint]))
     await world.engine.attach(endpoint)
     base = world.snapshot
-    world.snapshot = replace(base, blocks=(*base.blocks, a_block("192.168.9.0/24", H2)))
+    world.snapshot = replace(base, claims=base.claims.updated([a_block("192.168.9.0/24", H2)]))
     assert await world.engine.follow()
     assert not await world.engine.reconcile()
 
@@ -161,7 +162,7 @@ async def test_the_loop_follows_the_snapshot_without_a_look(world: World, monkey
     monkeypatch.setattr(engine_module, "SETTLE_S", 0.0)
     running = asyncio.create_task(world.engine.run())
     try:
-        world.snapshot = replace(world.snapshot, blocks=(*world.snapshot.blocks, a_block("192.168.9.0/24", H2)))
+        world.snapshot = replace(world.snapshot, claims=world.snapshot.claims.updated([a_block("192.168.9.0/24", H2)]))
         world.engine.follow_snapshot()
         await eventually(lambda: _true(bool(world.plan)), every=0.001)
         assert world.kernel.looks == 0
@@ -319,9 +320,8 @@ def snapshots(steps: list[list[object]]) -> Iterator[Snapshot]:
         yield Snapshot(
             host=own_host(),
             networks={network.id: network for network in NETWORKS},
-            hosts=dict(hosts),
-            blocks=tuple(held.values()),
-            fixed=tuple(fixed.values()),
+            hosts=Hosts.of(hosts.values()),
+            claims=Claims.of((*held.values(), *fixed.values())),
             paths=Paths(narrow={way: mtu for way, mtu in narrow.items() if mtu}),
         )
 
@@ -347,7 +347,9 @@ async def test_what_two_peers_share_stays_until_both_are_gone(world: World) -> N
     """Two hosts with one underlay address are refused as they come; their records may be there all the same."""
     base = world.snapshot
     twin = replace(a_host(3), underlay=a_host(2).underlay)
-    world.snapshot = replace(base, hosts={**base.hosts, H3: twin}, blocks=(*base.blocks, a_block("192.168.3.0/24", H3)))
+    world.snapshot = replace(
+        base, hosts=base.hosts.updated([twin]), claims=base.claims.updated([a_block("192.168.3.0/24", H3)])
+    )
     assert await world.engine.follow()
     world.snapshot = base
     assert await world.engine.follow()
@@ -355,9 +357,13 @@ async def test_what_two_peers_share_stays_until_both_are_gone(world: World) -> N
 
 
 async def test_a_claim_in_a_block_counts_again_when_the_block_is_gone(world: World) -> None:
-    base = replace(world.snapshot, fixed=(a_claim("192.168.9.7", H2),))
-    hosts = {**base.hosts, H3: a_host(3)}
-    for snapshot in (base, replace(base, hosts=hosts, blocks=(*base.blocks, a_block("192.168.9.0/24", H3))), base):
+    base = replace(world.snapshot, claims=world.snapshot.claims.updated([a_claim("192.168.9.7", H2)]))
+    hosts = base.hosts.updated([a_host(3)])
+    for snapshot in (
+        base,
+        replace(base, hosts=hosts, claims=base.claims.updated([a_block("192.168.9.0/24", H3)])),
+        base,
+    ):
         world.snapshot = snapshot
         assert await world.engine.follow()
         assert kernel_tables(world.kernel) == await tables_of(snapshot)
@@ -367,10 +373,10 @@ def test_changes_of_peers_are_followed_each_by_itself() -> None:
     """Without this the property above could hold because nothing is."""
     (first,) = snapshots([])
     peer = first.hosts[PEERS[0]]
-    moved = replace(first, hosts={**first.hosts, PEERS[0]: replace(peer, underlay=(parse_address("198.18.0.99"),))})
+    moved = replace(first, hosts=first.hosts.updated([replace(peer, underlay=(parse_address("198.18.0.99"),))]))
     assert changed_peers(first, first) == frozenset()
     assert changed_peers(first, moved) == {PEERS[0], PEERS[1]}, "PEERS[1] had the same address"
     block = Block(
         network_id=NETWORKS[3].id, prefix=parse_prefix("10.3.9.0/24"), owner=PEERS[4], epoch=1, own_address=None
     )
-    assert changed_peers(first, replace(first, blocks=(*first.blocks, block))) == {PEERS[4]}
+    assert changed_peers(first, replace(first, claims=first.claims.updated([block]))) == {PEERS[4]}

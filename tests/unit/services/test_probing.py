@@ -8,7 +8,9 @@ import pytest
 
 from netagent.kernel.fake import FakeKernel
 from netagent.model.address import Address, parse_address, parse_prefix
+from netagent.model.claims import Claims
 from netagent.model.host import Host
+from netagent.model.host_index import Hosts
 from netagent.model.ids import HostId
 from netagent.model.paths import Paths
 from netagent.model.snapshot import Snapshot
@@ -34,9 +36,11 @@ class Told:
         self.targets = {host: parse_address(f"192.168.{number}.0") for number, host in enumerate(hosts, 2)}
         self.base = replace(
             two_hosts(an_overlay()),
-            hosts={host: replace(a_host(2), id=host, name=f"p{number}") for number, host in enumerate(hosts, 2)},
+            hosts=Hosts.of(replace(a_host(2), id=host, name=f"p{number}") for number, host in enumerate(hosts, 2)),
             live=frozenset(hosts),
-            blocks=(a_block("192.168.1.0/24", H1), *(a_block(f"{at}/24", host) for host, at in self.targets.items())),
+            claims=Claims.of(
+                (a_block("192.168.1.0/24", H1), *(a_block(f"{at}/24", host) for host, at in self.targets.items()))
+            ),
         )
         self.kernel.answers = frozenset(self.targets.values())
         self.service = ProbingService(cast("Context", self))
@@ -133,7 +137,7 @@ async def test_what_was_found_of_a_peer_goes_with_it() -> None:
     told.base = replace(told.base, live=frozenset())
     assert not await told.service.step()
     assert (len(told.paths.narrow), told.path_problems) == (1, {}), "its agent is gone, not its containers"
-    told.base = replace(told.base, blocks=())
+    told.base = replace(told.base, claims=Claims())
     assert not await told.service.step()
     assert told.paths.narrow == {}
 
@@ -172,7 +176,7 @@ async def test_checksums_that_arrive_wrong_are_left_to_no_device_any_more_and_th
     assert told.paths.corrupting == {STATICNET}
     own = "staticnet: checksum offload is off: what was left to a network device arrived wrong"
     assert told.path_problems == {H1: (own,)}
-    told.base = replace(told.base, networks={}, blocks=())
+    told.base = replace(told.base, networks={}, claims=Claims())
     await told.service.step()
     assert (told.paths, told.path_problems) == (Paths(), {})
 

@@ -133,7 +133,7 @@ def test_a_block_out_of_place_is_named(prefix: str) -> None:
     key = keys.block_key(STATICNET, wrong.prefix)
     view = a_view({**GOOD, key: encode_block(wrong)})
     assert view.misplaced == {key: "network staticnet has no block there"}
-    assert wrong not in view.blocks
+    assert wrong not in view.claims.blocks
     change(view, {**GOOD, key: encode_block(wrong)}, GOOD)
     assert not view.misplaced
 
