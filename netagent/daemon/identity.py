@@ -7,7 +7,7 @@ from pathlib import Path
 
 from netagent.daemon.config import Config
 from netagent.errors import EnvironmentProblem, InvalidRequest
-from netagent.model.address import Address, Prefix, collapse, host_prefix, parse_address
+from netagent.model.address import Address, Prefix, collapse, host_prefix, parse_underlay
 from netagent.model.host import Host, HostFacts
 from netagent.model.ids import HostId, parse_name
 
@@ -51,7 +51,7 @@ def describe_host(host_id: HostId, config: Config, facts: HostFacts) -> Host:
     if interface is None:
         return Host(id=host_id, name=name, underlay=(), mtu=DEFAULT_MTU)
     mtu, addresses = facts.interfaces[interface]
-    chosen = (parse_address(config.host_ip, what="--host-ip"),) if config.host_ip else ()
+    chosen = (parse_underlay(config.host_ip, what="--host-ip"),) if config.host_ip else ()
     versions = {address.version for address in chosen}
     rest = tuple(a for a in addresses if not a.is_link_local and a.version not in versions)
     on_link = {
@@ -84,7 +84,7 @@ def _routed(facts: HostFacts) -> tuple[Prefix, ...]:
 
 def _underlay_interface(config: Config, facts: HostFacts) -> str | None:
     if config.host_ip:
-        wanted = parse_address(config.host_ip, what="--host-ip")
+        wanted = parse_underlay(config.host_ip, what="--host-ip")
         for name, (_, addresses) in facts.interfaces.items():
             if wanted in addresses:
                 return name

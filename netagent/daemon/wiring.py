@@ -12,6 +12,7 @@ from netagent.coexist.all import FIREWALLS
 from netagent.daemon.config import Config, DockerOptions
 from netagent.daemon.identity import boot_id, describe_host, load_host_id
 from netagent.dns.client import NameServer
+from netagent.errors import EnvironmentProblem
 from netagent.ipam.pools import parse_bip, parse_pool
 from netagent.kernel.kernel import Kernel
 from netagent.kernel.reserve import SocketReservations
@@ -240,11 +241,21 @@ def _open_stores(config: Config, state_dir: Path, host_id: HostId, journal: Jour
         cert=_path(options.cert_file),
         key=_path(options.key_file),
         user=options.user,
-        password=Path(options.password_file).read_text().strip() if options.password_file else "",
+        password=_read_password(options.password_file) if options.password_file else "",
     )
     etcd = EtcdStore(access, owner=host_id, pin=pin)
     mirror = Mirror(etcd, keys.ROOT, snapshot_path=state_dir / "cluster.snapshot")
     return Stores(local=local, cluster=StoreAccess(etcd, mirror, ClusterView(host_id, lambda: journal.endpoints)))
+
+
+def _read_password(file: str) -> str:
+    try:
+        return Path(file).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise EnvironmentProblem(
+            f"cannot read {file}: {reason}", hint="see etcd.password_file in the configuration"
+        ) from error
 
 
 def _react(

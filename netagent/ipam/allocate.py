@@ -192,7 +192,8 @@ def _refuse_claimed(fixed: Iterable[FixedAddress], network: Network, address: Ad
             where = _name(snapshot, claim.owner)
             raise Conflict(
                 f"Address already in use: {address} in network {network.name} on host {where}",
-                hint="choose another --ip, or remove the container there",
+                hint="choose another --ip, or remove the container there"
+                + ("" if claim.owner in snapshot.live else f"; if the host is gone for good: netagent host rm {where}"),
                 address=address,
             )
 

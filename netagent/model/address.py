@@ -31,6 +31,16 @@ def parse_address(text: str, *, what: str = "IP address") -> Address:
     return address
 
 
+def parse_underlay(text: str, *, what: str = "IP address") -> Address:
+    """Return an address at which a host can be reached from another one."""
+    address = parse_address(text, what=what)
+    if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
+        raise InvalidRequest(f"invalid {what}: {address} is no address that other hosts can reach")
+    if address.version == 4 and int(address) == 0xFFFFFFFF:
+        raise InvalidRequest(f"invalid {what}: {address} is the broadcast address")
+    return address
+
+
 def parse_prefix(text: str, *, what: str = "subnet") -> Prefix:
     """Return the prefix that ``text`` spells; one with host bits set is refused in Docker's words."""
     try:

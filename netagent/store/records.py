@@ -5,7 +5,7 @@ from typing import Annotated
 import msgspec
 
 from netagent.errors import InvalidRequest
-from netagent.model.address import Address, parse_address, parse_prefix
+from netagent.model.address import parse_address, parse_prefix, parse_underlay
 from netagent.model.block import Block, BlockState, FixedAddress
 from netagent.model.host import Host
 from netagent.model.ids import EndpointId, HostId, NetworkId, parse_name
@@ -70,7 +70,7 @@ def decode_host(value: bytes) -> Host:
         return Host(
             id=HostId(record.id),
             name=parse_name(record.name, what="host"),
-            underlay=tuple(map(_parse_underlay, record.underlay)),
+            underlay=tuple(map(parse_underlay, record.underlay)),
             mtu=record.mtu,
             interface=record.interface,
             on_link=tuple(parse_prefix(text) for text in record.on_link),
@@ -80,16 +80,6 @@ def decode_host(value: bytes) -> Host:
 
     host: Host = read_record(value, HostRecord, convert)
     return host
-
-
-def _parse_underlay(text: str) -> Address:
-    """Return an address at which a host can be reached from another one."""
-    address = parse_address(text)
-    if address.is_loopback or address.is_multicast or address.is_unspecified or address.is_link_local:
-        raise InvalidRequest(f"{address} is no address that other hosts can reach")
-    if address.version == 4 and int(address) == 0xFFFFFFFF:
-        raise InvalidRequest(f"{address} is the broadcast address")
-    return address
 
 
 def encode_block(block: Block, old: bytes | None = None) -> bytes:

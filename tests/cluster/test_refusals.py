@@ -209,6 +209,9 @@ def test_without_an_agent_commands_say_so_and_a_bad_start_says_why(lab: Lab) -> 
         assert "netagent agent" in said
         said = refusal(h2, "agent", "--host-ip", "203.0.113.9")
         assert said.startswith("no interface of this host has the address 203.0.113.9")
+        h2.path("/run/bad.toml").write_text('store = "etcd://198.18.0.201"\netcd.password_file = "/none"\n')
+        said = refusal(h2, "agent", "--config", "/run/bad.toml")
+        assert said.startswith("cannot read /none: No such file or directory (see etcd.password_file")
     finally:
         h2.agent.start()
 

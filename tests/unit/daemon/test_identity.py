@@ -73,6 +73,13 @@ def test_an_address_that_this_host_does_not_have_is_refused() -> None:
         describe_host(H1, Config(host_name="h1", host_ip="here"), with_default("eth0", ETH0))
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "fe80::2", "0.0.0.0", "224.0.0.1"])
+def test_an_address_that_no_other_host_can_reach_is_refused(address: str) -> None:
+    facts = with_default("eth0", {**LO, **ETH0, "eth9": (1500, (address,))})
+    with pytest.raises(InvalidRequest, match=r"invalid --host-ip: .* is no address that other hosts can reach"):
+        describe_host(H1, Config(host_name="h1", host_ip=address), facts)
+
+
 def test_without_a_default_route_any_interface_but_loopback_will_do() -> None:
     host = describe_host(H1, Config(host_name="h1"), with_default(None, {**LO, "eth9": (1500, ("fe80::2",)), **ETH1}))
     assert host.interface == "eth1"

@@ -106,6 +106,14 @@ def test_fixed_addresses_that_cannot_be_had_are_refused_by_name(address: str, er
         needs_claim(snapshot, an_overlay(), parse_address(address))
 
 
+def test_how_a_fixed_address_of_a_dead_host_is_had_is_said_where_the_host_is_dead() -> None:
+    alive = two_hosts(an_overlay(), fixed=(a_claim("192.168.0.2", H2),))
+    for snapshot, is_told in ((replace(alive, live=frozenset({H2})), False), (replace(alive, live=frozenset()), True)):
+        with pytest.raises(Conflict) as caught:
+            needs_claim(snapshot, an_overlay(), parse_address("192.168.0.2"))
+        assert ("netagent host rm h2" in caught.value.hint) is is_told
+
+
 @pytest.mark.parametrize(("address", "claim"), [("192.168.0.9", True), ("192.168.7.7", True), ("192.168.1.8", False)])
 def test_a_fixed_address_is_claimed_outside_own_blocks_and_decided_locally_inside(address: str, claim: bool) -> None:
     snapshot = two_hosts(an_overlay(), an_endpoint("192.168.1.7"))
