@@ -1,14 +1,21 @@
 """A tunnel that tests itself: what goes wrong on the way to a peer is told and answered, and so is its end."""
 
-from ipaddress import ip_address
-
 import pytest
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from tests.support.hosts import address, inside, netagent, pings, run, serve_name
 from tests.support.lab import MakeLab, eventually
-from tests.support.paths import SPOILED, SWITCHED_OFF, path_results, problems, receives, route_mtus, serve_bytes
+from tests.support.paths import (
+    SPOILED,
+    SWITCHED_OFF,
+    path_results,
+    problems,
+    receives,
+    route_mtus,
+    serve_bytes,
+    spoil,
+)
 
 pytestmark = pytest.mark.cluster
 
@@ -73,22 +80,9 @@ CHECKSUM_BITS = {UDP: 8 * (50 + 6), TCP: 8 * (50 + 16)}
 """From outer UDP's header to the checksum in the inner transport header, behind VXLAN, Ethernet and IPv4."""
 
 
-def spoil(host: Host, protocol: int, source: str, target: str) -> None:
-    """Let the underlay's interface work checksums out wrong that were left to it.
-
-    Such a packet has the sum of the pseudo header where its checksum will be (skb_checksum_help, net/core/dev.c): one
-    number for each length. The interface does not offer it, so that the kernel does it in its stead, and wrong after
-    that sum was changed. What has its checksum already goes through as it is, but for one packet in fifty by chance.
-    """
-    words = [int.from_bytes(ip_address(a).packed[i : i + 2]) for a in (source, target) for i in (0, 2)]
-    sums = sorted(
-        {(total & 0xFFFF) + (total >> 16) for length in range(8, 1431) for total in [sum(words) + protocol + length]}
-    )
-    assert sums[-1] - sums[0] == len(sums) - 1
-    field = f"@th,{CHECKSUM_BITS[protocol]},16"
-    match = f"udp dport 4789 @th,312,8 {protocol} {field} {sums[0]}-{sums[-1]}"
-    chain = "add chain netdev sums out { type filter hook egress device eth0 priority 0; }"
-    host.run("nft", f"add table netdev sums; {chain}; add rule netdev sums out {match} {field} set 0xdead")
+def spoil_in_tunnel(host: Host, protocol: int, source: str, target: str) -> None:
+    inner = f"udp dport 4789 @th,312,8 {protocol}"
+    spoil(host, protocol, source, target, match=inner, checksum=f"@th,{CHECKSUM_BITS[protocol]},16")
 
 
 def fetches(host: Host, name: str, target: str) -> bool:
@@ -103,14 +97,14 @@ def test_checksums_that_the_interface_works_out_wrong_are_left_to_it_no_more(lab
     run(h1, "five", "--network", "sums")
     one, two = address(h1, "five"), "10.77.2.1"
     h1.run("ethtool", "-K", "eth0", "tx", "off")
-    spoil(h1, TCP, one, two)
+    spoil_in_tunnel(h1, TCP, one, two)
     serve_name(h2, "six", "--network", "sums")
     assert address(h2, "six") == two
     eventually(lambda: pings(h1, "five", two))
     off = f"sums: {SWITCHED_OFF}"
     assert not fetches(h1, "five", two)
     # The way was in order as far as the agent could see. Any change has some of these asked again.
-    spoil(h1, UDP, one.rpartition(".")[0] + ".0", "10.77.2.0")
+    spoil_in_tunnel(h1, UDP, one.rpartition(".")[0] + ".0", "10.77.2.0")
     netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "10.78.0.0/16", "wake")
     eventually(lambda: problems(h1) == {off}, within=60)
     eventually(lambda: fetches(h1, "five", two))

@@ -8,11 +8,26 @@ from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
+from netagent.lab.underlay import complete_checksums
 from tests.support.hosts import address, inside, netagent, pings, refusal, run
 from tests.support.lab import MakeLab, eventually
+from tests.support.paths import (
+    SPOILED,
+    ask_again,
+    losing,
+    path_results,
+    problems,
+    receives,
+    route_mtus,
+    serve_bytes,
+    spoil,
+)
 from tests.support.wire import captured
 
 pytestmark = pytest.mark.cluster
+
+BYTES = 4 << 20
+UDP_NUMBER = 17
 
 _SEND = """
 import sys
@@ -152,9 +167,48 @@ def test_a_peers_source_from_another_interface_is_refused(lab: Lab) -> None:
         h1.run("ip", "link", "del", "side0")
 
 
+def test_a_path_that_loses_large_packets_and_spoils_checksums_is_told_and_routes_keep_them_smaller(lab: Lab) -> None:
+    """Both at once. The interface is not netagent's: its offload is told of, and left alone."""
+    h1, h2, _ = lab.hosts
+    for host in (h1, h2):
+        # What crosses the switch is what would cross a wire.
+        host.run("ethtool", "-K", "eth0", "tso", "off", "gso", "off")
+    serve_bytes(h2, "bytes", BYTES, "--network", "plain")
+    run(h2, "placed", "--network", "plain", "--ip", "192.168.0.10")
+    one, two = (address(host, name).rpartition(".")[0] + ".0" for host, name in ((h1, "p1"), (h2, "p2")))
+    # Programs leave checksums to an interface that offers it, so the one that works them out is the next.
+    complete_checksums(lab.layout.switch, h2.name)
+    spoil(h1, UDP_NUMBER, one, two, match=f"ip saddr {one} ip protocol udp", checksum="@th,48,16")
+    lossy = "plain: loses packets of 1500 bytes, carries 1400"
+    with losing(lab, "ip saddr 192.168.0.0/16 ip length > 1400", "ip6 saddr fd00:77::/64 ip6 length > 1360"):
+        ask_again(h1)
+        eventually(lambda: problems(h1) == {lossy, f"{lossy}, {SPOILED}"}, within=90)
+        eventually(lambda: problems(h2) == {lossy})
+        assert f"{lossy}, {SPOILED}" in netagent(h1, "host", "ls").stdout
+        eventually(lambda: {f"{two}/24", "192.168.0.10"} < route_mtus(h1).keys() - whole(h1))
+        six = [prefix for prefix in route_mtus(h1).keys() - whole(h1) if ":" in prefix]
+        assert len(six) == 1
+        assert {mtu for mtu in route_mtus(h1).values() if mtu} == {"1400"}
+        for version in (4, 6):
+            target = address(h2, "bytes", version)
+            eventually(lambda target=target: receives(h1, "p1", target, BYTES))
+        assert pings(h1, "o1", address(h2, "o2"), options=("-M", "do", "-s", "1472")), "another network's way is whole"
+    h1.run("nft", "delete table netdev sums")
+    ask_again(h1)
+    for host in (h1, h2):
+        eventually(lambda host=host: not problems(host))
+    eventually(lambda: set(route_mtus(h1).values()) == {None})
+    assert path_results(h1, "plain")[-1] == "answers"
+
+
 def test_no_pass_fails(lab: Lab) -> None:
     for host in lab.hosts:
         eventually(lambda host=host: "Kernel: as it should be" in netagent(host, "info").stdout)
+
+
+def whole(host: Host) -> set[str]:
+    """Return the prefixes to which routes say nothing of how large packets may be."""
+    return {prefix for prefix, mtu in route_mtus(host).items() if not mtu}
 
 
 def _arrives(
