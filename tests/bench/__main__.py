@@ -25,11 +25,14 @@ QUICK = {
     "ports": ["--rounds=1", "--connections=40", "--among=10", "--seconds=0.2"],
     "start": ["--rounds=2", "--endpoints=10", "--restarts=1", "--seconds=3", "--idle=0.5"],
     "peers": ["--peers", "10", "--rounds", "2", "--idle", "1"],
-    "overlay": ["--paths", "vxlan", "swarm", "--rounds=1", "--seconds=1"],
+    "overlay": ["--paths", "vxlan", "swarm", "--rounds=1", "--turns=2", "--seconds=1"],
+    "emulated": ["--turns=1", "--megabytes=10"],
     "dns": ["--rounds=1", "--seconds=0.3", "--names=3"],
     "profile": ["--endpoints=10", "--count=5"],
 }
 """The benchmarks in their order, and what they are told for a quick run."""
+SLOW = ("emulated",)
+"""Boots a machine: no part of a quick run, unless it is named."""
 DOCS = "docs"
 """No benchmark: puts what they have left into the documentation."""
 FULL = {
@@ -37,7 +40,8 @@ FULL = {
     "scale": ["--reference=3000", "--rounds=30"],
     "publish": ["--slow=1000", "--rounds=3"],
     "ports": ["--rounds=50", "--connections=20000"],
-    "overlay": ["--rounds=10", "--seconds=3"],
+    "overlay": ["--rounds=10", "--turns=40", "--stream=2", "--seconds=3"],
+    "emulated": ["--turns=10", "--megabytes=200"],
 }
 """What they are told for a run of the largest sizes; nothing means their defaults."""
 
@@ -47,7 +51,8 @@ def main() -> None:
     words = sys.argv[1:]
     size = {"--quick": QUICK, "--full": FULL}.get(words[0] if words else "")
     words = words if size is None else words[1:]
-    chosen, options = words[:1] or list(QUICK), words[1:]
+    parts = [name for name in QUICK if size is not QUICK or name not in SLOW]
+    chosen, options = words[:1] or parts, words[1:]
     if size is not None:
         os.environ[report.SIZES] = "quick" if size is QUICK else "full"
     for name in chosen:

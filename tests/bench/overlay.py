@@ -3,25 +3,23 @@
 Between two hosts by each driver, by Swarm's overlay, and on one host; beside the same datapath set up by hand, without
 rules and with rules for the same checks, and the plain way between the hosts. In turns, so that ratios say what a
 side's own part costs. Both ends share this machine's CPUs; ``gre`` is Open vSwitch's userspace datapath, with a plain
-way of its own.
+way of its own. TCP by one stream is measured in more turns than the rest, in random order, see ``streams``.
 """
 
 import argparse
 import json
-import os
-import subprocess
+import random
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
 
-from tests.bench.paths import DRIVERS, SAME_HOST, SWARM, End, Way, between_hosts, docker, over_ovs
-from tests.bench.report import draw_bars, goal, keep, median, missing, p99, say, show
-from tests.support.lab import eventually
+from tests.bench import streams
+from tests.bench.paths import DRIVERS, SAME_HOST, SWARM, between_hosts, docker, over_ovs
+from tests.bench.report import draw_bars, keep, median, missing, p99, say, show
+from tests.bench.streams import PORT, gbits, iperf
+from tests.bench.way import Way
 
-PORT = 5201
 ECHO_PORT = 5202
 UDP_PORT = 5203
 EXCHANGE = Path(__file__).with_name("exchange.py")
@@ -34,8 +32,13 @@ PACE_US = 100
 """Between two bursts of datagrams; by default there is one in a millisecond, which is more than a socket holds."""
 STEPS = 4
 """By which the rate without loss is searched for, each with half of what is left."""
-OF_BY_HAND = 0.97
-LIMITS = "the firewall's checks of each packet, see the profile under Throughput and latency"
+SERVERS = streams.SERVER | {
+    # At once whenever there is something to receive: what is lost is then lost on the way.
+    UDP_PORT: ("chrt", "--fifo", "1", "iperf3", "--server", f"--port={UDP_PORT}"),
+    ECHO_PORT: (sys.executable, str(EXCHANGE), "serve", str(ECHO_PORT)),
+}
+PROFILED = ("route", "vxlan")
+"""Drivers of whose limits docs/performance.md has a profile."""
 METRICS = {
     "TCP, one stream": "Gbit/s",
     f"TCP, {STREAMS} streams": "Gbit/s",
@@ -49,26 +52,39 @@ Results = dict[str, dict[str, list[float]]]
 
 
 def main(arguments: list[str]) -> None:
-    """Measure and print; ``--rounds`` turns, ``--seconds`` of each stream."""
+    """Measure and print; ``--rounds`` of everything, ``--turns`` of the drivers' TCP by one stream."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench overlay", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--stream", type=int, default=1, metavar="SECONDS", help="of each of those turns")
+    parser.add_argument("--seconds", type=int, default=2, help="of everything else")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--paths", nargs="*", default=[*DRIVERS, SWARM, SAME_HOST])
     options = parser.parse_args(arguments)
     with ExitStack() as stack:
         ways = _make_ways(stack, options.paths)
         results: Results = {metric: {way.name: [] for way in ways} for metric in METRICS}
         for way in ways:
-            _serve(stack, way.server)
+            streams.serve(stack, way.server, SERVERS)
+        for number, way in streams.in_turns(ways, options.turns, options.rounds, options.seed):
+            say(f"TCP, turn {number + 1} of {options.turns}: {way.name}")
+            _attempt(measure_stream, ways, way, options.stream, results)
         for number in range(options.rounds):
             for way in tuple(ways):
                 say(f"turn {number + 1} of {options.rounds}: {way.name}")
-                try:
-                    measure(way, options.seconds, results)
-                except (subprocess.SubprocessError, ValueError, KeyError, AssertionError, ArithmeticError) as error:
-                    missing(f"{way.name}: {' '.join(str(error).split())[:300]}")
-                    ways.remove(way)
-    report(results, ways, options.rounds)
+                _attempt(measure, ways, way, options.seconds, results)
+    report(results, ways, options)
+
+
+def _attempt(
+    work: Callable[[Way, int, Results], None], ways: list[Way], way: Way, seconds: int, results: Results
+) -> None:
+    """Measure a way; one that cannot be is a line in the report and takes no part any more."""
+    try:
+        work(way, seconds, results)
+    except streams.FAILURES as error:
+        missing(f"{way.name}: {' '.join(str(error).split())[:300]}")
+        ways.remove(way)
 
 
 def _make_ways(stack: ExitStack, paths: Sequence[str]) -> list[Way]:
@@ -92,53 +108,20 @@ def _make_ways(stack: ExitStack, paths: Sequence[str]) -> list[Way]:
     return ways
 
 
-def _serve(stack: ExitStack, end: End) -> None:
-    """Start what answers at an end."""
-    for command in (
-        ("iperf3", "--server", f"--port={PORT}"),
-        # At once whenever there is something to receive: what is lost is then lost on the way.
-        ("chrt", "--fifo", "1", "iperf3", "--server", f"--port={UDP_PORT}"),
-        (sys.executable, str(EXCHANGE), "serve", str(ECHO_PORT)),
-    ):
-        server = end.host.popen(*end.inside, *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        stack.callback(server.wait)
-        stack.callback(server.kill)
-
-    def listening() -> bool:
-        shown = end.host.run(*end.inside, "ss", "-tlnH").stdout
-        return all(f":{port} " in shown for port in (PORT, ECHO_PORT, UDP_PORT))
-
-    eventually(listening)
+def measure_stream(way: Way, seconds: int, results: Results) -> None:
+    """Take one turn of one way: TCP by one stream."""
+    for metric, value in zip((ONE, CPU), streams.measure_stream(way, seconds), strict=True):
+        results[metric][way.name].append(value)
 
 
 def measure(way: Way, seconds: int, results: Results) -> None:
-    """Take one turn of one way: all metrics."""
-    before, begun = _busy_seconds(), time.perf_counter()
-    sent = _iperf(way, f"--port={PORT}", f"--time={seconds}")
-    spent, took = _busy_seconds() - before, time.perf_counter() - begun
-    results[ONE][way.name].append(_gbits(sent))
-    results[CPU][way.name].append(
-        min(spent, took * (os.cpu_count() or 1)) / (sent["end"]["sum_received"]["bytes"] / 1e9)
-    )
-    results[MANY][way.name].append(_gbits(_iperf(way, f"--port={PORT}", f"--time={seconds}", f"--parallel={STREAMS}")))
+    """Take one turn of one way: all other metrics."""
+    results[MANY][way.name].append(gbits(iperf(way, f"--port={PORT}", f"--time={seconds}", f"--parallel={STREAMS}")))
     results[UDP][way.name].append(_loss_free(way, max(seconds / 4, 0.3)))
     asked = (sys.executable, str(EXCHANGE), "ask", way.target, str(ECHO_PORT), str(seconds / 4))
     trips = json.loads(way.client.host.run(*way.client.inside, *asked, timeout=60).stdout)
     results[UDP_TRIP][way.name] += trips["udp"]
     results[TCP_TRIP][way.name] += trips["tcp"]
-
-
-def _gbits(answer: dict[str, Any]) -> float:
-    return float(answer["end"]["sum_received"]["bits_per_second"]) / 1e9
-
-
-def _iperf(way: Way, *options: str) -> dict[str, Any]:
-    command = ("iperf3", "--client", way.target, "--json", *options)
-    said = way.client.host.run(*way.client.inside, *command, timeout=30, check=False)
-    answer: dict[str, Any] = json.loads(said.stdout)
-    if "error" in answer:
-        raise ValueError(f"iperf3: {answer['error']}")
-    return answer
 
 
 def _loss_free(way: Way, seconds: float) -> float:
@@ -148,7 +131,7 @@ def _loss_free(way: Way, seconds: float) -> float:
         count = max(round(gbits * seconds * 1e9 / 8 / DATAGRAM), 10)
         amount = f"--blockcount={count}" if gbits else "--time=1"
         rate = (f"--length={DATAGRAM}", f"--bitrate={gbits * 1e9:.0f}", f"--pacing-timer={PACE_US}")
-        total = _iperf(way, f"--port={UDP_PORT}", "--udp", amount, *rate)["end"]["sum"]
+        total = iperf(way, f"--port={UDP_PORT}", "--udp", amount, *rate)["end"]["sum"]
         sent = total["packets"] * DATAGRAM * 8 / total["seconds"] / 1e9
         return sent, total["lost_packets"] / max(total["packets"], 1)
 
@@ -163,28 +146,10 @@ def _loss_free(way: Way, seconds: float) -> float:
     return low
 
 
-def _busy_seconds() -> float:
-    """Return the CPU time of this machine, interrupts and all, that was not idle (/proc/stat, proc(5))."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
-    user, nice, system, _idle, _waiting, interrupts, soft, stolen = fields
-    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
-
-
-def report(results: Results, ways: Sequence[Way], rounds: int) -> None:
+def report(results: Results, ways: Sequence[Way], options: argparse.Namespace) -> None:
     """Print the tables and keep the figures."""
     for metric, unit in METRICS.items():
-        per_packet = metric in (UDP_TRIP, TCP_TRIP)
-        spread = "p99" if per_packet else "range"
-        rows = []
-        for way in ways:
-            if not (samples := results[metric][way.name]):
-                continue
-            shown = f"{p99(samples):.1f}" if per_packet else f"{min(samples):.2f} to {max(samples):.2f}"
-            others = (way.plain, way.by_hand, way.checked)
-            ratios = [_ratio(results[metric], way.name, other) for other in others]
-            rows.append((way.name, *ratios, f"{median(samples):.2f}", shown))
-        columns = ("", "of plain", "of by hand", "of by hand, checks", f"median {unit}", f"{spread} {unit}")
-        show(f"{metric}, turns: {rounds}", columns, rows)
+        _show(metric, unit, results[metric], ways, options)
     for name, title, chosen in (
         ("overlay", "TCP throughput: median", (ONE, MANY)),
         ("overlay-udp", f"UDP throughput with at most {LOSS:.1%} lost: median", (UDP,)),
@@ -193,27 +158,43 @@ def report(results: Results, ways: Sequence[Way], rounds: int) -> None:
     ):
         groups = {metric: {k: median(v) for k, v in results[metric].items() if v} for metric in chosen}
         draw_bars(name, title, METRICS[chosen[0]], groups)
-    tcp = results[ONE]
     for way in ways:
-        if not way.name.startswith("netagent ") or not tcp[way.name]:
-            continue
-        driver = way.by_hand.partition(" ")[0]
-        for other, what in (
-            (way.checked, "by hand with the same checks"),
-            (way.by_hand, "by hand with a masquerading rule alone"),
-        ):
-            if tcp.get(other):
-                ratio = median(tcp[way.name]) / median(tcp[other])
-                text = f"TCP by {driver}, ratio to {what}"
-                goal(text, ratio, OF_BY_HAND, least=True, limited_by=LIMITS)
+        if way.closely and way.by_hand:
+            _judge(way, results[ONE])
     kept = {metric: {way: _thinned(samples) for way, samples in each.items()} for metric, each in results.items()}
-    keep("overlay", {"units": METRICS, "samples": kept})
+    keep("overlay", {"units": METRICS, "seed": options.seed, "samples": kept})
 
 
-def _ratio(samples: dict[str, list[float]], way: str, other: str) -> str:
-    compared = samples.get(other)
-    # A search for a rate without loss may end at none.
-    return f"{median(samples[way]) / median(compared):.2f}" if compared and median(compared) else ""
+def _show(
+    metric: str, unit: str, samples: dict[str, list[float]], ways: Sequence[Way], options: argparse.Namespace
+) -> None:
+    closely, per_packet = metric in (ONE, CPU), metric in (UDP_TRIP, TCP_TRIP)
+    spread = "p99" if per_packet else "range"
+    rows = []
+    for way in ways:
+        if not (own := samples[way.name]):
+            continue
+        shown = f"{p99(own):.1f}" if per_packet else f"{min(own):.2f} to {max(own):.2f}"
+        others = (way.plain, way.by_hand, way.checked)
+        ratios = [streams.said(samples, way.name, o, closely=closely and way.closely) for o in others]
+        rows.append((way.name, *ratios, f"{median(own):.2f}", shown))
+    columns = ("", "of plain", "of by hand", "of by hand, checks", f"median {unit}", f"{spread} {unit}")
+    if closely:
+        note = f"Turns: {options.turns} between hosts by netagent and by hand, {options.rounds} for the others; "
+        note += f"in random order, seed {options.seed}. {streams.INTERVAL}"
+        show(metric, columns, rows, note=note)
+    else:
+        show(f"{metric}, turns: {options.rounds}", columns, rows)
+
+
+def _judge(way: Way, tcp: dict[str, list[float]]) -> None:
+    """Put the goals for a driver into the report."""
+    profile = "; its profile is under Throughput and latency" if way.group in PROFILED else ""
+    streams.judge(way.group, tcp, way.name, way.checked, streams.CHECKS, profile.removeprefix("; "))
+    checking = ""
+    if tcp.get(way.checked) and tcp.get(way.by_hand):
+        checking = f"{streams.CHECKS} it was {streams.ratio(tcp[way.checked], tcp[way.by_hand]):.3g}{profile}"
+    streams.judge(way.group, tcp, way.name, way.by_hand, streams.RULE, checking)
 
 
 def _thinned(samples: Sequence[float], most: int = 1000) -> Sequence[float]:

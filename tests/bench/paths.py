@@ -8,47 +8,18 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from netagent.lab.host import Host
 from netagent.lab.lab import Lab
 from netagent.lab.runtimes import Docker
-from tests.bench.by_hand import set_up_bridge, set_up_by_hand
+from tests.bench.by_hand import set_up_bridge, way_by_hand
+from tests.bench.way import End, Way, enter
 from tests.support.lab import eventually
 
 DRIVERS = ("route", "vxlan", "gre")
 SWARM = "swarm"
 SAME_HOST = "same"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
-    """A namespace on a host of a lab, entered by ``inside``."""
-
-    host: Host
-    inside: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """A way from one end to another, whose address is ``target``.
-
-    Compared with the ways ``plain``, ``by_hand``, and ``checked``, which is by hand with the same checks.
-    """
-
-    name: str
-    client: End
-    server: End
-    target: str
-    plain: str = ""
-    by_hand: str = ""
-    checked: str = ""
-
-
-def enter(namespace: str) -> tuple[str, ...]:
-    """Return what runs a command in a network namespace with a name."""
-    return ("nsenter", f"--net=/run/netns/{namespace}")
 
 
 @contextmanager
@@ -83,23 +54,24 @@ def _by_drivers(lab: Lab, bare: Lab, checked: Lab, drivers: Sequence[str], plain
         client.run("netagent", "network", "create", "--driver", driver, "--subnet", f"10.5{number}.0.0/16", driver)
         for host in (client, server):
             _attach(host, driver, driver)
-        by_hand, with_checks = f"{driver} by hand", f"{driver} by hand, checks"
+        hands = [
+            way_by_hand(checked.hosts, driver, number, plain=plain, checked=True),
+            way_by_hand(bare.hosts, driver, number, plain=plain, checked=False),
+        ]
         ways.append(
             Way(
                 name=f"netagent {driver}",
                 client=End(host=client, inside=enter(driver)),
                 server=End(host=server, inside=enter(driver)),
                 target=_address_of(server, driver),
+                group=driver,
+                closely=True,
                 plain=plain,
-                by_hand=by_hand,
-                checked=with_checks,
+                by_hand=hands[1].name,
+                checked=hands[0].name,
             )
         )
-        for name, other in ((with_checks, checked), (by_hand, bare)):
-            for host, peer in (other.hosts, other.hosts[::-1]):
-                set_up_by_hand(host, peer, driver, number, checked=other is checked)
-            ends = [End(host=host, inside=enter(f"{driver}-hand")) for host in other.hosts]
-            ways.append(Way(name=name, client=ends[0], server=ends[1], target=f"10.6{number}.2.2", plain=plain))
+        ways += hands
     return ways
 
 
@@ -113,8 +85,8 @@ def _on_one_host(host: Host, bare: Host) -> list[Way]:
     target = _address_of(host, "local2")
     hands = [End(host=bare, inside=enter(f"hand{number}")) for number in (1, 2)]
     return [
-        Way(name="one host, netagent", client=ends[0], server=ends[1], target=target, by_hand=by_hand),
-        Way(name=by_hand, client=hands[0], server=hands[1], target="10.68.0.2"),
+        Way(name="one host, netagent", client=ends[0], server=ends[1], target=target, group=SAME_HOST, by_hand=by_hand),
+        Way(name=by_hand, client=hands[0], server=hands[1], target="10.68.0.2", group=SAME_HOST),
     ]
 
 
@@ -154,8 +126,8 @@ def _swarm(first: Docker, second: Docker) -> list[Way]:
     hosts = [End(host=daemon.host) for daemon in (first, second)]
     eventually(lambda: _pings(ends[0], target))
     return [
-        Way(name=plain, client=hosts[0], server=hosts[1], target=str(second.host.ip)),
-        Way(name="Swarm overlay", client=ends[0], server=ends[1], target=target, plain=plain),
+        Way(name=plain, client=hosts[0], server=hosts[1], target=str(second.host.ip), group=SWARM),
+        Way(name="Swarm overlay", client=ends[0], server=ends[1], target=target, group=SWARM, plain=plain),
     ]
 
 
@@ -164,7 +136,16 @@ def _docker_bridge(daemon: Docker) -> list[Way]:
     ends = [_container(daemon, f"local{number}", "local") for number in (1, 2)]
     target = _docker_address(daemon, "local2", "local")
     by_hand = "one host, bridge by hand"
-    return [Way(name="one host, Docker bridge", client=ends[0], server=ends[1], target=target, by_hand=by_hand)]
+    return [
+        Way(
+            name="one host, Docker bridge",
+            client=ends[0],
+            server=ends[1],
+            target=target,
+            group=SAME_HOST,
+            by_hand=by_hand,
+        )
+    ]
 
 
 def _container(daemon: Docker, name: str, network: str) -> End:

@@ -87,7 +87,10 @@ def _said(*command: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """What was to be reached, and what was; both in ``unit``, ``limit`` is the most or, with ``least``, the least."""
+    """What was to be reached, and what was; both in ``unit``, ``limit`` is the most or, with ``least``, the least.
+
+    ``between`` are the ends of the interval in which the value surely lies, if that is known.
+    """
 
     text: str
     value: float
@@ -95,6 +98,7 @@ class Goal:
     unit: str
     least: bool = False
     limited_by: str = ""
+    between: Sequence[float] = ()
 
     @property
     def met(self) -> bool:
@@ -104,9 +108,9 @@ class Goal:
     @property
     def verdict(self) -> str:
         """The verdict, and by how much it was missed."""
-        if self.met:
-            return "met"
-        return f"missed by {number(abs(self.value - self.limit))} {self.unit}".strip()
+        word = "met" if self.met else f"missed by {number(abs(self.value - self.limit))} {self.unit}".strip()
+        unsure = self.between and min(self.between) <= self.limit <= max(self.between)
+        return f"{word}, not for sure" if unsure else word
 
     @property
     def bound(self) -> str:
@@ -116,7 +120,8 @@ class Goal:
     @property
     def reached(self) -> str:
         """What was measured."""
-        return f"{number(self.value)} {self.unit}".strip()
+        sure = f" ({' to '.join(map(number, self.between))})" if self.between else ""
+        return f"{number(self.value)} {self.unit}".strip() + sure
 
 
 def number(value: float) -> str:
@@ -208,11 +213,22 @@ def missing(line: str) -> None:
     REPORT.missing(line)
 
 
-def goal(text: str, value: float, limit: float, unit: str = "", *, least: bool = False, limited_by: str = "") -> None:
+def goal(
+    text: str,
+    value: float,
+    limit: float,
+    unit: str = "",
+    *,
+    least: bool = False,
+    limited_by: str = "",
+    between: Sequence[float] = (),
+) -> None:
     """Put a goal into the report, except a quick run's: ``value`` should be at most ``limit``, or at ``least`` that."""
-    if os.environ.get(SIZES) == "quick":
-        return
-    REPORT.goal(Goal(text=text, value=value, limit=limit, unit=unit, least=least, limited_by=limited_by))
+    if os.environ.get(SIZES) != "quick":
+        reached = Goal(
+            text=text, value=value, limit=limit, unit=unit, least=least, limited_by=limited_by, between=between
+        )
+        REPORT.goal(reached)
 
 
 def draw_bars(

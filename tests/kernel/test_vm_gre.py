@@ -5,7 +5,6 @@ One boot for the file; ``tests/support/vm_gre.py`` is what runs in there, and it
 
 import base64
 import io
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import GRE, Ether
 from scapy.utils import rdpcap
 
-from tests.support.vm import run_in_vm
+from tests.support.vm import found_in_vm
 from tests.support.vm_gre import KEYS
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(700)]
@@ -27,13 +26,7 @@ H1, H2, H3 = ("198.18.0.1", "198.18.0.2", "198.18.0.3")
 
 @pytest.fixture(scope="module")
 def found() -> dict[str, Any]:
-    status, output = run_in_vm([sys.executable, "-m", "tests.support.vm_gre"], directory=ROOT, timeout=600)
-    line = next((line for line in output.splitlines() if line.startswith("found ")), None)
-    assert status == 0, output[-4000:]
-    assert line, output[-800:]
-    results: dict[str, Any] = json.loads(line.removeprefix("found "))
-    assert "error" not in results, results["error"]
-    return results
+    return found_in_vm([sys.executable, "-m", "tests.support.vm_gre"], directory=ROOT, timeout=600)
 
 
 @pytest.mark.parametrize("host", ["h1", "h2", "h3"])

@@ -4,6 +4,7 @@ It boots an initramfs of busybox and a handful of modules, mounts this machine's
 below a file system in memory, and runs one command in it. Nothing it does is seen outside but what it prints.
 """
 
+import json
 import shlex
 import subprocess
 import tempfile
@@ -11,11 +12,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.support.lab import eventually
 
 _VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
 _MODULES = ("virtio_pci", "virtiofs", "overlay")
+_COUNTED = ("-accel", "tcg,thread=single", "-cpu", "max,-erms,-fsrm", "-smp", "1", "-icount", "shift=0")
 _STATUS = "netagent-vm-status="
 
 _INIT = """#!/bin/busybox sh
@@ -52,15 +55,29 @@ sleep 60
 """
 
 
-def run_in_vm(command: Sequence[str], *, directory: Path, timeout: float, disk: Path | None = None) -> tuple[int, str]:
+def run_in_vm(
+    command: Sequence[str], *, directory: Path, timeout: float, disk: Path | None = None, counted: bool = False
+) -> tuple[int, str]:
     """Run ``command`` in ``directory`` inside a machine of its own; return its status and all that was printed.
 
-    The machine finds ``disk``, an image, as ``/dev/vda``.
+    The machine finds ``disk``, an image, as ``/dev/vda``. With ``counted`` it has one CPU, and its clock counts the
+    instructions of that: what is measured there does not depend on what else this machine does.
     """
-    output = _boot(command, directory, disk, timeout=timeout)
+    output = _boot(command, directory, disk, timeout=timeout, counted=counted)
     head, _, status = output.rpartition(_STATUS)
     assert head, f"the machine ended before the command did:\n{output[-4000:]}"
     return int(status.split()[0]), head
+
+
+def found_in_vm(command: Sequence[str], *, directory: Path, timeout: float, counted: bool = False) -> dict[str, Any]:
+    """Run ``command`` as ``run_in_vm`` does; return the JSON behind ``found`` on the line that it prints."""
+    status, output = run_in_vm(command, directory=directory, timeout=timeout, counted=counted)
+    line = next((line for line in output.splitlines() if line.startswith("found ")), None)
+    assert status == 0, output[-4000:]
+    assert line, output[-800:]
+    found: dict[str, Any] = json.loads(line.removeprefix("found "))
+    assert "error" not in found, found["error"]
+    return found
 
 
 def run_in_vm_until(
@@ -132,6 +149,7 @@ def _boot(
     disk: Path | None,
     *,
     timeout: float,
+    counted: bool = False,
     is_enough: Callable[[str], bool] = lambda line: False,
 ) -> str:
     """Return what a machine printed until it ended, or until ``is_enough`` of a line: then it is killed."""
@@ -141,7 +159,7 @@ def _boot(
         _write_initramfs(place, kernel, command, directory)
         with _shared_root(place) as socket:
             machine = subprocess.Popen(
-                _argv(place, kernel, socket, disk),
+                _argv(place, kernel, socket, disk, counted=counted),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -168,13 +186,15 @@ def _heard(machine: "subprocess.Popen[str]", is_enough: Callable[[str], bool]) -
             return
 
 
-def _argv(place: Path, kernel: Path, socket: Path, disk: Path | None) -> list[str]:
+def _argv(place: Path, kernel: Path, socket: Path, disk: Path | None, *, counted: bool) -> list[str]:
     memory = "1024M"
     # The image lies in this machine's page cache, which outlives the killed machine: all that it wrote is there, and
     # what it had not written yet is not, as with a disk that honours flushes.
     drive = ("-drive", f"file={disk},format=raw,if=virtio,cache=writeback") if disk is not None else ()
+    # Copies by ``rep movsb`` would be one instruction a byte, where CPUs that have it copy a cache line at once.
+    processors = _COUNTED if counted else ("-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2")
     return [
-        *("qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", memory),
+        *("qemu-system-x86_64", *processors, "-m", memory),
         *("-object", f"memory-backend-memfd,id=memory,size={memory},share=on", "-machine", "q35,memory-backend=memory"),
         *("-chardev", f"socket,id=fs,path={socket}", "-device", "vhost-user-fs-pci,chardev=fs,tag=host"),
         *("-nographic", "-no-reboot", "-nic", "none", "-kernel", str(kernel), *drive),

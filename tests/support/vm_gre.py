@@ -2,6 +2,7 @@
 
 h1 and h2 have the kernel's GRE, h3 the kernel's Open vSwitch. Each gets what the agent would decide for it, applied by
 the agent's own code. Prints one line of JSON: what worked, and what crossed h1's wire (pcap, base64).
+``tests/bench/emulated.py`` measures between two such hosts.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import json
 import struct
 import subprocess
 import time
+from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,15 @@ from netagent.model.snapshot import Snapshot
 from netagent.plan.diff import diff
 from netagent.plan.render import render_everything
 
-KEYS = {"net": 4097, "six": 4098}
-_IDS = {"net": NetworkId("a" * 64), "six": NetworkId("b" * 64)}
-_PREFIXES = {"net": ("192.168.0.0/16", "fd00:77::/64"), "six": ("10.66.0.0/16",)}
+UNDERLAY = "198.18.0"
+KEYS = {"net": 4097, "six": 4098, "vxlan": 4099, "route": 4100}
+_IDS = {name: NetworkId(letter * 64) for name, letter in (("net", "a"), ("six", "b"), ("vxlan", "c"), ("route", "d"))}
+_PREFIXES = {
+    "net": ("192.168.0.0/16", "fd00:77::/64"),
+    "six": ("10.66.0.0/16",),
+    "vxlan": ("10.67.0.0/16",),
+    "route": ("10.68.0.0/16",),
+}
 _LENGTHS = {4: 24, 6: 80}
 _DATABASE = "/run/openvswitch/conf.db"
 
@@ -46,6 +54,7 @@ def inside(namespace: str, *command: str, check: bool = True) -> subprocess.Comp
 
 
 def network(name: str) -> Network:
+    """Return a network: ``net`` by GRE, ``six`` by GRE over IPv6, or the one with the name of its driver."""
     subnets = tuple(
         Subnet(prefix=prefix, gateway=prefix[1], block_length=_LENGTHS[prefix.version])
         for prefix in map(parse_prefix, _PREFIXES[name])
@@ -53,7 +62,7 @@ def network(name: str) -> Network:
     return Network(
         id=_IDS[name],
         name=name,
-        driver="gre",
+        driver=name if name in ("vxlan", "route") else "gre",
         scope=Scope.GLOBAL,
         subnets=subnets,
         vni=KEYS[name],
@@ -65,9 +74,10 @@ def host(number: int) -> Host:
     return Host(
         id=HostId(f"00000000-0000-0000-0000-00000000000{number}"),
         name=f"h{number}",
-        underlay=(parse_address(f"198.18.0.{number}"), parse_address(f"fd00:198:18::{number}")),
+        underlay=(parse_address(f"{UNDERLAY}.{number}"), parse_address(f"fd00:198:18::{number}")),
         mtu=1500,
         interface="eth0",
+        on_link=(parse_prefix(f"{UNDERLAY}.0/24"), parse_prefix("fd00:198:18::/64")),
         features=frozenset() if number == 3 else frozenset({"gre", "gre6"}),
     )
 
@@ -97,8 +107,9 @@ def endpoint(number: int, of: Network) -> Endpoint:
     )
 
 
-def snapshot(number: int) -> Snapshot:
-    networks = [network("net")] if number == 3 else [network("net"), network("six")]
+def snapshot(number: int, names: Sequence[str] = ("net", "six")) -> Snapshot:
+    """Return what host ``number`` knows of these networks; h3 has a part in ``net`` alone."""
+    networks = [network(name) for name in names if number != 3 or name == "net"]
     endpoints = [endpoint(number, of) for of in networks]
     hosts = {host(n).id: host(n) for n in (1, 2, 3)}
     claims = [b for n in hosts for of in networks for b in blocks(int(n[-1]), of) if n[-1] != "3" or of.name == "net"]
@@ -111,23 +122,27 @@ def snapshot(number: int) -> Snapshot:
     )
 
 
-def lay_cables() -> None:
+def lay_cables(hosts: Mapping[str, int]) -> None:
+    """Make a namespace for each host, with an interface on one switch and the addresses of that number."""
     sh("ip", "link", "add", "br0", "type", "bridge")
     sh("ip", "link", "set", "br0", "up")
-    for name, number in (("h1", 1), ("h2", 2), ("h3", 3), ("h4", 4)):
+    for name, number in hosts.items():
         sh("ip", "netns", "add", name)
         sh("ip", "link", "add", f"c{number}", "type", "veth", "peer", "name", "eth0", "netns", name)
         sh("ip", "link", "set", f"c{number}", "master", "br0", "up")
         for command in (
             ("link", "set", "lo", "up"),
             ("link", "set", "eth0", "up"),
-            ("address", "add", f"198.18.0.{number}/24", "dev", "eth0"),
+            ("address", "add", f"{UNDERLAY}.{number}/24", "dev", "eth0"),
             ("address", "add", f"fd00:198:18::{number}/64", "dev", "eth0", "nodad"),
         ):
             sh("ip", "-n", name, *command)
-    for number in (1, 2, 3):
-        for of in snapshot(number).networks.values():
-            sh("ip", "netns", "add", f"{of.name}{number}")
+
+
+def add_containers(known: Snapshot) -> None:
+    """Make the namespaces of a host's containers."""
+    for of in known.endpoints.values():
+        sh("ip", "netns", "add", of.container_name)
 
 
 def start_switch() -> None:
@@ -139,11 +154,11 @@ def start_switch() -> None:
     inside("h3", "ovs-vswitchd", "--detach", "--no-chdir", "--pidfile", "-vfile:off", "unix:/run/openvswitch/db.sock")
 
 
-async def bring_up(number: int) -> list[str]:
-    """Apply what host ``number`` should hold; return what a second look still finds to do."""
-    kernel = Kernel(namespace=f"/run/netns/h{number}")
+async def bring_up(known: Snapshot) -> list[str]:
+    """Apply what a host should hold; return what a second look still finds to do."""
+    kernel = Kernel(namespace=f"/run/netns/{known.host.name}")
     try:
-        desired = render_everything(snapshot(number))
+        desired = render_everything(known)
         await kernel.apply(diff(desired, await kernel.observe(desired)))
         return [str(o) for o in diff(desired, await kernel.observe(desired)).operations]
     finally:
@@ -244,10 +259,11 @@ def main() -> None:
     try:
         for module in ("ip_gre", "ip6_gre", "openvswitch", "vport_gre"):
             sh("modprobe", module)
-        lay_cables()
+        lay_cables({"h1": 1, "h2": 2, "h3": 3, "h4": 4})
         start_switch()
         for number in (1, 2, 3):
-            found[f"left to do on h{number}"] = asyncio.run(bring_up(number))
+            add_containers(snapshot(number))
+            found[f"left to do on h{number}"] = asyncio.run(bring_up(snapshot(number)))
         found["routes"] = inside("h1", "ip", "route").stdout
         look(found)
         found["frames"] = capture()
