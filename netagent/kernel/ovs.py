@@ -14,12 +14,12 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from netagent.errors import EnvironmentProblem
-from netagent.model.address import Address, Mac, parse_prefix
+from netagent.model.address import Address, Mac
 from netagent.plan.desired import FdbEntry, Link, OvsGre, TunnelSource
 
 _PREFIX = "nao"
@@ -124,7 +124,8 @@ def flows(bridge: str) -> Flows:
     """Return the flows of a bridge of ours."""
     text = _ofctl("--no-stats", "--no-names", "dump-flows", bridge, f"cookie={_COOKIE:#x}/-1")
     out = ((Mac(match[1]), ip_address(match[2])) for match in _OUT.finditer(text))
-    taken = ((ip_address(match[1]), parse_prefix(match[2])) for match in _IN.finditer(text))
+    # A whole address is printed without its length.
+    taken = ((ip_address(match[1]), ip_network(match[2])) for match in _IN.finditer(text))
     return Flows(
         entries=frozenset(FdbEntry(device=bridge, mac=mac, destination=end) for mac, end in out),
         sources=frozenset(TunnelSource(device=bridge, peer=peer, prefix=prefix) for peer, prefix in taken),
