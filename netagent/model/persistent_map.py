@@ -1,12 +1,12 @@
-"""A mapping that never changes: one that is made of it shares with it all but what is different.
+"""A mapping and a set that never change: one that is made of another shares with it all but what is different.
 
 Its entries are spread over shards by their hash, and only a shard with a change in it is copied. So among thousands a
 change costs copies of some dozens in C, and what two of them differ in is found by looking at the shards that they do
 not share. It is a hash array mapped trie (Bagwell, Ideal Hash Trees, 2001) of a single level.
 """
 
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
-from dataclasses import dataclass
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Set, ValuesView
+from dataclasses import dataclass, field
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -93,6 +93,39 @@ class _Items(ItemsView[_K, _V]):
 
     def __iter__(self) -> Iterator[tuple[_K, _V]]:
         return chain.from_iterable(shard.items() for shard in self._mapping.shards)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PersistentSet(Set[_K]):
+    """A set of the same kind; what is made of it by operators is a ``frozenset``."""
+
+    members: PersistentMap[_K, None] = field(default_factory=PersistentMap)
+
+    def updated(self, put: Iterable[_K] = (), gone: Iterable[_K] = ()) -> "PersistentSet[_K]":
+        """Return this without ``gone``, absent ones too, and then with ``put``."""
+        return PersistentSet(self.members.updated(dict.fromkeys(put), gone))
+
+    def joined(self, other: "PersistentSet[_K]") -> "PersistentSet[_K]":
+        """Return what is in this or in the ``other``."""
+        smaller, larger = sorted((self, other), key=len)
+        return larger.updated(smaller) if smaller else larger
+
+    def changed(self, other: "PersistentSet[_K]") -> set[_K]:
+        """Return what is in one of this and the ``other`` alone."""
+        return self.members.changed_keys(other.members)
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[Any]) -> Any:
+        return frozenset(it)
+
+    def __contains__(self, member: object) -> bool:
+        return member in self.members
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __iter__(self) -> Iterator[_K]:
+        return iter(self.members)
 
 
 def _differ(one: object, other: object) -> bool:

@@ -1,6 +1,6 @@
 """The snapshot: everything this host knows at one moment, the only input of every decision."""
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -15,6 +15,7 @@ from netagent.model.host_index import Hosts
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network
 from netagent.model.paths import Paths
+from netagent.model.persistent_map import PersistentSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class Snapshot:
     host: Host
     networks: Mapping[NetworkId, Network] = field(default_factory=lambda: MappingProxyType({}))
     hosts: Hosts = field(default_factory=Hosts)
-    live: Set[HostId] = frozenset()
+    live: PersistentSet[HostId] = field(default_factory=PersistentSet)
     claims: Claims = field(default_factory=Claims)
     endpoints: Endpoints = field(default_factory=Endpoints)
     containers: Mapping[ContainerId, Container] = field(default_factory=lambda: MappingProxyType({}))

@@ -16,6 +16,7 @@ from netagent.firewall.ruleset import merge, render_ruleset
 from netagent.model.address import Address, host_prefix, parse_address
 from netagent.model.claims import NOTHING
 from netagent.model.endpoint import Endpoint
+from netagent.model.ids import HostId
 from netagent.model.link_local import LENGTHS
 from netagent.model.network import Network, NetworkState, Scope, Subnet
 from netagent.model.snapshot import Snapshot
@@ -57,14 +58,15 @@ def network_mtu(network: Network, snapshot: Snapshot) -> int:
     if network.mtu is not None:
         return network.mtu
     overhead = max(driver_named(by.driver).overhead(by) for by in ways_of(network))
-    # A host that nobody can reach has no say.
-    others = (
-        host.mtu
-        for owner, holding in snapshot.claims_in(network.id).holdings.items()
-        if holding.blocks and (host := snapshot.hosts.get(owner)) is not None and host.underlay
-        if owner != snapshot.host.id
-    )
-    return overlay_mtu(min([snapshot.host.mtu, *others]), overhead)
+    holdings = snapshot.claims_in(network.id).holdings
+
+    def has_say(identity: HostId) -> bool:
+        # Not one that nobody can reach.
+        return bool(holdings.get(identity, NOTHING).blocks and snapshot.hosts[identity].underlay)
+
+    own = snapshot.host
+    narrower = (m for m, hosts in snapshot.hosts.narrower(own.mtu) if any(has_say(h) for h in hosts if h != own.id))
+    return overlay_mtu(next(narrower, own.mtu), overhead)
 
 
 def render_everything(snapshot: Snapshot) -> State:

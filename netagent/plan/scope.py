@@ -35,7 +35,7 @@ def changed_peers(before: Snapshot, after: Snapshot) -> frozenset[HostId] | None
         changed |= _changed_in(network, before, after)
     if after.host.id in changed:
         return None
-    if any(not _agree_on_mtu(network, changed, before, after) for network in networks):
+    if any(network_mtu(network, before) != network_mtu(network, after) for network in networks):
         return None
     return frozenset(changed | _entangled(networks, changed, before, after))
 
@@ -72,17 +72,6 @@ def _changed_in(network: Network, before: Snapshot, after: Snapshot) -> set[Host
     if before.paths is after.paths:
         return claims | records
     return claims | records | {host for (_, host, _), _ in before.paths.narrow.items() ^ after.paths.narrow.items()}
-
-
-def _agree_on_mtu(network: Network, changed: Collection[HostId], before: Snapshot, after: Snapshot) -> bool:
-    """Tell whether a network's MTU, which is the narrowest host's, is the same.
-
-    This host counts in both, so those that are not narrower say nothing, and the others are not asked for them.
-    """
-    known = (host for snapshot in (before, after) for i in changed if (host := snapshot.hosts.get(i)) is not None)
-    if all(host.mtu >= after.host.mtu for host in known):
-        return True
-    return network_mtu(network, before) == network_mtu(network, after)
 
 
 def _entangled(

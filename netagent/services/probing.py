@@ -18,9 +18,8 @@ from types import MappingProxyType
 from netagent.errors import NetagentError
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.paths import Paths
-from netagent.model.snapshot import Snapshot
 from netagent.services.context import Context
-from netagent.services.ways import SMALLEST, Way, WayId, recall_limits, ways_to_peers
+from netagent.services.ways import SMALLEST, Way, WayId, Ways, recall_limits
 from netagent.store import keys
 
 log = logging.getLogger("netagent.probing")
@@ -45,14 +44,13 @@ class ProbingService:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._wake = asyncio.Event()
-        self._seen: Snapshot | None = None
-        self._ways: dict[WayId, Way] = {}
-        self._in_order: dict[WayId, Way] = {}
-        """Those that answered, as they were then; the one that was asked last is the last."""
+        self._ways = Ways()
         self._failures: Counter[WayId] = Counter()
         self._spoiled: Counter[WayId] = Counter()
         """How often checksums arrived wrong, one time after the other."""
         self._wrong: dict[WayId, str] = {}
+        self._has_news = False
+        """Whether what is wrong has changed since it was shown."""
         self._narrow: dict[WayId, int] = {}
         self._corrupting: set[NetworkId] = set()
 
@@ -97,32 +95,24 @@ class ProbingService:
     async def step(self) -> bool:
         """Ask some: first those that have not been found in order; tell whether any of these are left."""
         self._look()
-        waiting = self._waiting()
-        waiting.sort(key=lambda way: (self._failures[way.id], way.host.id, str(way.target)))
-        others = [self._ways[key] for key, way in self._in_order.items() if self._ways[key] == way]
-        asked = (waiting + others)[:WAYS_AT_ONCE]
+        asked = self._ways.next(WAYS_AT_ONCE, lambda way: (self._failures[way.id], way.host.id, str(way.target)))
         if asked:
             await self._ask(asked)
         self._publish()
-        return bool(self._waiting())
-
-    def _waiting(self) -> list[Way]:
-        return [way for key, way in self._ways.items() if way.is_live and self._in_order.get(key) != way]
+        return bool(self._ways.waiting)
 
     def _look(self) -> None:
         """Find out which ways there are, if anything has changed, and forget the others."""
         snapshot = self._context.snapshot()
-        if self._seen is snapshot:
-            return
-        self._seen = snapshot
-        self._ways = {way.id: way for way in ways_to_peers(snapshot)}
-        for key in self._narrow.keys() - self._ways.keys():
-            del self._narrow[key]
-        live = {key for key, way in self._ways.items() if way.is_live}
+        dropped = self._ways.follow(snapshot)
         # What packets a way carries does not depend on an agent that answers, or lives.
-        for known in (self._in_order, self._failures, self._spoiled, self._wrong):
-            for key in known.keys() - live:
-                del known[key]
+        gone = self._narrow.keys() - self._ways.known.keys()
+        for key in gone:
+            del self._narrow[key]
+        for key in {*dropped, *gone}:
+            for found in (self._failures, self._spoiled, self._wrong):
+                self._has_news |= found.pop(key, None) is not None
+        self._has_news |= not self._corrupting <= snapshot.networks.keys()
         self._corrupting &= snapshot.networks.keys()
 
     async def _ask(self, asked: Sequence[Way]) -> None:
@@ -167,15 +157,15 @@ class ProbingService:
         return {way.id: low[way.id] for way in ways if low[way.id] >= SMALLEST[way.target.version]}
 
     def _note_order(self, way: Way) -> None:
-        self._in_order.pop(way.id, None)
-        self._in_order[way.id] = way
+        self._ways.mark_in_order(way)
         self._failures.pop(way.id, None)
         self._narrow.pop(way.id, None)
         if self._wrong.pop(way.id, None) is not None:
+            self._has_news = True
             self._tell(way, "answers")
 
     def _note_failure(self, way: Way, *found: str, limit: int | None = None) -> None:
-        self._in_order.pop(way.id, None)
+        self._ways.mark_waiting(way)
         self._failures[way.id] += 1
         if self._failures[way.id] < FAILURES_TO_BELIEVE:
             return
@@ -185,9 +175,11 @@ class ProbingService:
             found = (*found, SPOILED)
             if way.network.driver != "route" or way.network.fallback:
                 self._corrupting.add(way.network.id)
+                self._has_news = True
         text = ", ".join(found)
         if text and self._wrong.get(way.id) != text:
             self._wrong[way.id] = text
+            self._has_news = True
             self._tell(way, text)
 
     def _tell(self, way: Way, found: str) -> None:
@@ -198,9 +190,15 @@ class ProbingService:
 
     def _publish(self) -> None:
         """Show what was found, and have the routes follow it."""
+        if self._has_news:
+            self._has_news = False
+            self._show_problems()
+        self._show_paths()
+
+    def _show_problems(self) -> None:
         lines: dict[HostId, list[str]] = {}
-        for key, text in sorted(self._wrong.items(), key=lambda item: (self._ways[item[0]].network.name, item[0][2])):
-            way = self._ways[key]
+        found = [(self._ways.known[key], text) for key, text in self._wrong.items()]
+        for way, text in sorted(found, key=lambda item: (item[0].network.name, item[0].target.version)):
             line = f"{way.network.name}: {text}"
             if line not in lines.setdefault(way.host.id, []):
                 lines[way.host.id].append(line)
@@ -209,7 +207,6 @@ class ProbingService:
         knowledge = self._context.knowledge
         own = {knowledge.host.id: tuple(sorted(off))} if off else {}
         knowledge.path_problems = {host: tuple(texts) for host, texts in lines.items()} | own
-        self._show_paths()
 
     def _show_paths(self) -> None:
         knowledge = self._context.knowledge

@@ -143,8 +143,7 @@ class Publisher:
                 yield difference
             elif entry is not None:
                 self._agreed[endpoint.id] = endpoint, key, entry.value
-        own = keys.own_endpoints_prefix(snapshot.host.id)
-        for key in [key for key in entries if key.startswith(own) and key not in wanted]:
+        for key in sorted(access.view.published - wanted):
             yield [Unchanged(key=key, revision=entries[key].revision)], [Delete(key=key)]
 
     def _served(self, access: StoreAccess, snapshot: Snapshot) -> list[Endpoint]:

@@ -1,7 +1,9 @@
 """The ways from this host to its peers, as probing asks them: one for each network, peer and IP version."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import islice
 from typing import TypeAlias
 
 from netagent.model.address import Address
@@ -13,6 +15,7 @@ from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import HOST, Route
 from netagent.plan.peers import peers_of
 from netagent.plan.render import network_mtu, networks_here
+from netagent.plan.scope import changed_peers
 
 WayId: TypeAlias = tuple[NetworkId, HostId, int]
 
@@ -47,14 +50,78 @@ class Way:
         return self.mtu - self.headers
 
 
-def ways_to_peers(snapshot: Snapshot) -> Iterator[Way]:
-    """Yield the ways to all peers; while a network is moved, its peers are asked by those who move it."""
+class Ways:
+    """The ways that there are. Live ones wait until they are found in order, and those in order for their next turn."""
+
+    def __init__(self) -> None:
+        self.known: dict[WayId, Way] = {}
+        self.waiting: dict[WayId, Way] = {}
+        self._in_order: dict[WayId, Way] = {}
+        """The one that was asked last is the last."""
+        self._seen: Snapshot | None = None
+
+    def follow(self, snapshot: Snapshot) -> Collection[WayId]:
+        """Find out which ways there are now; return those that are gone, or that nobody need answer any more.
+
+        Only hosts that have changed since the last time are looked at, if that is all that has.
+        """
+        before, self._seen = self._seen, snapshot
+        if before is snapshot:
+            return ()
+        hosts = None if before is None else _changed_hosts(before, snapshot)
+        old = tuple(self.known) if hosts is None else self._ways_to(hosts, snapshot)
+        fresh = {way.id: way for way in ways_to_peers(snapshot, hosts)}
+        for key in old:
+            if key not in fresh:
+                del self.known[key]
+        self.known.update(fresh)
+        dropped = [key for key in {*old, *fresh} if not (key in fresh and fresh[key].is_live)]
+        for key in dropped:
+            self.waiting.pop(key, None)
+            self._in_order.pop(key, None)
+        for key, way in fresh.items():
+            if way.is_live and self._in_order.get(key) != way:
+                self.mark_waiting(way)
+        return dropped
+
+    def _ways_to(self, hosts: Iterable[HostId], snapshot: Snapshot) -> list[WayId]:
+        keys = ((network, host, version) for network in snapshot.networks for host in hosts for version in SMALLEST)
+        return [key for key in keys if key in self.known]
+
+    def next(self, count: int, order: Callable[[Way], tuple[int, str, str]]) -> list[Way]:
+        """Return up to ``count`` ways to ask: first those that wait, in this ``order``."""
+        first = nsmallest(count, self.waiting.values(), key=order)
+        return [*first, *islice(self._in_order.values(), count - len(first))]
+
+    def mark_in_order(self, way: Way) -> None:
+        """Note that a way has been found in order; its next turn comes after all others'."""
+        self.waiting.pop(way.id, None)
+        self._in_order.pop(way.id, None)
+        self._in_order[way.id] = way
+
+    def mark_waiting(self, way: Way) -> None:
+        """Note that a way is not known to be in order."""
+        self._in_order.pop(way.id, None)
+        self.waiting[way.id] = way
+
+
+def _changed_hosts(before: Snapshot, after: Snapshot) -> frozenset[HostId] | None:
+    """Return the hosts whose ways may be other ones; None if all may be."""
+    changed = changed_peers(before, after)
+    return None if changed is None else changed | after.live.changed(before.live)
+
+
+def ways_to_peers(snapshot: Snapshot, among: Collection[HostId] | None = None) -> Iterator[Way]:
+    """Yield the ways to all peers, or to those ``among``.
+
+    While a network is moved, its peers are asked by those who move it.
+    """
     for network in networks_here(snapshot):
         if network.scope is Scope.LOCAL or network.before is not None:
             continue
         mtu = network_mtu(network, snapshot)
         own = snapshot.own_blocks_in(network.id)
-        for peer in peers_of(snapshot, network):
+        for peer in peers_of(snapshot, network, among):
             for source, target in address_pairs(own, peer.blocks):
                 yield Way(
                     network=network,

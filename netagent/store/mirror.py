@@ -108,7 +108,7 @@ class Mirror:
                 group.create_task(self._save_changes(), name=f"mirror {self._prefix}: save")
         finally:
             if self._unsaved.is_set() and self._path is not None:
-                self._write(self._path, self._state())
+                self._write(self._path, *self._content())
 
     def _load(self) -> None:
         state = read_mirror_file(self._path, prefix=self._prefix) if self._path is not None else None
@@ -180,19 +180,19 @@ class Mirror:
         else:
             self._entries[change.key] = StoreEntry(key=change.key, value=change.value, revision=change.revision)
 
-    def _state(self) -> MirrorState:
-        return MirrorState.of(
-            list(self._entries.values()), cluster_id=self.cluster_id, prefix=self._prefix, revision=self.revision
-        )
+    def _content(self) -> tuple[list[StoreEntry], int, str]:
+        """Return all that is to be saved, as it is now."""
+        return list(self._entries.values()), self.revision, self.cluster_id
 
     async def _save_changes(self) -> None:
         while self._path is not None:
             await self._unsaved.wait()
             await asyncio.sleep(SAVE_DELAY_S)
             self._unsaved.clear()
-            await asyncio.to_thread(self._write, self._path, self._state())
+            await asyncio.to_thread(self._write, self._path, *self._content())
 
-    def _write(self, path: Path, state: MirrorState) -> None:
+    def _write(self, path: Path, entries: list[StoreEntry], revision: int, cluster_id: str) -> None:
+        state = MirrorState.of(entries, cluster_id=cluster_id, prefix=self._prefix, revision=revision)
         # In a thread while running and from the loop at the end: the lock keeps them out of each other's file.
         with self._writing:
             try:

@@ -10,7 +10,7 @@ store tears nothing down.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +23,7 @@ from netagent.model.host import Host
 from netagent.model.host_index import Hosts
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.network import GoneNetwork, Network, NetworkState, Scope
+from netagent.model.persistent_map import PersistentSet
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.ports import StoreEntry
 from netagent.store import keys
@@ -58,6 +59,8 @@ class ClusterView:
         self._sources: dict[str, tuple[bytes, Any]] = {}
         """The records that could be used, and those that are kept, each with its value."""
         self._forgone: frozenset[NetworkId] = frozenset()
+        self.published: set[str] = set()
+        """The keys of this host's endpoints in the store."""
         self._index = ViewIndex()
         self._networks: Mapping[NetworkId, Network] | None = None
 
@@ -71,6 +74,9 @@ class ClusterView:
             self.refused.pop(key, None)
             self.orphaned.discard(key)
             entry = entries.get(key)
+            if key.startswith(self._own_endpoints):
+                self.published.discard(key)
+                self.published.update(() if entry is None else (key,))
             value, reason = None, "it is gone from the store"
             if entry is not None:
                 try:
@@ -258,7 +264,7 @@ class ClusterView:
         return self._index.hosts
 
     @property
-    def live(self) -> Set[HostId]:
+    def live(self) -> PersistentSet[HostId]:
         """The hosts whose agents keep their lease."""
         return self._index.live
 
@@ -314,11 +320,11 @@ def join_snapshot(views: Iterable[ClusterView], host: Host, *, complete: bool) -
     """Return the snapshot of what all ``views`` say, as ``host`` sees it, still without its endpoints."""
     networks: dict[NetworkId, Network] = {}
     hosts, claims = Hosts(), Claims()
-    live: Set[HostId] = frozenset()
+    live: PersistentSet[HostId] = PersistentSet()
     for view in views:
         networks.update(view.networks)
         hosts, claims = hosts.joined(view.hosts), claims.joined(view.claims)
-        live = live | view.live if live else view.live
+        live = live.joined(view.live)
     return Snapshot(
         host=host, networks=MappingProxyType(networks), hosts=hosts, live=live, claims=claims, complete=complete
     )

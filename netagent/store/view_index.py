@@ -1,6 +1,6 @@
 """The hosts and claims of a view as snapshots have them, brought up to date record by record."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from netagent.ipam.allocate import block_around
@@ -11,7 +11,7 @@ from netagent.model.host import Host
 from netagent.model.host_index import Hosts
 from netagent.model.ids import HostId, NetworkId
 from netagent.model.network import Network
-from netagent.model.persistent_map import PersistentMap
+from netagent.model.persistent_map import PersistentSet
 from netagent.store import keys
 
 
@@ -21,14 +21,9 @@ class ViewIndex:
     def __init__(self) -> None:
         self._values: dict[str, Any] = {}
         """What is taken up in the three below, by key."""
-        self._live: PersistentMap[HostId, None] = PersistentMap()
         self.hosts = Hosts()
+        self.live: PersistentSet[HostId] = PersistentSet()
         self.claims = Claims()
-
-    @property
-    def live(self) -> Set[HostId]:
-        """The hosts whose agents keep their lease."""
-        return self._live.keys()
 
     def take(self, values: Mapping[str, Any], networks: Mapping[NetworkId, Network]) -> None:
         """Exchange what is known under some keys for ``values``, None where nothing is any more."""
@@ -43,7 +38,7 @@ class ViewIndex:
                 put.append(fresh)
                 gone.append(known)
         # The value of a lease is the host's id.
-        self._live = self._live.updated(dict.fromkeys(_only(str, put)), gone=_only(str, gone))
+        self.live = self.live.updated(_only(str, put), gone=_only(str, gone))
         self.hosts = self.hosts.updated(_only(Host, put), gone=[host.id for host in _only(Host, gone)])
         self.claims = self.claims.updated(_only(Block | FixedAddress, put), gone=_only(Block | FixedAddress, gone))
 

@@ -9,6 +9,7 @@ from netagent.model.host import Host, HostFacts, HostRoute
 from netagent.model.host_index import Hosts
 from netagent.model.ids import ContainerId, EndpointId, HostId, NetworkId
 from netagent.model.network import Network, Scope, Subnet
+from netagent.model.persistent_map import PersistentSet
 from netagent.model.port_grammar import parse_published
 from netagent.model.snapshot import Snapshot
 
@@ -105,7 +106,7 @@ def two_hosts(network: Network, *endpoints: Endpoint, fixed: tuple[FixedAddress,
         host=a_host(1),
         networks={network.id: network},
         hosts=Hosts.of((a_host(1), a_host(2))),
-        live=frozenset({H1, H2}),
+        live=PersistentSet().updated((H1, H2)),
         claims=Claims.of((a_block("192.168.1.0/24", H1), a_block("192.168.2.0/24", H2), *fixed)),
         endpoints=Endpoints.of(endpoints),
     )

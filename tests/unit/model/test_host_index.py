@@ -1,4 +1,4 @@
-"""Hosts by id and underlay address: after any changes what a fresh look at all of them finds."""
+"""Hosts by id, underlay address and MTU: after any changes what a fresh look at all of them finds."""
 
 from dataclasses import replace
 
@@ -14,9 +14,10 @@ from tests.support.world import H1, H2, H3, a_host
 ADDRESSES = [parse_address(text) for text in ("198.18.0.1", "198.18.0.2", "fd00::1", "fd00::2")]
 UNDERLAYS = st.lists(st.sampled_from(ADDRESSES), max_size=3).map(tuple)
 HOSTS = st.builds(
-    lambda identity, underlay: replace(a_host(1), id=identity, underlay=underlay),
+    lambda identity, underlay, mtu: replace(a_host(1), id=identity, underlay=underlay, mtu=mtu),
     st.sampled_from([HostId(f"h{number}") for number in range(6)]),
     UNDERLAYS,
+    st.sampled_from([1400, 1500, 9000]),
 )
 SEVERAL = st.lists(HOSTS, max_size=6)
 
@@ -30,6 +31,8 @@ def assert_are(hosts: Hosts, expected: dict[HostId, Host]) -> None:
     assert len(hosts) == len(expected)
     for address in ADDRESSES:
         assert hosts.at(address) == {host.id for host in expected.values() if address in host.underlay}
+    narrower = [(mtu, {host.id for host in expected.values() if host.mtu == mtu}) for mtu in (1400, 1500)]
+    assert list(hosts.narrower(9000)) == [(mtu, group) for mtu, group in narrower if group]
 
 
 @given(SEVERAL, SEVERAL, SEVERAL)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from netagent.model.persistent_map import PersistentMap
+from netagent.model.persistent_map import PersistentMap, PersistentSet
 
 KEYS = st.integers(0, 600)
 """More than there are shards."""
@@ -35,6 +35,21 @@ def test_what_two_differ_in_is_found_whether_they_share_anything_or_not(
         expected = {key for key in {**origin, **other} if origin.get(key) != other.get(key)}
         assert origin.changed_keys(other) == other.changed_keys(origin) == expected
         assert (origin == other) == (not expected)
+
+
+@given(st.sets(KEYS), st.sets(KEYS), st.sets(KEYS))
+def test_a_set_is_what_a_set_would_be(first: set[int], put: set[int], gone: set[int]) -> None:
+    origin = PersistentSet[int]().updated(first)
+    made = origin.updated(put, gone)
+    assert made == first - gone | put
+    assert made.changed(origin) == origin.changed(made) == made ^ first
+    assert (origin.joined(made), made.joined(origin)) == (first | made, first | made)
+    assert (made | {-1}, made - first, sorted(made), len(made)) == (
+        {*made, -1},
+        (first - gone | put) - first,
+        sorted(first - gone | put),
+        len(first - gone | put),
+    )
 
 
 def test_what_a_change_left_as_it_was_is_neither_copied_nor_compared() -> None:

@@ -11,7 +11,7 @@ from netagent.model.host_index import Hosts
 from netagent.model.network import NetworkState
 from netagent.plan.desired import Ruleset, State
 from netagent.plan.diff import diff
-from netagent.plan.render import render_endpoint, render_everything
+from netagent.plan.render import network_mtu, render_endpoint, render_everything
 from tests.support.world import (
     H1,
     H2,
@@ -153,6 +153,18 @@ def test_the_narrowest_host_sets_the_mtu_of_all() -> None:
     narrow = replace(snapshot, hosts=snapshot.hosts.updated([a_host(2, mtu=1400)]))
     assert render_everything(narrow).links[BRIDGE].mtu == 1350
     assert render_everything(narrow).links[TUNNEL].mtu == 1350
+
+
+def test_a_host_without_a_block_here_or_an_address_has_no_say_in_the_mtu() -> None:
+    snapshot = two_hosts(an_overlay())
+    guest = replace(a_host(3, mtu=1300), underlay=())
+    hosts = snapshot.hosts.updated([guest])
+    assert network_mtu(an_overlay(), replace(snapshot, hosts=hosts)) == 1450
+    claims = snapshot.claims.updated([a_block("192.168.3.0/24", H3)])
+    assert network_mtu(an_overlay(), replace(snapshot, hosts=hosts, claims=claims)) == 1450, "nobody can reach it"
+    both = snapshot.hosts.updated([a_host(3, mtu=1300), a_host(2, mtu=1400)])
+    assert network_mtu(an_overlay(), replace(snapshot, hosts=both)) == 1350
+    assert network_mtu(an_overlay(), replace(snapshot, hosts=both, claims=claims)) == 1250
 
 
 def test_a_given_mtu_wins() -> None:

@@ -13,6 +13,7 @@ from netagent.model.host import Host
 from netagent.model.host_index import Hosts
 from netagent.model.ids import HostId
 from netagent.model.paths import Paths
+from netagent.model.persistent_map import PersistentSet
 from netagent.model.snapshot import Snapshot
 from netagent.plan.desired import Route
 from netagent.services.context import Context
@@ -37,7 +38,7 @@ class Told:
         self.base = replace(
             two_hosts(an_overlay()),
             hosts=Hosts.of(replace(a_host(2), id=host, name=f"p{number}") for number, host in enumerate(hosts, 2)),
-            live=frozenset(hosts),
+            live=PersistentSet().updated(hosts),
             claims=Claims.of(
                 (a_block("192.168.1.0/24", H1), *(a_block(f"{at}/24", host) for host, at in self.targets.items()))
             ),
@@ -134,7 +135,7 @@ async def test_what_was_found_of_a_peer_goes_with_it() -> None:
     for _ in range(FAILURES_TO_BELIEVE):
         await told.service.step()
     assert told.paths.narrow
-    told.base = replace(told.base, live=frozenset())
+    told.base = replace(told.base, live=PersistentSet())
     assert not await told.service.step()
     assert (len(told.paths.narrow), told.path_problems) == (1, {}), "its agent is gone, not its containers"
     told.base = replace(told.base, claims=Claims())
