@@ -101,6 +101,7 @@ class Network:
     any port; from the interfaces ``trusted`` of the host they are in each. ``default_route`` false: it is nobody's way
     out; ``routes`` are destinations and gateways beside it, ``nameservers`` who is asked for names outside.
     ``before`` is the way that is left while the hosts turn to another; ``moves`` counts how often that was begun.
+    ``back``: the other is the one that they were leaving, so all of them have it yet.
     """
 
     id: NetworkId
@@ -131,6 +132,7 @@ class Network:
     nameservers: tuple[str, ...] = ()
     before: Way | None = None
     moves: int = 0
+    back: bool = False
     options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     created: str = ""
@@ -157,6 +159,7 @@ class Network:
             fallback=way.fallback,
             backend=way.backend,
             before=None,
+            back=False,
         )
 
     @property

@@ -53,7 +53,7 @@ class Snapshot:
 
     def has_turned(self, network: Network, peer: HostId) -> bool:
         """Tell whether routes to ``peer`` go by the network's present way, not by the one before."""
-        return network.before is None or (network.id, network.moves, peer) in self.turned
+        return network.before is None or network.back or (network.id, network.moves, peer) in self.turned
 
     @property
     def blocks(self) -> tuple[Block, ...]:

@@ -71,11 +71,13 @@ def _without_offload(snapshot: Snapshot, network: Network, state: State) -> Stat
 def _by_its_ways(snapshot: Snapshot, network: Network, local: Local, peers: Sequence[Peer]) -> State:
     """Return what leads to the peers. While a network is moved: both ways, and to each peer the routes of one.
 
-    A peer that this host has not turned to yet is asked by the new way: its own address alone is routed by it.
+    A peer that this host has not turned to yet is asked by the new way: its own address alone is routed by it. Of a
+    move that was called back no more is left than a host must take packets by, because it had said that it would.
     """
     present = driver_named(network.driver)
-    if network.before is None:
-        return present.render(network, local, peers)
+    was_prepared = any(block.prepared == network.moves - 1 for block in snapshot.own_blocks_in(network.id))
+    if network.before is None or (network.back and not was_prepared):
+        return present.render(network.by(network.way), local, peers)
     old, new = ways_of(network)
     turned = [peer for peer in peers if snapshot.has_turned(network, peer.host.id)]
     others = [peer for peer in peers if not snapshot.has_turned(network, peer.host.id)]

@@ -151,6 +151,10 @@ class Engine:
             self._reached = snapshot
         return plan
 
+    def is_in_place(self, network_id: NetworkId) -> bool:
+        """Tell whether the last pass brought all of a network into the kernel, whatever else was refused."""
+        return network_id in self._present
+
     async def leave(self, network_id: NetworkId) -> bool:
         """Bring the kernel up to date and tell whether it holds nothing of a network any more."""
         try:

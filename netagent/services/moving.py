@@ -5,6 +5,8 @@ When both are up it says so in its blocks' records, and asks each peer that has 
 own address, which alone goes by the new way. A peer that answered in every family gets its routes by the new way. A
 host that has turned to all its peers says so as well, and when all have, the way ``before`` is taken out of the
 network's record (``services/publisher.py``).
+
+A move that is called back asks nobody: no host has taken down the way that it goes back to.
 """
 
 import asyncio
@@ -67,8 +69,9 @@ class MovingService:
         current = {(network.id, network.moves) for network in moving}
         self._context.knowledge.forget_turned(current)
         if not current <= self._context.knowledge.prepared:
-            await self._context.engine.reconcile()
-        self._context.knowledge.prepared = frozenset(current)
+            in_place = await self._brought_up(moving)
+            self._context.knowledge.prepared = frozenset((network.id, network.moves) for network in in_place)
+            moving = in_place
         waiting = [
             (network, peer)
             for network in moving
@@ -81,7 +84,20 @@ class MovingService:
             has_turned = self._turn(snapshot, waiting, await self._context.kernel.answering(pairs))
         if moving:
             await self._settle(moving, has_turned=has_turned)
-        return bool(moving)
+        return bool(current)
+
+    async def _brought_up(self, moving: list[Network]) -> list[Network]:
+        """Return those networks of which all is in the kernel now; what others lack is not theirs to wait for."""
+        engine = self._context.engine
+        try:
+            await engine.reconcile()
+        except NetagentError as error:
+            found = [network for network in moving if engine.is_in_place(network.id)]
+            if not found:
+                raise
+            log.debug("not all of the kernel is as it should be: %s", error)
+            return found
+        return moving
 
     def _turn(self, snapshot: Snapshot, waiting: list[tuple[Network, Peer]], answered: frozenset[Address]) -> bool:
         turned: set[tuple[NetworkId, int, HostId]] = set()
@@ -95,14 +111,14 @@ class MovingService:
 
     async def _settle(self, moving: list[Network], *, has_turned: bool) -> None:
         """Say that a move is made only when its routes are in the kernel: the peers take the old way down then."""
+        if has_turned or self._context.engine.status.error is not None:
+            moving = await self._brought_up(moving)
         snapshot = self._context.snapshot()
         made = {
             (network.id, network.moves)
             for network in moving
             if all(snapshot.has_turned(network, peer.host.id) for peer in peers_of(snapshot, network))
         }
-        if has_turned or self._context.engine.status.error is not None:
-            await self._context.engine.reconcile()
         self._context.knowledge.made = frozenset(made)
         self._context.publish_records()
 

@@ -11,7 +11,7 @@ from netagent.model.address import parse_prefix
 from netagent.model.endpoint import Endpoint
 from netagent.model.host import HostFacts
 from netagent.model.label import parse_labels
-from netagent.model.network import Network, Scope, Subnet
+from netagent.model.network import Network, Scope, Subnet, Way
 from netagent.services.existing_bridge import own_gateways, without_bridge
 from netagent.services.network_options import change_options, known_by, parse_options, parse_subnets
 from netagent.services.requests import NetworkChange, NewNetwork
@@ -75,15 +75,35 @@ def _with_options(network: Network, change: NetworkChange) -> Network:
         options=MappingProxyType(options),
         labels=MappingProxyType(dict(parse_labels({**kept, **change.labels}))),
     )
+    return _with_move(network, changed)
+
+
+def _with_move(network: Network, changed: Network) -> Network:
+    """Return ``changed`` as the beginning of a move, if it has another way; one move at a time can be called back."""
     if changed.way == network.way:
         return changed
-    if network.before is not None:
+    is_back = changed.way == network.before and not network.back
+    if network.before is not None and not is_back:
+        hint = "start the agents that are down, or remove their hosts' containers from the network"
+        if not network.back:
+            hint += f"; to turn back: netagent network update {_options(network.before)} {network.name}"
         raise Conflict(
             f"network {network.name} is still being moved from the driver {network.before.driver}"
             f" to {network.driver}, because a host has not turned to it",
-            hint="start the agents that are down, or remove their hosts' containers from the network",
+            hint=hint,
         )
-    return replace(changed, before=network.way, moves=network.moves + 1)
+    return replace(changed, before=network.way, moves=network.moves + 1, back=is_back)
+
+
+def _options(way: Way) -> str:
+    """Return the options of ``network update`` that mean ``way``."""
+    given = {
+        "direct-routing": "true" if way.direct_routing else "",
+        "fallback": way.fallback or "",
+        "backend": way.backend or "",
+        "underlay": "ipv6" if way.underlay == 6 else "",
+    }
+    return " ".join((f"--driver {way.driver}", *(f"--opt {key}={value}" for key, value in given.items() if value)))
 
 
 def _added(

@@ -180,12 +180,13 @@ class Publisher:
                 entry = access.entry(key)
                 if block.owner == snapshot.host.id and entry is not None:
                     moves = network.moves if is_made else block.moves
-                    said = encode_block(replace(block, prepared=network.moves, moves=moves), entry.value)
+                    prepared = block.prepared if network.back else network.moves
+                    said = encode_block(replace(block, prepared=prepared, moves=moves), entry.value)
                     if said != entry.value:
                         yield [Unchanged(key=key, revision=entry.revision)], [Put(key=key, value=said)]
             entry = access.entry(keys.network_key(network.name))
             if entry is not None and all(block.moves == network.moves for block in blocks):
-                record = encode_network(replace(network, before=None), entry.value)
+                record = encode_network(replace(network, before=None, back=False), entry.value)
                 yield [Unchanged(key=entry.key, revision=entry.revision)], [Put(key=entry.key, value=record)]
 
     def _lost_blocks(self, access: StoreAccess) -> Iterator[tuple[list[Guard], list[Write]]]:

@@ -78,6 +78,7 @@ class NetworkRecord(Header, kw_only=True):
     nameservers: Annotated[list[Text], msgspec.Meta(max_length=16)] = msgspec.field(default_factory=list)
     before: WayRecord | None = None
     moves: Count = 0
+    back: bool = False
     options: dict[Text, Text] = msgspec.field(default_factory=dict)
     labels: dict[Text, Text] = msgspec.field(default_factory=dict)
     created: Text = ""
@@ -124,6 +125,7 @@ def encode_network(network: Network, old: bytes | None = None) -> bytes:
         backend=None if network.backend is None else "ovs" if network.backend == "ovs" else "kernel",
         before=None if network.before is None else msgspec.convert(_fields(network.before), WayRecord),
         moves=network.moves,
+        back=network.back,
         options=dict(network.options),
         labels=dict(network.labels),
         created=network.created,
@@ -185,6 +187,7 @@ def decode_network(value: bytes) -> Network:
             backend=record.backend,
             before=None if record.before is None else Way(**msgspec.structs.asdict(record.before)),
             moves=record.moves,
+            back=record.back,
             options=MappingProxyType(record.options),
             labels=MappingProxyType(record.labels),
             created=record.created,

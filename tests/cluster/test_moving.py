@@ -116,16 +116,24 @@ def test_a_host_stays_with_the_old_way_until_the_new_one_answers(lab: Lab) -> No
     eventually(lambda: _is_done(h1))
     h2.run("nft", *_BLOCK)
     try:
-        with pinging(h1, "c1", address(h2, "c2")) as answered:
-            netagent(h1, "network", "update", "--driver", "vxlan", "net")
-            eventually(lambda: " dev nav" in _way_to(h1, _block(h3, "c3")))
-            assert " dev eth0" in _way_to(h1, _block(h2, "c2"))
-            assert not _is_done(h1)
-            words = refusal(h1, "network", "update", "--driver", "gre", "net")
-            assert words.startswith("network net is still being moved from the driver route to vxlan")
+        with pinging(h1, "c1", address(h2, "c2")) as answered, pinging(h1, "c1", address(h3, "c3")) as turned:
+            for is_called_back in (True, False):
+                netagent(h1, "network", "update", "--driver", "vxlan", "net")
+                eventually(lambda: " dev nav" in _way_to(h1, _block(h3, "c3")))
+                assert " dev eth0" in _way_to(h1, _block(h2, "c2"))
+                assert not _is_done(h1)
+                words = refusal(h1, "network", "update", "--driver", "gre", "net")
+                assert words.startswith("network net is still being moved from the driver route to vxlan")
+                if is_called_back:
+                    assert words.endswith("; to turn back: netagent network update --driver route net)")
+                    netagent(h1, "network", "update", "--driver", "route", "net")
+                    eventually(lambda: _is_done(h1))
+                    assert " dev eth0" in _way_to(h1, _block(h3, "c3"))
+                    eventually(lambda: "nav" not in h1.run("ip", "-br", "link").stdout)
     finally:
         h2.run("nft", "delete", "table", "inet", "cut")
     assert not lost(answered)
+    assert not lost(turned)
     eventually(lambda: " dev nav" in _way_to(h1, _block(h2, "c2")), within=40)
     eventually(lambda: _is_done(h1), within=40)
 
