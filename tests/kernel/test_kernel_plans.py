@@ -184,6 +184,21 @@ async def test_a_missing_setting_is_named(kernel: Kernel) -> None:
         await kernel.apply(Plan((SetSysctl(("net", "ipv4", "conf", "nab9", "proxy_arp"), "1"),)))
 
 
+async def test_a_network_whose_mtu_is_too_small_for_ipv6_is_as_it_should_be(kernel: Kernel, host: Namespace) -> None:
+    conf = ("net", "ipv6", "conf", "nab1")
+    sysctls = MappingProxyType({(*conf, "accept_ra"): "0", (*conf, "disable_ipv6"): "1"})
+    for mtu in (1500, 1279, 1280):
+        desired = state(bridge(mtu=mtu), sysctls=sysctls)
+        await kernel.apply(diff(desired, await kernel.observe(desired)))
+        await kernel.apply(diff(desired, await kernel.observe(desired)))
+        assert str(diff(desired, await kernel.observe(desired))) == ""
+        assert int(host.links()["nab1"]["mtu"]) == mtu
+    assert host.run("cat", "/proc/sys/net/ipv6/conf/nab1/disable_ipv6").strip() == "1"
+    narrow = state(bridge(mtu=1279), sysctls=MappingProxyType({(*conf, "disable_ipv6"): "0"}))
+    with pytest.raises(EnvironmentProblem, match=r"IPv6 needs an MTU of 1280 or more"):
+        await kernel.apply(diff(narrow, await kernel.observe(narrow)))
+
+
 async def test_settings_are_written_in_the_kernels_own_namespace(kernel: Kernel, host: Namespace) -> None:
     await kernel.apply(Plan((SetSysctl(("net", "ipv4", "ip_forward"), "1"),)))
     assert host.run("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "1"
