@@ -112,7 +112,12 @@ def _from_kernel_gre(host: Place, what: Checked) -> None:
 
 
 def _from_switch(host: Place, what: Checked) -> None:
-    """Do nothing: Open vSwitch takes packets of the known peer and key alone."""
+    # The port itself takes packets of the known peer and key alone.
+    for flow in (
+        f"priority=20,in_port=hgp,ip,nw_src={what.far}.0/24,actions=LOCAL",
+        "priority=10,in_port=hgp,actions=drop",
+    ):
+        host.run("ovs-ofctl", "add-flow", "hg", flow)
 
 
 _ARRIVALS: dict[str, Callable[[Place, Checked], None]] = {
