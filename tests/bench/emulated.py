@@ -24,13 +24,13 @@ from tests.bench.by_hand import name_by_hand, way_by_hand
 from tests.bench.checks import KERNEL_GRE
 from tests.bench.report import keep, missing, say, show
 from tests.bench.way import End, Place, Way, enter
-from tests.support import vm_gre
+from tests.support import vm_hosts
 from tests.support.vm import found_in_vm
 
 ROOT = Path(__file__).parents[2]
 PLAIN = "plain"
 NETWORKS = {KERNEL_GRE: "net", "vxlan": "vxlan", "route": "route"}
-"""The drivers, and their networks in ``vm_gre``."""
+"""The drivers, and their networks in ``vm_hosts``."""
 HOSTS = {"h1": 1, "h2": 2, "b1": 11, "b2": 12, "c1": 21, "c2": 22}
 """The hosts and their numbers on the underlay: netagent's, by hand, by hand with checks."""
 WITHIN_S = 900
@@ -41,7 +41,7 @@ class Namespace:
 
     def __init__(self, name: str, number: int) -> None:
         self.name = name
-        self.ip: Address = parse_address(f"{vm_gre.UNDERLAY}.{number}")
+        self.ip: Address = parse_address(f"{vm_hosts.UNDERLAY}.{number}")
 
     def run(
         self, *argv: str, check: bool = True, timeout: float = 60, stdin: str = ""
@@ -85,19 +85,19 @@ def _found(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _make_ways() -> list[Way]:
-    vm_gre.sh("modprobe", "ip_gre")
-    vm_gre.lay_cables(HOSTS)
+    vm_hosts.sh("modprobe", "ip_gre")
+    vm_hosts.lay_cables(HOSTS)
     for number in (1, 2):
-        known = vm_gre.snapshot(number, tuple(NETWORKS.values()))
-        vm_gre.add_containers(known)
-        left = asyncio.run(vm_gre.bring_up(known))
+        known = vm_hosts.snapshot(number, tuple(NETWORKS.values()))
+        vm_hosts.add_containers(known)
+        left = asyncio.run(vm_hosts.bring_up(known))
         assert not left, f"left to do on h{number}: {left}"
     hosts: list[Place] = [Namespace(name, number) for name, number in HOSTS.items()]
     client, server = (End(host=host) for host in hosts[:2])
     ways = [Way(name=PLAIN, client=client, server=server, target=str(hosts[1].ip), closely=True)]
     for number, (driver, network) in enumerate(NETWORKS.items(), 1):
         client, server = (End(host=host, inside=enter(f"{network}{host.name[1:]}")) for host in hosts[:2])
-        target = vm_gre.address_of(2, network)
+        target = vm_hosts.address_of(2, network)
         ways += [
             Way(name=_own(driver), client=client, server=server, target=target, group=driver, closely=True),
             way_by_hand(hosts[4:], driver, number, plain=PLAIN, checked=True),

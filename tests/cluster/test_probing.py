@@ -14,8 +14,8 @@ from tests.support.paths import (
     receives,
     route_mtus,
     serve_bytes,
-    spoil,
 )
+from tests.support.spoiling import spoiling
 
 pytestmark = pytest.mark.cluster
 
@@ -80,9 +80,9 @@ CHECKSUM_BITS = {UDP: 8 * (50 + 6), TCP: 8 * (50 + 16)}
 """From outer UDP's header to the checksum in the inner transport header, behind VXLAN, Ethernet and IPv4."""
 
 
-def spoil_in_tunnel(host: Host, protocol: int, source: str, target: str) -> None:
-    inner = f"udp dport 4789 @th,312,8 {protocol}"
-    spoil(host, protocol, source, target, match=inner, checksum=f"@th,{CHECKSUM_BITS[protocol]},16")
+def spoil(host: Host, protocol: int, source: str, target: str) -> None:
+    inner, checksum = f"udp dport 4789 @th,312,8 {protocol}", f"@th,{CHECKSUM_BITS[protocol]},16"
+    host.run("nft", spoiling("eth0", inner, checksum, protocol=protocol, source=source, target=target))
 
 
 def fetches(host: Host, name: str, target: str) -> bool:
@@ -97,14 +97,14 @@ def test_checksums_that_the_interface_works_out_wrong_are_left_to_it_no_more(lab
     run(h1, "five", "--network", "sums")
     one, two = address(h1, "five"), "10.77.2.1"
     h1.run("ethtool", "-K", "eth0", "tx", "off")
-    spoil_in_tunnel(h1, TCP, one, two)
+    spoil(h1, TCP, one, two)
     serve_name(h2, "six", "--network", "sums")
     assert address(h2, "six") == two
     eventually(lambda: pings(h1, "five", two))
     off = f"sums: {SWITCHED_OFF}"
     assert not fetches(h1, "five", two)
     # The way was in order as far as the agent could see. Any change has some of these asked again.
-    spoil_in_tunnel(h1, UDP, one.rpartition(".")[0] + ".0", "10.77.2.0")
+    spoil(h1, UDP, one.rpartition(".")[0] + ".0", "10.77.2.0")
     netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "10.78.0.0/16", "wake")
     eventually(lambda: problems(h1) == {off}, within=60)
     eventually(lambda: fetches(h1, "five", two))

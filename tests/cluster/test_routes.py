@@ -20,14 +20,13 @@ from tests.support.paths import (
     receives,
     route_mtus,
     serve_bytes,
-    spoil,
 )
+from tests.support.spoiling import spoiling
 from tests.support.wire import captured
 
 pytestmark = pytest.mark.cluster
 
 BYTES = 4 << 20
-UDP_NUMBER = 17
 
 _SEND = """
 import sys
@@ -178,7 +177,7 @@ def test_a_path_that_loses_large_packets_and_spoils_checksums_is_told_and_routes
     one, two = (address(host, name).rpartition(".")[0] + ".0" for host, name in ((h1, "p1"), (h2, "p2")))
     # Programs leave checksums to an interface that offers it, so the one that works them out is the next.
     complete_checksums(lab.layout.switch, h2.name)
-    spoil(h1, UDP_NUMBER, one, two, match=f"ip saddr {one} ip protocol udp", checksum="@th,48,16")
+    h1.run("nft", spoiling("eth0", f"ip saddr {one} ip protocol udp", "@th,48,16", protocol=17, source=one, target=two))
     lossy = "plain: loses packets of 1500 bytes, carries 1400"
     with losing(lab, "ip saddr 192.168.0.0/16 ip length > 1400", "ip6 saddr fd00:77::/64 ip6 length > 1360"):
         ask_again(h1)

@@ -15,8 +15,10 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import GRE, Ether
 from scapy.utils import rdpcap
 
+from netagent.services.probing import SPOILED, SWITCHED_OFF
 from tests.support.vm import found_in_vm
-from tests.support.vm_gre import KEYS
+from tests.support.vm_hosts import KEYS
+from tests.support.vm_paths import BYTES, LIMITS
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(700)]
 
@@ -85,6 +87,56 @@ def test_every_frame_has_its_networks_key_the_hosts_outside_and_the_containers_i
     assert inner == {"192.168.1.1", "192.168.2.1", "192.168.3.1", "10.66.1.1", "10.66.2.1"}
     bare = [frame for frame in frames if GRE not in frame and IP in frame]
     assert not [frame for frame in bare if frame[IP].src in inner]
+
+
+def test_what_is_lost_and_spoiled_on_the_ways_is_found(found: dict[str, Any]) -> None:
+    one, three = found["ways"]["h1"], found["ways"]["h3"]
+    assert one["limits"] == LIMITS
+    assert one["corrupting"] == three["corrupting"] == ["net"]
+    lossy = "net: loses packets of 1458 bytes, carries 1358"
+    assert set(one["problems"]["h2"]) >= {
+        lossy,
+        f"{lossy}, {SPOILED}",
+        "six: loses packets of 1438 bytes, carries 1338",
+    }
+    assert any(SPOILED in problem for problem in three["problems"]["h1"])
+
+
+def test_routes_that_say_key_peer_and_how_large_packets_may_be_are_applied_seen_and_obeyed(
+    found: dict[str, Any],
+) -> None:
+    ways = found["ways"]
+    assert ways["left to do on h1"] == []
+    routes = [" ".join(line.split()) for line in ways["routes"].splitlines()]
+    limited = {line.split("encap")[0].strip(): line.split()[-1] for line in routes if " mtu lock " in line}
+    (v4, v6, six) = (
+        next(line for line in routes if line.startswith(f"{prefix} ") and "encap" in line)
+        for prefix in ("192.168.2.0/24", "fd00:77:0:0:2::/80", "10.66.2.0/24")
+    )
+    assert f"encap ip id {KEYS['net']} src {H1} dst {H2}" in v4
+    assert "mtu lock 1358" in v4
+    assert "mtu lock 1358" in v6
+    assert "mtu lock 1338" in six
+    assert limited.keys() == {"192.168.2.0/24", "fd00:77:0:0:2::/80", "10.66.2.0/24"}
+    assert "mtu = 1358" in ways["told"] or "mtu=1358" in ways["told"]
+    assert ways["smaller ones arrive"]
+    assert ways["transferred"] == BYTES
+    assert (ways["h1 in the end"]["limits"], ways["left to do in the end"]) == ([], [])
+
+
+def test_checksums_are_left_to_no_cable_any_more_that_spoils_them(found: dict[str, Any]) -> None:
+    """By the kernel's GRE and by the kernel's Open vSwitch."""
+    ways = found["ways"]
+    assert ways["leaves checksums"] == {"before": [True, True], "after": [False, False]}
+    assert ways["left to do on h3"] == []
+    off = [f"net: {SWITCHED_OFF}"]
+    assert ways["h3 in the end"]["problems"] == {"h3": off}
+    assert ways["h1 in the end"]["problems"] == {"h1": off}
+
+
+def test_neighbours_that_somebody_takes_from_the_kernels_gre_device_are_put_back(found: dict[str, Any]) -> None:
+    assert found["ways"]["loss of neighbours noticed"]
+    assert found["ways"]["left to do after it"] == []
 
 
 def _outer(frame: Any) -> Any:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ipaddress import ip_address
 
 from netagent.lab.command import run as run_command
 from netagent.lab.host import Host
@@ -66,20 +65,3 @@ def losing(lab: Lab, *which: str) -> Iterator[None]:
         yield
     finally:
         run_command([*switch, "delete table bridge lossy"])
-
-
-def spoil(host: Host, protocol: int, source: str, target: str, *, match: str, checksum: str) -> None:
-    """Have checksums worked out wrong that were left to the underlay's interface, in packets that ``match`` (nft).
-
-    Such a packet has the sum of the pseudo header where its checksum will be (skb_checksum_help, net/core/dev.c): one
-    number for each length. It is changed here, before the first device that does not offer it has the kernel do it in
-    its stead. What has its checksum already goes through as it is, but for one packet in fifty by chance.
-    """
-    words = [int.from_bytes(ip_address(a).packed[i : i + 2]) for a in (source, target) for i in (0, 2)]
-    sums = sorted(
-        {(total & 0xFFFF) + (total >> 16) for length in range(8, 1431) for total in [sum(words) + protocol + length]}
-    )
-    assert sums[-1] - sums[0] == len(sums) - 1
-    chain = "add chain netdev sums out { type filter hook egress device eth0 priority 0; }"
-    rule = f"add rule netdev sums out {match} {checksum} {sums[0]}-{sums[-1]} {checksum} set 0xdead"
-    host.run("nft", f"add table netdev sums; {chain}; {rule}")
