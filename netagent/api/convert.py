@@ -362,6 +362,7 @@ def encode_info(info: AgentInfo) -> agent_pb2.InfoResponse:
         underlay=[str(address) for address in info.host.underlay],
         store=info.store,
         store_connected=info.store_connected,
+        store_error=info.store_error,
         kernel_error=info.kernel_error,
         refused_records=info.refused,
         run_dir=info.run_dir,

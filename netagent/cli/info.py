@@ -22,6 +22,7 @@ def info(client: Client, form: str) -> None:
                 "Addresses": list(answer.underlay),
                 "Store": answer.store,
                 "StoreConnected": answer.store_connected,
+                "StoreError": answer.store_error,
                 "ForeignCluster": answer.foreign_cluster,
                 "StoreRevision": answer.store_revision,
                 "StoreListings": dict(sorted(answer.store_listings.items())),
@@ -62,7 +63,11 @@ def info(client: Client, form: str) -> None:
 def _contact(answer: InfoResponse) -> str:
     if answer.foreign_cluster:
         return f"refused: it is cluster {answer.foreign_cluster}"
-    return "connected" if answer.store_connected else "not reachable"
+    if not answer.store_error:
+        return "connected" if answer.store_connected else "not reachable"
+    if answer.store_connected:
+        return f"connected, but without this host's latest records: {answer.store_error}"
+    return f"not reachable: {answer.store_error}"
 
 
 def _revision(answer: InfoResponse) -> str:

@@ -43,6 +43,8 @@ class Knowledge:
         """The moves after which this host's routes to all peers go by the new way, in the kernel."""
         self.path_problems: Mapping[HostId, tuple[str, ...]] = {}
         """What tests of the ways to peers found wrong, as ``network: what``."""
+        self.store_error = ""
+        """Why the store does not have this host's latest records, empty if it has them."""
         self.host_problems: tuple[str, ...] = ()
         """What is wrong with this host itself."""
         self.paths = Paths()

@@ -29,6 +29,7 @@ class AgentInfo:
     store_statistics: StoreStatistics
     lease_remaining_s: float | None
     foreign_cluster: str
+    store_error: str
     kernel_error: str
     refused: Mapping[str, str]
     run_dir: str
@@ -59,6 +60,7 @@ class InfoService:
             store_statistics=stores.cluster.store.statistics,
             lease_remaining_s=stores.cluster.store.lease_remaining_s,
             foreign_cluster=self._membership.foreign,
+            store_error=self._context.knowledge.store_error,
             kernel_error=self._context.engine.status.error or "",
             refused=refused,
             run_dir=self._run_dir,

@@ -86,7 +86,9 @@ class Publisher:
                 if retry_s is None:
                     log.warning("the store does not have this host's latest records: %s", error)
                 retry_s = min(2 * retry_s if retry_s else FIRST_RETRY_S, LAST_RETRY_S)
+                self._knowledge.store_error = str(error)
             else:
+                self._knowledge.store_error = ""
                 if retry_s is not None:
                     log.info("the store has this host's records again")
                 retry_s = None

@@ -298,6 +298,7 @@ class InfoResponse(_message.Message):
     LEASE_REMAINING_S_FIELD_NUMBER: _builtins.int
     FOREIGN_CLUSTER_FIELD_NUMBER: _builtins.int
     STORE_STATISTICS_FIELD_NUMBER: _builtins.int
+    STORE_ERROR_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     host_id: _builtins.str
     host_name: _builtins.str
@@ -314,6 +315,8 @@ class InfoResponse(_message.Message):
     """For how many seconds this agent certainly counts as live; absent with an embedded store."""
     foreign_cluster: _builtins.str
     """The id in hex of another cluster, whose store answered and was refused; empty if none was."""
+    store_error: _builtins.str
+    """Why the store does not have this host's latest records; empty if it has them."""
     @_builtins.property
     def underlay(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Addresses on the network between hosts."""
@@ -345,10 +348,11 @@ class InfoResponse(_message.Message):
         lease_remaining_s: _builtins.float | None = ...,
         foreign_cluster: _builtins.str = ...,
         store_statistics: Global___StoreStatistics | None = ...,
+        store_error: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "lease_remaining_s", b"lease_remaining_s", "store_statistics", b"store_statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "foreign_cluster", b"foreign_cluster", "host_id", b"host_id", "host_name", b"host_name", "kernel_error", b"kernel_error", "lease_remaining_s", b"lease_remaining_s", "refused_records", b"refused_records", "run_dir", b"run_dir", "store", b"store", "store_connected", b"store_connected", "store_listings", b"store_listings", "store_revision", b"store_revision", "store_statistics", b"store_statistics", "underlay", b"underlay", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s", "foreign_cluster", b"foreign_cluster", "host_id", b"host_id", "host_name", b"host_name", "kernel_error", b"kernel_error", "lease_remaining_s", b"lease_remaining_s", "refused_records", b"refused_records", "run_dir", b"run_dir", "store", b"store", "store_connected", b"store_connected", "store_error", b"store_error", "store_listings", b"store_listings", "store_revision", b"store_revision", "store_statistics", b"store_statistics", "underlay", b"underlay", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__lease_remaining_s: _TypeAlias = _typing.Literal["lease_remaining_s"]  # noqa: Y015
     _WhichOneofArgType__lease_remaining_s: _TypeAlias = _typing.Literal["_lease_remaining_s", b"_lease_remaining_s"]  # noqa: Y015

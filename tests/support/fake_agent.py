@@ -65,6 +65,8 @@ class FakeServices:
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     kernel_error: str = ""
+    store_error: str = ""
+    store_connected: bool = True
     answers: tuple[Answer, ...] = ()
     exposed: ExposureView = field(default_factory=lambda: ExposureView(ways=(), warnings=()))
 
@@ -266,7 +268,8 @@ class _Info(_Part):
             version="0.1.0",
             host=a_host(1),
             store="etcd://198.18.0.100:2379",
-            store_connected=True,
+            store_connected=self.agent.store_connected,
+            store_error=self.agent.store_error,
             store_revision=77,
             store_listings={"compacted": 1, "start": 1},
             store_missed=0,

@@ -59,6 +59,12 @@ def test_info_says_who_answers_and_what_is_wrong(agent: ServedAgent, netagent_cl
     )
     agent.fake.kernel_error = "kernel refused 'link add'"
     assert json.loads(netagent_cli("info", "--format", "json").stdout)["KernelError"] == "kernel refused 'link add'"
+    agent.fake.store_error = "etcd denies it"
+    said = "connected, but without this host's latest records: etcd denies it"
+    assert f"Store: etcd://198.18.0.100:2379 ({said})\n" in netagent_cli("info").stdout
+    agent.fake.store_connected = False
+    assert "Store: etcd://198.18.0.100:2379 (not reachable: etcd denies it)\n" in netagent_cli("info").stdout
+    assert json.loads(netagent_cli("info", "--format", "json").stdout)["StoreError"] == "etcd denies it"
 
 
 def test_events_are_printed_as_docker_does(agent: ServedAgent, netagent_cli: Cli) -> None:

@@ -133,12 +133,15 @@ async def test_what_happened_while_the_store_was_away_is_told_when_it_is_back(
     await online.attachments.detach("web")
     await settled()
     assert published(online) == {"web": "192.168.1.1"}
+    assert online.info.info().store_error
     await cluster.reconnect()
 
     async def is_told() -> bool:
         return published(online) == {"api": "192.168.1.2"}
 
     await eventually(is_told, every=0.001)
+    await settled()
+    assert not online.info.info().store_error
     assert sum("does not have this host's latest records" in record.message for record in caplog.records) == 1
 
 
