@@ -1,6 +1,7 @@
 """Where an etcd cluster is and how to get in: ``etcd://HOST[:PORT],...`` or, with TLS, ``etcds://...``."""
 
 import re
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from netagent.errors import EnvironmentProblem, InvalidRequest
 DEFAULT_PORT = 2379
 _ENDPOINT = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[a-zA-Z0-9_.-]+)(?::(?P<port>[0-9]{1,5}))?")
 
+_SETTINGS = "see the store's TLS settings"
 _CHANNEL_OPTIONS = (
     # Channels to one address share a connection unless told not to; a large listing must not hold up a watch
     # (etcd #15402).
@@ -46,10 +48,32 @@ class EtcdAccess:
         """Return a channel of its own to ``endpoint``; it connects when used."""
         if not self.is_tls:
             return grpc.aio.insecure_channel(endpoint, options=_CHANNEL_OPTIONS)
+        self.tls_context()
         credentials = grpc.ssl_channel_credentials(
             root_certificates=_read(self.ca), private_key=_read(self.key), certificate_chain=_read(self.cert)
         )
         return grpc.aio.secure_channel(endpoint, credentials, options=_CHANNEL_OPTIONS)
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Return what the files amount to; EnvironmentProblem names those that are of no use."""
+        for file in (self.ca, self.cert, self.key):
+            _read(file)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            if self.ca is None:
+                context.load_default_certs()
+            else:
+                context.load_verify_locations(self.ca)
+        except ssl.SSLError as error:
+            raise EnvironmentProblem(f"{self.ca} holds no certificate of an authority", hint=_SETTINGS) from error
+        try:
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key)
+        except ssl.SSLError as error:
+            raise EnvironmentProblem(
+                f"{self.cert} and {self.key} are no certificate and its key", hint=_SETTINGS
+            ) from error
+        return context
 
     def __str__(self) -> str:
         return f"{'etcds' if self.is_tls else 'etcd'}://{','.join(self.endpoints)}"
@@ -93,6 +117,4 @@ def _read(path: Path | None) -> bytes | None:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise EnvironmentProblem(
-            f"cannot read {path}: {error.strerror}", hint="see the store's TLS settings"
-        ) from error
+        raise EnvironmentProblem(f"cannot read {path}: {error.strerror}", hint=_SETTINGS) from error

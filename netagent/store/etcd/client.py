@@ -16,6 +16,7 @@ import grpc.aio
 from netagent.errors import EnvironmentProblem, Exhausted, NetagentError, Unavailable
 from netagent.reconcile.ports import StoreStatistics
 from netagent.store.etcd.access import EtcdAccess
+from netagent.store.etcd.handshake import refusal
 from netagent.store.etcd.proto import etcd_pb2 as pb
 from netagent.store.etcd.rpc import AUTHENTICATE, Request, Response, Rpc
 from netagent.store.pin import ClusterPin, ForeignCluster
@@ -217,7 +218,8 @@ class EtcdClient:
         connection.users += 1
         try:
             if not deadline.remaining() or not await connection.ready(deadline.remaining(CONNECT_S)):
-                raise self._unavailable(f"cannot connect to etcd at {endpoint}", maybe_applied=False)
+                why = await self._refusal(connection, endpoint, deadline)
+                raise self._unavailable(f"cannot connect to etcd at {endpoint}{why}", maybe_applied=False)
             yield connection.channel
         except Unavailable:
             connection.is_retired = True
@@ -228,6 +230,19 @@ class EtcdClient:
             connection.users -= 1
             if connection.is_retired and not connection.users:
                 await connection.channel.close()
+
+    async def _refusal(self, connection: _Connection, endpoint: str, deadline: Deadline) -> str:
+        """Return why an endpoint that did answer was no good; one that is silent is left at once."""
+        within_s = deadline.remaining(CONNECT_S)
+        has_failed = connection.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
+        if not self.access.is_tls or not within_s or not has_failed:
+            return ""
+        try:
+            async with asyncio.timeout(within_s):
+                why = await asyncio.to_thread(refusal, self.access, endpoint, within_s=within_s)
+        except TimeoutError:
+            return ""
+        return why and f": {why}"
 
     async def _send(
         self, channel: grpc.aio.Channel, rpc: Rpc[Request, Response], request: Request, deadline: Deadline
