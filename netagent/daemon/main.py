@@ -263,7 +263,6 @@ async def _hear_stores(agent: Agent) -> None:
         if not await mirror.wait_until(partial(getattr, mirror, "is_synced"), within=STORE_PATIENCE_S):
             state = "going on with its last known content" if mirror.is_loaded else "nothing is known of it yet"
             log.warning("the store does not answer; %s", state)
-        access.view.update(access.mirror.entries, access.mirror.entries)
     agent.context.stores.adopt(agent.context.journal.adopted)
     agent.context.knowledge.invalidate()
 

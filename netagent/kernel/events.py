@@ -60,8 +60,9 @@ from netagent.kernel.uapi import (
     RTNLGRP_NEIGH,
     RTNLGRP_TC,
 )
-from netagent.model.address import Mac
+from netagent.model.address import Address, Mac
 from netagent.plan.desired import ROUTE_PROTOCOL
+from netagent.plan.render import BRIDGE_LINK_LOCAL
 
 _log = logging.getLogger("netagent.kernel")
 
@@ -185,7 +186,8 @@ class Watch:
             if address is not None and not is_ours and not address.address.is_link_local:
                 self._surroundings()
                 self._uplinks()
-            return is_ours and message.kind == RTM_DELADDR
+            is_lost = message.kind == RTM_DELADDR and address is not None and not _is_the_kernels(address.address)
+            return is_ours and is_lost
         if message.kind in (RTM_NEWROUTE, RTM_DELROUTE):
             route = decode_route(message.body)
             is_ours = route is not None and (route.protocol == ROUTE_PROTOCOL or route.index in self._ours)
@@ -284,6 +286,11 @@ def _waiting(netlink: NetlinkSocket) -> Iterator[Message]:
         if not messages:
             return
         yield from messages
+
+
+def _is_the_kernels(address: Address) -> bool:
+    """Tell whether the kernel makes such an address itself, and takes it back, as when a link's MAC is another one."""
+    return address.version == 6 and address.is_link_local and address != BRIDGE_LINK_LOCAL
 
 
 def _concerns_marks(kind: int, attributes: Mapping[int, memoryview | bytes]) -> bool:

@@ -63,6 +63,11 @@ class Subnet:
             return None
         return self.block_around(self.gateway)
 
+    def has_block(self, prefix: Prefix) -> bool:
+        """Tell whether ``prefix``, which lies in this subnet, is a block that a host may hold."""
+        is_uncut = self.block_length == self.prefix.prefixlen
+        return prefix.prefixlen == self.block_length and (is_uncut or self.gateway not in prefix)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:

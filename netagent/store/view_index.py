@@ -59,8 +59,7 @@ def _lies_right(key: str, value: Any, networks: Mapping[NetworkId, Network]) -> 
         return False
     if isinstance(value, Block):
         subnet = network.subnet_around(value.prefix)
-        is_usual = subnet is not None and subnet.block_length == value.prefix.prefixlen
-        return is_usual and subnet is not None and subnet.reserved_block != value.prefix
+        return subnet is not None and subnet.has_block(value.prefix)
     subnet = network.subnet_of(value.address)
     if subnet is None or not is_inside(block_around(subnet, value.address), subnet.prefix):
         return False

@@ -1,8 +1,9 @@
 """A network that many other hosts share: the hosts are records in a real etcd, the kernel is a real one.
 
 Told are: all peers at once, from the first record written to the last route in the kernel; then one more peer each
-time, from the commit of its block to its route, and the bytes that etcd sends for it; the agent's memory, and its CPU
-time while nothing changes, though no peer answers. At last a start with an empty kernel, from the first instruction of
+time, from the commit of its block to its route, and the bytes that etcd sends for it; the keys that the store has for
+each block, beside hosts' records and leases; the agent's memory, and its CPU time while nothing changes, though no peer
+answers. At last a start with an empty kernel, from the first instruction of
 the process to the last route, with its CPU time and what it asks of etcd, and a restart over what is there.
 """
 
@@ -152,6 +153,7 @@ async def _change(peers: int, rounds: int, agent: int, idle_s: float) -> dict[st
     assert entry is not None
     network = decode_network(entry.value).id
     routes = NetlinkSocket(NETLINK_ROUTE, groups=(RTNLGRP_IPV4_ROUTE,))
+    for_routing = await _keys_for_routing(store)
     cpu = _cpu_seconds(agent)
     begun = time.perf_counter()
     for first in range(0, peers, AT_ONCE):
@@ -175,6 +177,7 @@ async def _change(peers: int, rounds: int, agent: int, idle_s: float) -> dict[st
         await _routes(routes, 1)
         figures["one"].append((time.perf_counter() - begun) * 1000)
         figures["bytes"].append(_etcd_load()["sent"] - sent)
+    figures["keys"] = [(await _keys_for_routing(store) - for_routing) / (peers + rounds)]
     await asyncio.sleep(10 * PAUSE_S)
     cpu = _cpu_seconds(agent)
     await asyncio.sleep(idle_s)
@@ -184,6 +187,12 @@ async def _change(peers: int, rounds: int, agent: int, idle_s: float) -> dict[st
     routes.close()
     await store.close()
     return figures
+
+
+async def _keys_for_routing(store: EtcdStore) -> int:
+    """Return how many keys there are that no host has but for its routes."""
+    listing = await store.list(keys.ROOT)
+    return sum(not entry.key.startswith((keys.HOSTS, keys.LIVE)) for entry in listing.entries)
 
 
 def _records(network: NetworkId, number: int) -> Sequence[Put]:
@@ -239,6 +248,7 @@ def report(figures: dict[int, dict[str, list[float]]]) -> None:
             f"{median(each['bytes']):,.0f}",
             f"{each['memory'][0]:.0f}",
             f"{each['idle'][0]:.1f}",
+            f"{each['keys'][0]:.2f}",
         )
         for peers, each in figures.items()
     ]
@@ -265,6 +275,7 @@ def report(figures: dict[int, dict[str, list[float]]]) -> None:
         "bytes from etcd",
         "memory, MiB",
         "idle, % of a core",
+        "keys a block",
     )
     show("other hosts of a network: one more", columns, changes)
     columns = ("", "start, ms", "CPU, ms", "calls of etcd", "KiB from it", "restart, ms", "all at once, ms", "CPU, ms")

@@ -51,6 +51,11 @@ CHANGES = {
     "tunnel-mac-changed": ("ip", "link", "set", "nav1", "address", "02:00:00:00:00:99"),
     "link-deleted": ("ip", "link", "delete", "nav1"),
     "address-deleted": ("ip", "address", "delete", "10.9.0.1/16", "dev", "nab1"),
+    "link-local-gateway-deleted": (
+        "sh",
+        "-ec",
+        "ip address add fe80::1/64 dev nab1 nodad; ip address delete fe80::1/64 dev nab1",
+    ),
     "route-deleted": ("ip", "route", "delete", "10.8.2.0/24"),
     "forwarding-entry-deleted": ("bridge", "fdb", "delete", MAC, "dst", "198.18.0.2", "dev", "nav1"),
     "neighbour-deleted": ("ip", "neighbour", "delete", "10.8.2.0", "dev", "nav1"),
@@ -110,6 +115,8 @@ async def test_our_own_changes_and_foreign_ones_are_not_noticed(
         host.ip("route", "add", "198.51.100.0/24", "dev", "nab1", "proto", "static")
         host.ip("route", "delete", "198.51.100.0/24")
         host.ip("link", "delete", "other")
+        host.ip("address", "add", "fe80::77/64", "dev", "nab1", "nodad")
+        host.ip("address", "delete", "fe80::77/64", "dev", "nab1")
         await _read_all(host, step, heard)
         assert noticed == []
         # The two are of the address by which is seen that all was read.

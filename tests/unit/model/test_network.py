@@ -22,6 +22,19 @@ def test_a_subnet_that_is_not_cut_reserves_nothing() -> None:
     assert a_subnet("172.16.0.0/24").reserved_block is None
 
 
+def test_hosts_hold_blocks_of_one_length_all_but_the_reserved_one() -> None:
+    cut = a_subnet("192.168.0.0/16", block_length=24, gateway="192.168.7.9")
+    blocks = ("192.168.0.0/24", "192.168.7.0/24", "192.168.8.0/24")
+    assert [text for text in blocks if cut.has_block(parse_prefix(text))] == [
+        "192.168.0.0/24",
+        "192.168.8.0/24",
+    ]
+    assert not cut.has_block(parse_prefix("192.168.8.0/25"))
+    assert not cut.has_block(cut.prefix)
+    whole = a_subnet("172.16.0.0/24")
+    assert whole.has_block(whole.prefix)
+
+
 def test_addresses_and_blocks_are_found_in_their_subnet() -> None:
     network = a_local_network("10.0.0.0/24", "fd00::/64")
     four, six = network.subnets
