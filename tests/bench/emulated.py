@@ -146,6 +146,6 @@ def report(found: dict[str, Any], options: argparse.Namespace) -> None:
     )
     own, checked = _own(KERNEL_GRE), name_by_hand(KERNEL_GRE, checked=True)
     beside = streams.said(samples, _own("vxlan"), name_by_hand("vxlan", checked=True), closely=False, digits=3)
-    limited_by = f"vxlan has {beside} by the same measure, which weighs rules more than a real CPU does"
+    limited_by = f"`forward`, see By instructions; vxlan has {beside} by the same measure"
     streams.judge("gre (kernel, emulated)", samples, own, checked, streams.CHECKS, limited_by if beside else "")
     keep("emulated", {"seed": options.seed, "samples": samples})
