@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from netagent.model.block import Block, FixedAddress
 from netagent.model.endpoint import Endpoint, EndpointState
 from netagent.model.endpoint_index import Endpoints
-from netagent.model.ids import EndpointId
+from netagent.model.ids import EndpointId, HostId
 from netagent.model.network import Network, NetworkState, Scope
 from netagent.model.snapshot import Snapshot
 from netagent.reconcile.ports import StoreEntry
@@ -406,3 +406,36 @@ def test_what_is_remembered_between_changes_is_what_a_fresh_look_finds(
     assert (seen.networks, seen.hosts, seen.live) == (fresh.networks, fresh.hosts, fresh.live)
     assert (set(seen.blocks), set(seen.fixed)) == (set(fresh.blocks), set(fresh.fixed))
     assert (len(seen.blocks), len(seen.fixed)) == (len(fresh.blocks), len(fresh.fixed))
+
+
+def test_a_snapshot_shares_with_the_one_before_it_what_has_not_changed() -> None:
+    """Of two stores too; or each peer's change would have all peers looked at."""
+    peers = [HostId(f"00000000-0000-0000-0000-{number:012}") for number in range(100, 2100)]
+    wide = replace(an_overlay(), subnets=(a_subnet("10.0.0.0/8", block_length=24),))
+    blocks = [a_block(f"10.{number // 250 + 1}.{number % 250}.0/24", peer) for number, peer in enumerate(peers)]
+    store = Store({NETWORK: encode_network(wide), keys.number_key(4097): STATICNET.encode()})
+    store.change({keys.host_key(peer): encode_host(replace(a_host(2), id=peer, name="peer")) for peer in peers})
+    store.change({keys.live_key(peer): b"{}" for peer in peers} | {block_key(b): encode_block(b) for b in blocks})
+    local = Store({keys.network_key("app"): encode_network(a_local_network())})
+
+    def join() -> Snapshot:
+        return join_snapshot([local.view, store.view], a_host(1), complete=True)
+
+    before = join()
+    assert len(before.hosts) == len(before.live) == len(before.blocks) == len(peers)
+    store.change(
+        {
+            keys.host_key(H3): encode_host(a_host(3)),
+            keys.live_key(H3): b"{}",
+            block_key(more := a_block("10.99.0.0/24", H3)): encode_block(more),
+        }
+    )
+    after = join()
+    held, was_held = (snapshot.claims_in(STATICNET).holdings for snapshot in (after, before))
+    for new, old in (
+        (after.hosts.rows, before.hosts.rows),
+        (after.live.members, before.live.members),
+        (held, was_held),
+    ):
+        assert sum(shard is not known for shard, known in zip(new.shards, old.shards, strict=True)) == 1
+        assert new.changed_keys(old) == {H3}  # type: ignore[arg-type]
