@@ -7,6 +7,7 @@ owner gives it back.
 
 import logging
 import secrets
+from collections.abc import Collection
 from dataclasses import replace
 
 from netagent.drivers import driver_named
@@ -41,15 +42,19 @@ class BlockService:
         self._context = context
         self._locks = Locks()
 
-    async def ensure(self, network: Network) -> None:
-        """Make sure this host holds a block with a free address of every subnet; a host that does asks nobody."""
+    async def ensure(self, network: Network, given: Collection[Address] = ()) -> None:
+        """Make sure this host holds a block with a free address of every subnet; a host that does asks nobody.
+
+        Of the families of ``given``, fixed addresses, any block will do: the way to them leads by it.
+        """
         self._refuse_drained(network)
-        if all(self._has_room(network, subnet) for subnet in network.subnets):
+        fixed = {address.version for address in given}
+        if all(self._has_room(network, subnet, fixed) for subnet in network.subnets):
             return
         # Of many that come at once, one claims; the others find its block.
         async with self._locks.held(network.id):
             for subnet in network.subnets:
-                if not self._has_room(network, subnet):
+                if not self._has_room(network, subnet, fixed):
                     await self._claim(network, subnet)
 
     async def regain(self, network: Network) -> bool:
@@ -83,10 +88,10 @@ class BlockService:
                 hint=f"run the container on another host, or netagent host drain --stop {host.name}",
             )
 
-    def _has_room(self, network: Network, subnet: Subnet) -> bool:
+    def _has_room(self, network: Network, subnet: Subnet, fixed: Collection[int]) -> bool:
         snapshot = self._context.snapshot()
         held = [b for b in snapshot.own_blocks_in(network.id) if is_inside(b.prefix, subnet.prefix)]
-        if subnet.reserved_block is None and held:
+        if held and (subnet.reserved_block is None or subnet.prefix.version in fixed):
             return True
         try:
             choose_address(network, held, snapshot.used_addresses(network.id), None)

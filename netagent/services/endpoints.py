@@ -85,7 +85,7 @@ class EndpointService:
         self.check(wanted, ours=dormant.values())
         inode = await self._context.kernel.sandbox_inode(container.sandbox)
         for want in wanted:
-            await self._blocks.ensure(want.network)
+            await self._blocks.ensure(want.network, want.addresses)
         is_new = container.id not in self._context.journal.containers
         endpoints = self._intend(container, wanted, inode, dormant)
         try:
@@ -262,7 +262,7 @@ class EndpointService:
             state=EndpointState.DORMANT,
         )
         if want.addresses:
-            await self._blocks.ensure(want.network)
+            await self._blocks.ensure(want.network, want.addresses)
         self._context.journal.put_endpoints((endpoint,))
         try:
             await self.claim((endpoint,))

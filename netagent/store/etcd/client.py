@@ -302,7 +302,8 @@ class EtcdClient:
                 return _AuthenticationIsOff(details)
             case grpc.StatusCode.PERMISSION_DENIED:
                 return EnvironmentProblem(
-                    f"etcd denies {path} to {user}", hint="grant its role readwrite on what docs/security.md lists"
+                    f"etcd denies {path} to {user}",
+                    hint="grant its role readwrite on what docs/security.md lists; host rm takes the operator's",
                 )
             case grpc.StatusCode.RESOURCE_EXHAUSTED if "space exceeded" in details:
                 return Exhausted(

@@ -52,6 +52,18 @@ async def test_a_host_that_holds_a_block_asks_nobody(hosts: tuple[Agent, ...], c
         await hosts[1].blocks.ensure(overlay(hosts[1]))
 
 
+async def test_a_fixed_address_needs_a_block_and_no_room_in_it(start_agent: StartAgent, cluster: MemoryStore) -> None:
+    agent = await start_agent(cluster=cluster)
+    await agent.create_network("tiny", subnets=("10.73.0.0/29",))
+    held = [(await agent.attach(name, "tiny")).addresses for name in ("a", "b")]
+    assert len(held) == 2
+    with pytest.raises(Exhausted, match="no free block"):
+        await agent.attach("c", "tiny")
+    given = await agent.attach("d", "tiny", ip="10.73.0.2")
+    assert [str(a.address) for a in given.addresses] == ["10.73.0.2"]
+    assert len(agent.context.snapshot().own_blocks_in(given.network_id)) == 1
+
+
 async def test_the_store_holds_one_key_a_block_and_nothing_else_for_routes(
     hosts: tuple[Agent, ...], cluster: MemoryStore
 ) -> None:
