@@ -80,9 +80,12 @@ class NetworkRemovalService:
         connected = [e for e, host in self._networks.endpoints_of(network) if host.id in live or not force]
         users = [f'name:"{e.container_name}" id:"{short(e.container_id)}"' for e in connected]
         if users:
+            hint = "remove or detach these containers first"
+            if any(host.id not in live for _, host in self._networks.endpoints_of(network)) and not force:
+                hint += f"; those of hosts that are away: netagent network rm -f {network.name}"
             raise Conflict(
                 f"error while removing network: network {network.name} has active endpoints ({', '.join(users)})",
-                hint="remove or detach these containers first",
+                hint=hint,
             )
 
     async def _mark_deleting(self, access: StoreAccess, network: Network, unless: Callable[[Network], bool]) -> None:

@@ -75,6 +75,7 @@ def test_a_dead_host_is_marked_and_its_routes_stay_until_it_is_removed(lab: Lab)
 
 def test_a_network_is_taken_from_a_host_that_does_not_answer_by_name(lab: Lab) -> None:
     h1, *_ = lab.hosts
+    assert "; those of hosts that are away: netagent network rm -f doomed)" in refusal(h1, "network", "rm", "doomed")
     result = netagent(h1, "network", "rm", "-f", "doomed")
     assert "doomed: taken from h3, which did not answer" in result.stderr
     netagent(h1, "network", "create", "--driver", "vxlan", "--subnet", "10.3.0.0/16", "again")
