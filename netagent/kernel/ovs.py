@@ -11,6 +11,7 @@ The bridge is marked with ``external_ids:netagent``, its local port like every l
 
 import json
 import re
+import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,10 @@ class Flows:
 
     entries: frozenset[FdbEntry]
     sources: frozenset[TunnelSource]
+
+
+class _NoAnswer(EnvironmentProblem):
+    """Open vSwitch let the time go by, and would again."""
 
 
 def is_running() -> bool:
@@ -104,10 +109,18 @@ def marked() -> frozenset[str]:
 
 
 def add_flows(flows: Iterable[_Flow]) -> None:
-    """Add or replace flows, all of one bridge at once."""
+    """Add or replace flows, all of one bridge at once; a bridge that is missing keeps no other from its own."""
+    failures: list[EnvironmentProblem] = []
     for bridge, group in _by_device(flows).items():
         lines = (f"cookie={_COOKIE:#x},priority={_PRIORITY},{_match(flow)},actions={_actions(flow)}" for flow in group)
-        _ofctl("--bundle", "add-flows", bridge, "-", stdin="\n".join(lines))
+        try:
+            _ofctl("--bundle", "add-flows", bridge, "-", stdin="\n".join(lines))
+        except _NoAnswer:
+            raise
+        except EnvironmentProblem as failure:
+            failures.append(failure)
+    if failures:
+        raise failures[0]
 
 
 def delete_flows(flows: Iterable[_Flow]) -> None:
@@ -185,7 +198,9 @@ def _run(command: Sequence[str], *, stdin: str = "") -> str:
             hint="install openvswitch-switch, or load the kernel module ip_gre",
         ) from None
     except subprocess.TimeoutExpired:
-        raise EnvironmentProblem(f"{command[0]} does not answer", hint="is Open vSwitch running?") from None
+        raise _NoAnswer(f"{command[0]} does not answer", hint="is Open vSwitch running?") from None
+    if done.returncode == -signal.SIGALRM:
+        raise _NoAnswer(f"Open vSwitch does not answer {command[0]}", hint="is ovs-vswitchd running?")
     if done.returncode != 0:
         said = " ".join(done.stderr.split()[-30:]) or f"status {done.returncode}"
         raise EnvironmentProblem(f"{command[0]} failed: {said}", hint="is Open vSwitch running?")
