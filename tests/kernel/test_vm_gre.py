@@ -1,5 +1,7 @@
 """The kernel's GRE, on a kernel that has it: between two hosts, and with Open vSwitch on a third.
 
+And a full table of tracked connections, whose limit is the whole machine's.
+
 One boot for the file; ``tests/support/vm_gre.py`` is what runs in there, and its name for each thing is the test's.
 """
 
@@ -19,6 +21,7 @@ from netagent.services.probing import SPOILED, SWITCHED_OFF
 from tests.support.vm import found_in_vm
 from tests.support.vm_hosts import KEYS
 from tests.support.vm_paths import BYTES, LIMITS
+from tests.support.vm_tracking import LIMIT
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(700)]
 
@@ -137,6 +140,34 @@ def test_checksums_are_left_to_no_cable_any_more_that_spoils_them(found: dict[st
 def test_neighbours_that_somebody_takes_from_the_kernels_gre_device_are_put_back(found: dict[str, Any]) -> None:
     assert found["ways"]["loss of neighbours noticed"]
     assert found["ways"]["left to do after it"] == []
+
+
+def test_a_full_table_of_tracked_connections_is_told_and_loses_new_ones_alone(found: dict[str, Any]) -> None:
+    """Filled to its last entry, as no namespace but a machine's first can be asked for."""
+    table = found["full table"]
+    assert (table["left to do"], table["told before"]["problems"]) == ([], [])
+    assert table["full"] == [LIMIT, LIMIT]
+    assert table["told"]["problems"] == [f"{LIMIT} of {LIMIT} connections tracked, new ones are dropped at the limit"]
+    kept = table["carried before"]
+    assert len(kept) == 4
+    assert set(kept.values()) == {True}
+    assert table["carried"] == kept
+    assert set(table["new"].values()) == {False}
+
+
+def test_containers_come_and_go_while_the_table_is_full(found: dict[str, Any]) -> None:
+    table = found["full table"]
+    assert table["left to do with one more container"] == []
+    assert table["on the same bridge"]
+    assert table["left to do without it"] == []
+
+
+def test_what_was_refused_for_want_of_room_is_made_when_there_is_some(found: dict[str, Any]) -> None:
+    table = found["full table"]
+    assert (table["told afterwards"]["problems"], table["told afterwards"]["events"]) == ([], ["filling", "has room"])
+    assert table["carried afterwards"] == table["carried before"]
+    assert set(table["new afterwards"].values()) == {True}
+    assert table["left to do in the end"] == []
 
 
 def _outer(frame: Any) -> Any:

@@ -9,13 +9,14 @@ import json
 import struct
 import subprocess
 import time
+import traceback
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from netagent.drivers.gre import gre_mac
 from netagent.kernel import ovs
-from tests.support import vm_paths
+from tests.support import vm_paths, vm_tracking
 from tests.support.vm_hosts import (
     KEYS,
     add_containers,
@@ -122,8 +123,10 @@ def main() -> None:
         found["frames"] = capture()
         found["ways"] = {}
         asyncio.run(vm_paths.look(found["ways"]))
+        found["full table"] = {}
+        asyncio.run(vm_tracking.look(found["full table"]))
     except Exception as error:
-        found["error"] = f"{error!r} {getattr(error, 'stderr', '')}"
+        found["error"] = f"{traceback.format_exc()} {getattr(error, 'stderr', '')}"
     print("\nfound", json.dumps(found))
 
 
