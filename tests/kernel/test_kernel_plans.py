@@ -1,5 +1,6 @@
 """Plans against the real kernel: applied, observed, applied again, taken away; iproute2 is the witness."""
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +30,7 @@ from netagent.plan.operation import (
     SetLink,
     SetSysctl,
 )
-from tests.support.netns import Namespace, address, bridge, endpoint, route, state, vxlan
+from tests.support.netns import Namespace, address, bridge, endpoint, route, state, veth, vxlan
 
 pytestmark = pytest.mark.kernel
 
@@ -404,3 +405,24 @@ async def test_a_thousand_peers_are_applied_and_observed(kernel: Kernel) -> None
     applied = time.perf_counter()
     assert await kernel.observe(desired) == desired
     print(f"\n3,000 entries: applied in {applied - begun:.3f} s, observed in {time.perf_counter() - applied:.3f} s")
+
+
+async def test_a_port_that_another_program_holds_is_refused_as_busy_and_the_rest_is_done(
+    kernel: Kernel, host: Namespace, sandbox: Callable[[], Namespace]
+) -> None:
+    """A macvlan on a container's port keeps it from its bridge (netdev_rx_handler_register, net/core/dev.c)."""
+    held, other = veth(sandbox(), "nae1"), veth(sandbox(), "nae2")
+    wanted = state(bridge(), held, other)
+    await kernel.apply(diff(wanted, await kernel.observe(wanted)))
+    for name in ("nae1", "nae2"):
+        host.ip("link", "set", name, "nomaster")
+    host.ip("link", "add", "link", "nae1", "name", "theirs", "type", "macvlan")
+    with pytest.raises(KernelRejected) as refused:
+        await kernel.apply(diff(wanted, await kernel.observe(wanted)), carry_on=True)
+    assert refused.value.errno == errno.EBUSY
+    assert "nae1" in str(refused.value)
+    left = diff(wanted, await kernel.observe(wanted))
+    assert [str(o).split()[2] for o in left.operations] == ["nae1"]
+    host.ip("link", "delete", "theirs")
+    await kernel.apply(left)
+    assert not diff(wanted, await kernel.observe(wanted))
