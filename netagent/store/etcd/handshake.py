@@ -24,7 +24,9 @@ def refusal(access: EtcdAccess, endpoint: str, *, within_s: float) -> str:
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is refused, {error.verify_message}"
     except ssl.SSLError as error:
-        if isinstance(error, ssl.SSLEOFError) or error.reason == "WRONG_VERSION_NUMBER":
+        # Which of the two a closed connection is depends on the version of Python.
+        is_closed = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+        if is_closed or error.reason == "WRONG_VERSION_NUMBER":
             return "it does not speak TLS"
         return f"it refuses {access.cert or 'clients without a certificate'}, {_own_fault(access) or _words(error)}"
     except OSError:
