@@ -14,19 +14,21 @@ def refusal(access: EtcdAccess, endpoint: str, *, within_s: float) -> str:
     host = host.strip("[]")
     context = access.tls_context()
     context.set_alpn_protocols(["h2"])
+    is_handshaking = False
     try:
-        with (
-            socket.create_connection((host, int(port)), timeout=within_s) as connection,
-            context.wrap_socket(connection, server_hostname=host) as tls,
-        ):
-            # By TLS 1.3 the server looks at our certificate when the handshake is over for us (RFC 8446, 4.4.2).
-            tls.recv(1)
+        with socket.create_connection((host, int(port)), timeout=within_s) as connection:
+            is_handshaking = True
+            with context.wrap_socket(connection, server_hostname=host) as tls:
+                is_handshaking = False
+                # By TLS 1.3 the server looks at our certificate when the handshake is over for us (RFC 8446, 4.4.2).
+                tls.recv(1)
     except ssl.SSLCertVerificationError as error:
         return f"its certificate is refused, {error.verify_message}"
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError):
+        # Which of these a closed connection is depends on the version of Python, and on what was read by then.
+        return "it does not speak TLS" if is_handshaking else ""
     except ssl.SSLError as error:
-        # Which of the two a closed connection is depends on the version of Python.
-        is_closed = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
-        if is_closed or error.reason == "WRONG_VERSION_NUMBER":
+        if error.reason == "WRONG_VERSION_NUMBER":
             return "it does not speak TLS"
         return f"it refuses {access.cert or 'clients without a certificate'}, {_own_fault(access) or _words(error)}"
     except OSError:
