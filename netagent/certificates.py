@@ -42,7 +42,7 @@ class Identity:
 
     def load(self) -> Material:
         """Return what the files hold; EnvironmentProblem names one that cannot be used, or a key of another one."""
-        material = Material(cert=_read(self.cert), key=_read(self.key), ca=_read(self.ca))
+        material = Material(cert=read_pem(self.cert), key=read_pem(self.key), ca=read_pem(self.ca))
         self._context(ssl.PROTOCOL_TLS_SERVER)
         return material
 
@@ -67,21 +67,41 @@ class Identity:
         return (ssl.cert_time_to_seconds(str(shown["notAfter"])) - time.time()) / 86400
 
     def _context(self, protocol: int) -> ssl.SSLContext:
-        context = ssl.SSLContext(protocol)
-        try:
-            context.load_verify_locations(self.ca)
-        except (ssl.SSLError, OSError) as error:
-            raise EnvironmentProblem(f"{self.ca} holds no certificate of an authority", hint=_MAKE) from error
-        try:
-            context.load_cert_chain(self.cert, self.key)
-        except (ssl.SSLError, OSError) as error:
-            raise EnvironmentProblem(
-                f"{self.cert} and {self.key} are no certificate and its key", hint=_MAKE
-            ) from error
-        return context
+        return tls_context(protocol, ca=self.ca, cert=self.cert, key=self.key)
 
 
 _MAKE = "PEM files are needed, as deploy/examples/etcd/make-certificates makes them"
+
+
+def tls_context(
+    protocol: int, *, ca: Path | None, cert: Path | None, key: Path | None, hint: str = _MAKE
+) -> ssl.SSLContext:
+    """Return what the files amount to; without ``ca`` with the system's authorities.
+
+    EnvironmentProblem names those that are of no use.
+    """
+    context = ssl.SSLContext(protocol)
+    try:
+        if ca is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(ca)
+    except (ssl.SSLError, OSError) as error:
+        raise EnvironmentProblem(f"{ca} holds no certificate of an authority", hint=hint) from error
+    try:
+        if cert is not None:
+            context.load_cert_chain(cert, key)
+    except (ssl.SSLError, OSError) as error:
+        raise EnvironmentProblem(f"{cert} and {key} are no certificate and its key", hint=hint) from error
+    return context
+
+
+def read_pem(path: Path, *, hint: str = _MAKE) -> bytes:
+    """Return the content of a file; EnvironmentProblem says why it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot read {path}: {error.strerror}", hint=hint) from error
 
 
 def _advance(end: ssl.SSLObject) -> None:
@@ -89,10 +109,3 @@ def _advance(end: ssl.SSLObject) -> None:
         end.do_handshake()
     except ssl.SSLWantReadError:
         return
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot read {path}: {error.strerror}", hint=_MAKE) from error

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import grpc.aio
 
-from netagent.errors import EnvironmentProblem, InvalidRequest
+from netagent.certificates import read_pem, tls_context
+from netagent.errors import InvalidRequest
 
 DEFAULT_PORT = 2379
 _ENDPOINT = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[a-zA-Z0-9_.-]+)(?::(?P<port>[0-9]{1,5}))?")
@@ -58,22 +59,7 @@ class EtcdAccess:
         """Return what the files amount to; EnvironmentProblem names those that are of no use."""
         for file in (self.ca, self.cert, self.key):
             _read(file)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        try:
-            if self.ca is None:
-                context.load_default_certs()
-            else:
-                context.load_verify_locations(self.ca)
-        except ssl.SSLError as error:
-            raise EnvironmentProblem(f"{self.ca} holds no certificate of an authority", hint=_SETTINGS) from error
-        try:
-            if self.cert is not None:
-                context.load_cert_chain(self.cert, self.key)
-        except ssl.SSLError as error:
-            raise EnvironmentProblem(
-                f"{self.cert} and {self.key} are no certificate and its key", hint=_SETTINGS
-            ) from error
-        return context
+        return tls_context(ssl.PROTOCOL_TLS_CLIENT, ca=self.ca, cert=self.cert, key=self.key, hint=_SETTINGS)
 
     def __str__(self) -> str:
         return f"{'etcds' if self.is_tls else 'etcd'}://{','.join(self.endpoints)}"
@@ -112,9 +98,4 @@ def _parse_endpoint(text: str, url: str) -> str:
 
 
 def _read(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise EnvironmentProblem(f"cannot read {path}: {error.strerror}", hint=_SETTINGS) from error
+    return None if path is None else read_pem(path, hint=_SETTINGS)
