@@ -75,17 +75,12 @@ class StoreAccess:
     async def _catch_up(self, *prefixes: str) -> None:
         """Wait until the mirror is as far as the store, or at least shows what the store holds below ``prefixes``."""
         known = self.mirror.revision
-        listings = {prefix: await self.store.list(prefix) for prefix in dict.fromkeys(prefixes)}
-        revision = max(listing.revision for listing in listings.values())
-        if revision < known:
-            await self._list_anew(Doubt.ANOTHER_STORE, f"it is at revision {revision}, and was at {known}")
+        revision = (await self.store.list(keys.GENERATION)).revision
+        await self._notice_history(revision, known)
         if await self.mirror.wait_for(revision, within=AT_ONCE_S):
             return
-
-        def is_shown() -> bool:
-            return all(self.mirror.shows(prefix, listing) for prefix, listing in listings.items())
-
-        await self._wait_until(is_shown)
+        listings = {prefix: await self.store.list(prefix) for prefix in dict.fromkeys(prefixes)}
+        await self._wait_until(lambda: all(self.mirror.shows(prefix, found) for prefix, found in listings.items()))
 
     async def hear_anew(self) -> None:
         """Have everything listed anew: it may have been lost, and what is heard of the store be old."""
@@ -94,14 +89,18 @@ class StoreAccess:
             raise Unavailable("the store was not heard anew in time", hint="try again in a moment")
 
     async def _show(self, revision: int, known: int) -> None:
-        """Wait until the mirror shows ``revision``; ``known`` is what it showed before the store was asked.
+        """Wait until the mirror shows ``revision``; ``known`` is what it showed before the store was asked."""
+        await self._notice_history(revision, known)
+        await self._wait_until(lambda: self.mirror.revision >= revision)
+
+    async def _notice_history(self, revision: int, known: int) -> None:
+        """Have everything listed anew if the store is at a lower ``revision`` than the mirror knew.
 
         A store that was wiped or restored counts from lower on: the mirror then shows another history, in which the
         revision means nothing.
         """
         if revision < known:
             await self._list_anew(Doubt.ANOTHER_STORE, f"it is at revision {revision}, and was at {known}")
-        await self._wait_until(lambda: self.mirror.revision >= revision)
 
     async def _wait_until(self, is_shown: Callable[[], bool]) -> None:
         if not await self.mirror.wait_until(is_shown, within=READ_YOUR_WRITES_S) and self.store.doubt(
