@@ -72,9 +72,13 @@ class BlockService:
     def _unreached(self, network: Network) -> list[Subnet]:
         """Return the subnets of families in which endpoints here are served and no block is this host's."""
         snapshot = self._context.snapshot()
-        cut_off, held = snapshot.cut_off, {b.prefix.version for b in snapshot.own_blocks_in(network.id)}
+        missing = {s.prefix.version for s in network.subnets}
+        missing -= {b.prefix.version for b in snapshot.own_blocks_in(network.id)}
+        if not missing:
+            return []
+        cut_off = snapshot.cut_off
         served = [e for e in snapshot.endpoints_in(network.id) if e.in_kernel and e.id not in cut_off]
-        given = [a.address for endpoint in served for a in endpoint.addresses if a.address.version not in held]
+        given = [a.address for endpoint in served for a in endpoint.addresses if a.address.version in missing]
         by_family = {s.prefix.version: s for address in given if (s := network.subnet_of(address)) is not None}
         return list(by_family.values())
 

@@ -119,7 +119,7 @@ class HostBlockService:
 
 def _subnet_for(network: Network, prefix: Prefix) -> Subnet:
     subnet = network.subnet_around(prefix)
-    if subnet is None or subnet.block_length != prefix.prefixlen or subnet.reserved_block in (None, prefix):
+    if subnet is None or subnet.reserved_block is None or not subnet.has_block(prefix):
         raise InvalidRequest(
             f"{prefix} is no block of network {network.name}",
             hint=", ".join(f"/{s.block_length} inside {s.prefix}, not the first" for s in network.subnets),
