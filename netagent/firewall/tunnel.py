@@ -9,7 +9,7 @@ Most of what lies behind a peer is blocks of the usual length: they are in ``blo
 in a hash, and everything else in ``behind``, by intervals, which takes three times as long.
 
 GRE packets with inner Ethernet are taken from known peers alone where the kernel's device is up (``anykey``): it takes
-every key, and whatever no other device claims. Open vSwitch looks at key and peer itself.
+every key, and whatever no other device claims. Open vSwitch looks at key, peer and inner source itself.
 """
 
 from collections.abc import Iterable, Iterator
